@@ -1,0 +1,22 @@
+"""Linear regression with PyTorch Lightning, every run held against the exact solution."""
+
+from linreg.data import CSVData, RegressionData, SyntheticData
+from linreg.errors import InputError, RunError
+from linreg.least_squares import LeastSquares
+from linreg.model import LinearRegression, Regressor
+from linreg.standardizer import Standardizer
+from linreg.table import Table, read_csv
+
+__all__ = [
+    "CSVData",
+    "InputError",
+    "LeastSquares",
+    "LinearRegression",
+    "RegressionData",
+    "Regressor",
+    "RunError",
+    "Standardizer",
+    "SyntheticData",
+    "Table",
+    "read_csv",
+]

@@ -1,0 +1,92 @@
+"""What watches a run: the yardstick of the exact solution, and the divergence guard."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from linreg.errors import RunError
+from linreg.learning_rate import MAX_STEPS
+from linreg.model import Regressor
+
+TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
+DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
+DIVERGED = 1e4  # times the loss of predicting the mean
+
+
+class Yardstick(Callback):
+    """Holds every epoch against the exact solution, and ends a run without max_epochs once it is reached."""
+
+    def __init__(self) -> None:
+        self.may_stop = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Regressor) -> None:
+        plan = pl_module.plan
+        steps_per_epoch = len(trainer.datamodule.train_dataloader()) if plan else 1
+        self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
+        if self.may_stop:
+            trainer.fit_loop.max_epochs = math.ceil(plan.steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
+        if trainer.is_global_zero:
+            print(describe_plan(pl_module, steps_per_epoch, trainer.max_epochs), flush=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+        if pl_module.summary is None:
+            return
+        pl_module.log("loss/exact", pl_module.exact_loss.float())
+        excess = pl_module.excess_mse()
+        if excess is None:
+            return
+        pl_module.log("excess_mse/train", excess, prog_bar=True)
+        if self.may_stop and abs(excess) < TOLERANCE:
+            trainer.should_stop = True
+
+
+def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> str:
+    """How the model will be trained, and how soon that is expected to reach the optimum."""
+    until = f"at most {max_epochs:,} epoch(s) of {steps_per_epoch:,} step(s)" if max_epochs != -1 else "no last epoch"
+    plan, summary = model.plan, model.summary
+    if plan is None:
+        return f"train   {model.optimizer}, {until}"
+    noisy = " (batches are noisy: less is stable)" if plan.decay else ""
+    lines = [
+        f"train   SGD, lr {plan.lr:.3g} = {plan.lr / plan.limit:.0%} of the full-batch limit{noisy}, "
+        f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
+    ]
+    if summary is not None:
+        soon = plan.steps_to_goal < MAX_STEPS
+        epochs = (
+            f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)" if soon else "more than this run has"
+        )
+        lines.append(
+            f"        condition number {summary.condition_number:.3g}; expected to be within 1 % after {epochs}"
+        )
+        if plan.lr > plan.limit:
+            lines.append(f"        warning: this lr diverges; stay below {plan.limit:.3g}, or leave out --model.lr")
+    return "\n".join(lines)
+
+
+class DivergenceGuard(Callback):
+    """Stops a run at the first step whose loss is not finite, or 10,000 times that of predicting the mean."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Regressor, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].item()
+        if not loss < DIVERGED:
+            optimizer = trainer.optimizers[0].param_groups[0]
+            plan = pl_module.plan
+            remedy = "try a tenth of it"
+            if plan is not None:
+                remedy = f"gradient descent on all rows diverges above {plan.limit:.3g}; leave out --model.lr to have it chosen"
+            raise RunError(
+                f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}, "
+                f"at lr {optimizer['lr']:.3g}; {remedy}. {_last_good(trainer)}"
+            )
+
+
+def _last_good(trainer: Trainer) -> str:
+    paths = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
+    good = [path for path in paths if path and Path(path).exists()]
+    return f"The last good checkpoint is {good[-1]}" if good else "There is no checkpoint yet"

@@ -1,0 +1,103 @@
+"""Checkpoints that can be trusted: written whole or not at all, read without running code."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from linreg.errors import InputError, RunError
+from linreg.learning_rate import GOAL
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a checkpoint of this template, on the CPU and without unpickling code; InputError says what it is not."""
+    if "://" in str(path):
+        raise InputError(f"{path}: a checkpoint is read from a local file only; download it first")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint file; a run leaves best.ckpt and last.ckpt in its checkpoints/")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"{path} is no whole checkpoint ({error}); take another one of the run") from None
+    except Exception as error:  # torch's UnpicklingError: it holds more than numbers, text, lists and dicts
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} holds objects that are not safe to load ({reason})") from None
+    if not isinstance(checkpoint, dict) or "columns" not in checkpoint:
+        raise InputError(f"{path} is no checkpoint of this template")
+    return checkpoint
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Writes beside the target and renames, so that a kill or a full disk leaves the old file as it was."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunError(f"{path} could not be written: {error.strerror}; the one before it is intact") from None
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt``: where the run stands, after every epoch."""
+
+    def __init__(self) -> None:
+        # No monitor: with one, `save_last` writes only when the best improves.
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).
+
+    A linear model's epochs compete only once its training loss is within 1 % of the exact optimum, if any is: on a
+    small table an early epoch can have the lowest validation loss by chance, long before the training is done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best", monitor="loss/val", save_on_train_epoch_end=True, enable_version_counter=False
+        )
+        self.converged = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not sum(trainer.num_val_batches):
+            self.monitor = "loss/train"
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        excess = trainer.callback_metrics.get("excess_mse/train")
+        converged = excess is not None and bool(excess < GOAL)
+        if converged != self.converged:
+            self.converged = True
+            return converged  # the first converged epoch replaces what there is; later ones that are not, do not
+        return super().check_monitor_top_k(trainer, current)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"converged": self.converged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.converged = state_dict.get("converged", False)
+        super().load_state_dict(state_dict)

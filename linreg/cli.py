@@ -1,0 +1,204 @@
+"""The command line: ``python train.py [fit | validate | test | predict]``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from linreg import report
+from linreg.callbacks import DivergenceGuard, Yardstick
+from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, read_checkpoint
+from linreg.data import RegressionData
+from linreg.errors import InputError, RunError
+from linreg.model import Regressor
+from linreg.parser import CONFIGS, Arguments, Parser
+from linreg.prediction import PredictionData, PredictionWriter
+from linreg.run_folder import RunLogger, RunRecord, new_run_folder
+
+
+class RegressionCLI(LightningCLI):
+    """A LightningCLI whose default subcommand is fit, whose Trainer flags are bare, and whose runs end in a report.
+
+    Args:
+        typed: the command line without the program's name.
+    """
+
+    def __init__(self, typed: list[str]) -> None:
+        self.arguments = Arguments(typed)
+        path = self.arguments.value("--ckpt_path")
+        self.checkpoint = read_checkpoint(path) if path else None
+        super().__init__(
+            Regressor,
+            RegressionData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"usage": "python train.py [fit | validate | test | predict] [options]"},
+            auto_configure_optimizers=False,
+            args=self.arguments.arrange(str(CONFIGS / "default.yaml"), *self._recorded_config()),
+        )
+
+    def _recorded_config(self) -> list[str]:
+        """What the checkpoint was trained with, as far as the subcommand has a use for it."""
+        if self.checkpoint is None or "config" not in self.checkpoint:
+            return []
+        config = yaml.safe_load(self.checkpoint["config"])
+        if self.arguments.subcommand == "predict":
+            return []
+        if self.arguments.subcommand != "fit":  # which device measures it, and how, is a matter of this machine
+            config = {"data": config["data"]}
+            init_args = config["data"]["init_args"]
+            if "features" in init_args:
+                init_args["features"] = self.checkpoint["columns"]["features"]
+            if self.arguments.value("--data.path"):  # another file: none of its rows were trained on
+                stage = "val" if self.arguments.subcommand == "validate" else "test"
+                init_args.update({"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0})
+        return [yaml.safe_dump(config, sort_keys=False)]
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Parser:
+        self.preparing = subcommand
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.add_bare_flags()
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_lightning_class_args(Trainer, "trainer")
+        if self.preparing == "predict":
+            parser.add_lightning_class_args(PredictionData, "data")
+            parser.add_argument("--output", type=str, default="predictions.csv", help="the CSV file to write")
+            return
+        parser.add_lightning_class_args(RegressionData, "data", subclass_mode=True)
+        parser.set_defaults({"data": {"class_path": "linreg.SyntheticData"}})
+        if self.preparing == "fit":
+            parser.add_lightning_class_args(Regressor, "model", subclass_mode=True)
+            parser.set_defaults({"model": {"class_path": "linreg.LinearRegression"}})
+            for name in ("num_features", "num_targets"):
+                parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
+
+    def parse_arguments(self, parser: Parser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
+
+    def instantiate_classes(self) -> None:
+        if self.subcommand != "fit" and self.checkpoint is None:
+            raise InputError(f"{self.subcommand} needs --ckpt_path, a checkpoint of the run to look at")
+        self.config_init = self.parser.instantiate(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        if self.subcommand == "fit":
+            self.model = self._get(self.config_init, "model")
+        else:
+            path = self.arguments.value("--ckpt_path")
+            self.model = Regressor.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        settings = self._get(self.config_init, "trainer")
+        callbacks = [*(settings["callbacks"] or [])]
+        plugins = settings["plugins"] or []
+        kwargs = {"plugins": [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]}
+        if settings["enable_progress_bar"] is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if self.subcommand == "fit":
+            callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
+            if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
+                callbacks += [BestCheckpoint(), LastCheckpoint()]
+            if settings["logger"] in (None, True) and not settings["fast_dev_run"]:
+                kwargs["logger"] = self._run_logger()
+            if settings["max_epochs"] is None and settings["max_steps"] == -1:
+                kwargs["max_epochs"] = -1  # the yardstick says when to stop
+        else:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+            if self.subcommand == "predict":
+                callbacks.append(PredictionWriter(self._get(self.config_init, "output")))
+                kwargs["devices"] = 1  # rows are written in the order in which they are read
+        return Trainer(**{**settings, **kwargs, "callbacks": callbacks})
+
+    def _run_logger(self) -> RunLogger:
+        path = self.arguments.value("--ckpt_path")
+        if path and Path(path).parent.name == "checkpoints":  # goes on in the run's own folder
+            return RunLogger(Path(path).parents[1], purge_step=self.checkpoint["global_step"])
+        return RunLogger(new_run_folder(self._get(self.config, "name")))
+
+    def _config_text(self) -> str:
+        config = self.config[self.subcommand].clone()
+        config["ckpt_path"] = None
+        return self._parser(self.subcommand).dump(config, skip_none=False)
+
+    def fit(self, model: Regressor, datamodule: RegressionData, ckpt_path: str | None = None) -> None:
+        """Trains, goes back to the best checkpoint, tests it, and reports."""
+        print(describe(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
+        if best:
+            model.load_state_dict(read_checkpoint(best)["state_dict"])
+        if datamodule.row_counts["test"]:
+            self.trainer.test(model, datamodule=datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            report.finish(model, datamodule, self.trainer.logger)
+
+    def validate(self, model: Regressor, datamodule: RegressionData, **_: Any) -> None:
+        """Measures a checkpoint on the validation rows."""
+        self._measure(self.trainer.validate, "val")
+
+    def test(self, model: Regressor, datamodule: RegressionData, **_: Any) -> None:
+        """Measures a checkpoint on the test rows."""
+        self._measure(self.trainer.test, "test")
+
+    def _measure(self, measure: Any, split: str) -> None:
+        if not self.datamodule.row_counts[split]:
+            raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
+        print(describe(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        for name, value in measure(self.model, datamodule=self.datamodule, verbose=False)[0].items():
+            print(f"{name:12} {value:.7g}")
+
+    def predict(self, model: Regressor, datamodule: PredictionData, **_: Any) -> None:
+        """Writes a prediction beside each row of a CSV file."""
+        datamodule.feature_names = model.feature_names
+        self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
+
+
+def describe(data: RegressionData, trainer: Trainer, seed: int) -> str:
+    """The lines that open a run: what the data are, and where it runs."""
+    rows = data.row_counts
+    sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
+    lines = [
+        f"data    {rows['read']:,} rows, {data.num_features:,} feature(s) -> {', '.join(data.target_names)}; "
+        f"{rows['dropped']:,} dropped; {sizes}",
+        *(f"        {note}" for note in data.table.notes),
+        f"device  {trainer.strategy.root_device}, seed {seed}",
+    ]
+    return "\n".join(lines)
+
+
+def main(typed: list[str]) -> int:
+    """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6.6 itself trips over this one with torch 2.13.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    try:
+        RegressionCLI(typed)
+    except (InputError, MisconfigurationException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

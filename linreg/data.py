@@ -1,0 +1,176 @@
+"""Data modules: a table, split once into training, validation and test rows, in mini-batches."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from linreg.errors import InputError
+from linreg.loader import TensorBatches
+from linreg.table import Table, read_csv
+
+EVALUATION_BATCH = 65_536  # rows at once where no gradient is needed
+
+
+class RegressionData(LightningDataModule):
+    """Splits a table at random and serves it in batches ``(x (N, D), y (N, T))``; subclass it and define ``load``.
+
+    Args:
+        batch_size: rows of a training batch, at least 1; all rows (or more) is batch gradient descent, 1 is stochastic.
+            None leaves it to the data: 1,024, or more where that reaches the optimum sooner.
+        val_fraction: share of the rows held out for validation, from 0 to below 1.
+        test_fraction: share of the rows held out for the final test, from 0 to 1.
+        split_seed: seed of the split, and of the order of the training rows.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: at least 1 row is expected")
+        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
+        if val_fraction + test_fraction > 1:
+            raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+
+    def load(self) -> Table:
+        """Reads or makes the whole table; called once."""
+        raise NotImplementedError(f"{type(self).__name__} has to define load()")
+
+    @cached_property
+    def table(self) -> Table:
+        return self.load()
+
+    @property
+    def feature_names(self) -> list[str]:
+        return self.table.feature_names
+
+    @property
+    def target_names(self) -> list[str]:
+        return self.table.target_names
+
+    @property
+    def num_features(self) -> int:
+        return len(self.feature_names)
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.target_names)
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The rows (x, y) of "train", "val" and "test"; a split whose fraction is above 0 has at least one."""
+        num_rows = len(self.table.x)
+        shares = (self.val_fraction, self.test_fraction)
+        num_val, num_test = (max(round(num_rows * share), 1) if share else 0 for share in shares)
+        num_train = num_rows - num_val - num_test
+        if num_train < 0 or (num_train == 0 and sum(shares) < 1):
+            raise InputError(
+                f"{num_rows} row(s) are too few to split into training, validation ({self.val_fraction}) "
+                f"and test ({self.test_fraction}) rows; set --data.val_fraction 0 --data.test_fraction 0"
+            )
+        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.split_seed))
+        parts = order.split([num_train, num_val, num_test])
+        names = ("train", "val", "test")
+        return {name: (self.table.x[rows], self.table.y[rows]) for name, rows in zip(names, parts, strict=True)}
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """How many rows were read, dropped, and went into each split."""
+        read, kept = self.table.num_read, len(self.table.x)
+        return {"read": read, "dropped": read - kept} | {name: len(x) for name, (x, _) in self.splits.items()}
+
+    def in_order(self, split: str) -> TensorBatches:
+        """All rows of a split, in large batches and always the same order."""
+        return TensorBatches(*self.splits[split], EVALUATION_BATCH)
+
+    def train_dataloader(self) -> TensorBatches:
+        if not len(self.splits["train"][0]):
+            raise InputError("no row is left to train on; lower val_fraction or test_fraction")
+        return TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
+
+    def val_dataloader(self) -> TensorBatches | list[TensorBatches]:
+        return self.in_order("val") if len(self.splits["val"][0]) else []
+
+    def test_dataloader(self) -> TensorBatches | list[TensorBatches]:
+        return self.in_order("test") if len(self.splits["test"][0]) else []
+
+
+class SyntheticData(RegressionData):
+    """Rows made from known coefficients: ``y = x W^T + b + noise``, with standard normal x.
+
+    Args:
+        num_rows: rows to make, at least 1.
+        num_features: D, at least 1.
+        noise_std: standard deviation of the noise, in the target's units, at least 0.
+        data_seed: seed of the coefficients, the features and the noise.
+        **split: see RegressionData.
+    """
+
+    def __init__(
+        self,
+        num_rows: int = 1_000,
+        num_features: int = 3,
+        noise_std: float = 0.1,
+        data_seed: int = 0,
+        **split: Any,
+    ) -> None:
+        super().__init__(**split)
+        for name, least, value in (("num_rows", 1, num_rows), ("num_features", 1, num_features)):
+            if value < least:
+                raise InputError(f"{name}={value}: at least {least} is expected")
+        if not 0 <= noise_std < float("inf"):
+            raise InputError(f"noise_std={noise_std}: a finite value of at least 0 is expected")
+        self.num_rows, self.columns, self.noise_std, self.data_seed = num_rows, num_features, noise_std, data_seed
+
+    def load(self) -> Table:
+        generator = torch.Generator().manual_seed(self.data_seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        parameters = normal(self.columns + 1)
+        parameters += parameters.sign()  # at least 1 in size, so that "within 1 %" means something
+        coef, intercept = parameters[None, :-1], parameters[-1:]
+        x = normal(self.num_rows, self.columns)
+        y = x @ coef.T + intercept + self.noise_std * normal(self.num_rows, 1)
+        names = [f"x{i + 1}" for i in range(self.columns)]
+        return Table(x, y, names, ["y"], self.num_rows, true_coef=coef, true_intercept=intercept)
+
+
+class CSVData(RegressionData):
+    """The rows of a CSV file.
+
+    Args:
+        path: the file, with a header line; it may be gzipped.
+        target: the column to predict; several as a list, ``[a, b]``.
+        features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
+        missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
+        **split: see RegressionData.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | list[str],
+        features: list[str] | None = None,
+        missing: str = "drop",
+        **split: Any,
+    ) -> None:
+        super().__init__(**split)
+        self.path, self.target, self.features, self.missing = path, target, features, missing
+
+    def load(self) -> Table:
+        return read_csv(self.path, self.target, self.features, self.missing)

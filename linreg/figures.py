@@ -1,0 +1,58 @@
+"""Pictures of a fit: pure functions from tensors to an image for TensorBoard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_POINTS = 2_000
+
+
+def predicted_vs_actual(y_hat: Tensor, y: Tensor, name: str) -> Figure:
+    """Predictions (N,) over targets (N,): a perfect model lies on the diagonal."""
+    figure, axes = _axes(f"actual {name}", f"predicted {name}")
+    y_hat, y = _thin(y_hat), _thin(y)
+    ends = [min(y.min(), y_hat.min()), max(y.max(), y_hat.max())]
+    axes.plot(ends, ends, color="0.6", label="predicted = actual")
+    axes.plot(y, y_hat, ".", alpha=0.5, label=f"{len(y):,} rows")
+    axes.legend()
+    return figure
+
+
+def fitted_line(x: Tensor, y: Tensor, y_hat: Tensor, exact: Tensor, x_name: str, y_name: str) -> Figure:
+    """One feature (N,), its target, the fitted and the exact predictions, each (N,)."""
+    figure, axes = _axes(x_name, y_name)
+    order = x.argsort()
+    axes.plot(_thin(x), _thin(y), ".", color="0.6", alpha=0.5, label="rows")
+    axes.plot(_thin(x[order]), _thin(y_hat[order]), linewidth=3, label="fitted")
+    axes.plot(_thin(x[order]), _thin(exact[order]), "--", label="exact least squares")
+    axes.legend()
+    return figure
+
+
+def to_image(figure: Figure) -> np.ndarray:
+    """The figure's pixels, (height, width, 3) of uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _axes(x_label: str, y_label: str):
+    from matplotlib.figure import Figure  # here, because it takes 0.3 s and only the end of a run draws
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes
+
+
+def _thin(values: Tensor) -> np.ndarray:
+    return values[:: -(-len(values) // MAX_POINTS)].numpy()

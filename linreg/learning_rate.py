@@ -1,0 +1,139 @@
+"""A learning rate, a momentum and a number of steps from the spectrum of the data.
+
+For the loss ``mean((z_y - z_x W^T)^2)`` the Hessian H is known exactly, so stability and speed are no guesswork:
+
+- Full batch: SGD is stable below ``2 (1 + b) / lmax`` with momentum b, below ``2 (1 + b) / ((1 + 2 b) lmax)`` with
+  Nesterov's. (Polyak 1964; Nesterov 1983; both follow from the 2 x 2 recursion of each eigenvector.)
+- Mini-batches of B out of N rows see the curvature of single rows too: the rate divided by 1 - b has to stay below
+  ``B / L`` where L bounds one row's curvature. (Gower et al. 2019, "SGD: General Analysis and Improved Rates".)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from linreg.least_squares import LeastSquares
+
+GOAL = 0.01  # "within 1 % of the optimum"
+MOMENTA = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
+SHARE = 0.7  # of the full-batch limit
+BATCH_SIZES = (1_024, 8_192, 65_536)  # to choose from, besides all rows
+MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: a stable rate, a momentum, and how many steps they are expected to take."""
+
+    batch_size: int
+    lr: float
+    momentum: float
+    limit: float  # the rate above which full-batch gradient descent diverges
+    steps_to_goal: int  # until the expected loss is within GOAL of the optimum
+    steps: int  # to spend in all
+    decay: bool  # whether the rate has to fall because mini-batches are noisy
+
+    def factor(self, step: int) -> float:
+        """The share of ``lr`` at a step: 1, and with noise a linear fall over the second half of ``steps`` to 1 %."""
+        return min(1.0, max(2.0 * (1 - step / self.steps), 0.01)) if self.decay else 1.0
+
+
+def limit(lmax: float, momentum: float = 0.0, nesterov: bool = False) -> float:
+    """The full-batch rate above which SGD diverges, for a Hessian whose largest eigenvalue is lmax."""
+    return 2 * (1 + momentum) / (lmax * (1 + 2 * momentum if nesterov else 1))
+
+
+def make_plan(
+    summary: LeastSquares,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> Plan:
+    """Chooses what was not given so that the optimum is expected soonest.
+
+    Args:
+        summary: of the training rows.
+        batch_size: rows a step, to keep.
+        lr: a rate to keep, in standardized units.
+        momentum: a momentum to keep, 0 or more and below 1.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: the optimizer's, 0 or more.
+    """
+    modes = Modes(summary, weight_decay)
+    momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
+    sizes = [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or BATCH_SIZES[:1]
+    if not batch_size and summary.num_rows > BATCH_SIZES[0]:
+        sizes.append(summary.num_rows)
+    plans = [_plan(modes, min(size, summary.num_rows), lr, b, nesterov) for size in sizes for b in momenta]
+
+    def cost(plan: Plan) -> tuple[float, float]:
+        step = 1 + plan.batch_size * summary.num_features / 300_000  # a step's fixed cost, and what its rows add to it
+        reached = float(modes.curve([plan.steps], plan.lr, plan.momentum, nesterov)[0])
+        return plan.steps_to_goal * step, reached
+
+    return min(plans, key=cost)
+
+
+def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nesterov: bool) -> Plan:
+    top = limit(modes.lmax, momentum, nesterov)
+    part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # 0 for all rows, about 1 for a few of many
+    noise = part * modes.row_curvature / batch
+    rate = lr or 1 / (1 / (SHARE * top) + noise / (1 - momentum))
+    to_goal = modes.steps_to(GOAL / 2, rate, momentum, nesterov)
+    # A constant rate leaves this share of the loss to noise; a fall of the rate over n steps divides it by sqrt(pace n).
+    stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
+    pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
+    steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
+    return Plan(batch, rate, momentum, top, to_goal, steps, decay=part > 0 and lr is None)
+
+
+def make_cautious_plan(
+    num_features: int, num_targets: int, num_rows: int, batch_size: int | None, lr: float | None, momentum: float | None
+) -> Plan:
+    """Without a spectrum: the trace of the Hessian bounds its largest eigenvalue, so that the rate is safe, if slow."""
+    batch, b = min(batch_size or BATCH_SIZES[0], num_rows), 0.9 if momentum is None else momentum
+    top = limit(2 * (num_features + 1) / num_targets, b)
+    rate = lr or (SHARE * top if batch == num_rows else (1 - b) * SHARE * top)
+    return Plan(batch, rate, b, top, MAX_STEPS, MAX_STEPS // 10, decay=batch < num_rows and lr is None)
+
+
+class Modes:
+    """The loss along the eigenvectors of the Hessian: how curved it is, and how much of it is there to lose."""
+
+    def __init__(self, summary: LeastSquares, weight_decay: float) -> None:
+        targets, self.num_rows = summary.num_targets, summary.num_rows
+        exact = summary.weight(weight_decay)
+        constant = [1.0] if summary.intercept or not summary.rank else []  # the bias has a direction of its own
+        self.eigenvalues = np.append(summary.eigenvalues.numpy(), constant) * 2 / targets
+        start = (exact @ summary.svd[2]).square().sum(0).numpy() * summary.eigenvalues.numpy()
+        self.excess = np.append(start, [0.0] * len(constant))
+        self.excess /= max(float(summary.mse(exact).sum()), 1e-10 * targets)
+        self.eigenvalues = self.eigenvalues + weight_decay
+        self.lmax, self.trace = float(self.eigenvalues.max()), float(self.eigenvalues.sum())
+        (low, high), d = ((v - summary.mean) / summary.std for v in (summary.min, summary.max)), summary.num_features
+        farthest = np.maximum(low[:d].square(), high[:d].square()).sum()
+        self.row_curvature = 2 / targets * (float(farthest) + summary.intercept) + weight_decay
+
+    def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool) -> int:
+        """The number of steps after which the noiseless excess loss stays below ``goal``; at most MAX_STEPS."""
+        times = np.unique(np.geomspace(1, MAX_STEPS, 300).astype(int))
+        curve = self.curve(times, lr, momentum, nesterov)
+        above = np.flatnonzero(~(curve <= goal))
+        return int(times[min(above[-1] + 1, len(times) - 1)]) if len(above) else 1
+
+    def curve(self, times: Sequence[int] | np.ndarray, lr: float, momentum: float, nesterov: bool) -> np.ndarray:
+        """The excess loss over the optimum, as a share of it, after each number of full-batch steps from zero."""
+        h = lr * self.eigenvalues
+        kept = 1 - h if nesterov else np.ones_like(h)
+        p = (1 + momentum) * (1 - h) if nesterov else 1 + momentum - h  # e[t+1] = p e[t] - q e[t-1]
+        first = 1 - (1 + momentum) * h if nesterov else 1 - h
+        root = np.sqrt(p**2 - 4 * momentum * kept + 1e-14j)  # the 1e-14 keeps the two roots apart
+        r1, r2 = (p + root) / 2, (p - root) / 2
+        a = (first - r2) / (r1 - r2)
+        t = np.asarray(times)[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = np.abs(a * r1**t + (1 - a) * r2**t)
+            return (self.excess * error**2).sum(1)

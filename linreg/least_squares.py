@@ -1,0 +1,190 @@
+"""The known answer: the exact least-squares solution of the rows seen, from one streamed pass in float64."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+MAX_COLUMNS = 2_000  # the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
+
+
+@dataclass
+class Solution:
+    """Coefficients in the data's units: ``coef`` (T, D), ``intercept`` (T,), and their standard errors.
+
+    A standard error is NaN where the rows do not determine it (as many parameters as rows, a collinear column).
+    """
+
+    coef: Tensor
+    intercept: Tensor
+    coef_std_error: Tensor
+    intercept_std_error: Tensor
+
+
+class LeastSquares:
+    """A mergeable summary of rows (x, y) that holds all that least squares can ask of them.
+
+    What is kept is the triangular factor R of a QR decomposition of ``[1 x y]`` (``[x y]`` without an intercept),
+    a chunk of rows at a time: memory O((D + T)^2) whatever the number of rows. Because the column of ones stands
+    first, the first row of R holds the means, and the rest is the R factor of the centred columns; nothing is
+    squared, so nothing is lost on columns with a large offset. (Golub & Van Loan, Matrix Computations, 5.3 and 6.5.)
+
+    Args:
+        num_features: D.
+        num_targets: T.
+        intercept: False fits a plane through the origin; then columns are scaled by their root mean square only.
+    """
+
+    def __init__(self, num_features: int, num_targets: int = 1, intercept: bool = True) -> None:
+        self.num_features, self.num_targets, self.intercept = num_features, num_targets, intercept
+        self.num_rows = 0
+        columns = num_features + num_targets
+        self.r = torch.zeros(0, columns + intercept, dtype=torch.float64)
+        self.min = torch.full((columns,), torch.inf, dtype=torch.float64)
+        self.max = -self.min
+
+    def update(self, x: Tensor, y: Tensor) -> "LeastSquares":
+        """Takes in a chunk of rows, x (n, D) and y (n, T), on any device and of any float type."""
+        rows = torch.cat([x, y], dim=1).to("cpu", torch.float64)
+        self.num_rows += len(rows)
+        self.min, self.max = torch.minimum(self.min, rows.amin(0)), torch.maximum(self.max, rows.amax(0))
+        ones = rows.new_ones(len(rows), int(self.intercept))
+        self._absorb(torch.cat([ones, rows], dim=1))
+        return self
+
+    def merge(self, other: "LeastSquares") -> "LeastSquares":
+        """Takes in another summary of the same columns; the order of merging does not matter."""
+        self.num_rows += other.num_rows
+        self.min, self.max = torch.minimum(self.min, other.min), torch.maximum(self.max, other.max)
+        self._absorb(other.r)
+        return self
+
+    def _absorb(self, rows: Tensor) -> None:
+        self.r = torch.linalg.qr(torch.cat([self.r, rows]), mode="r").R
+        for name in ("centred", "svd"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """The R factor (D + T, D + T) of the centred columns; its columns' norms are std * sqrt(N)."""
+        columns = self.num_features + self.num_targets
+        r = self.r[int(self.intercept) :, int(self.intercept) :]
+        return torch.cat([r, r.new_zeros(max(columns - len(r), 0), columns)])[:columns]
+
+    @property
+    def constant(self) -> Tensor:
+        """Which of the D + T columns hold one value only: (D + T,) of bool. (std == 0 would miss a column of 0.1.)"""
+        return self.min == self.max
+
+    @property
+    def mean(self) -> Tensor:
+        """(D + T,); zeros without an intercept."""
+        return self.r[0, 1:] / self.r[0, 0] if self.intercept else torch.zeros_like(self.min)
+
+    @property
+    def std(self) -> Tensor:
+        """(D + T,) population standard deviations (about 0 without an intercept); 1 for a constant column."""
+        std = self.centred.norm(dim=0) / self.num_rows**0.5
+        return torch.where(self._flat, 1.0, std)
+
+    @property
+    def _flat(self) -> Tensor:
+        """Columns that cannot be scaled: constant ones, or without an intercept those that are 0 throughout."""
+        return self.constant if self.intercept else (self.min == 0) & (self.max == 0)
+
+    @property
+    def _standardized(self) -> tuple[Tensor, Tensor]:
+        """R factors of the standardized features (D + T, D) and targets (D + T, T), per row: columns of norm 1."""
+        r = self.centred / (self.std * self.num_rows**0.5)
+        r = r.masked_fill(self._flat, 0.0)
+        return r[:, : self.num_features], r[:, self.num_features :]
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U, S, V of the standardized features, without the directions in which they do not vary."""
+        u, s, vh = torch.linalg.svd(self._standardized[0], full_matrices=False)
+        rank = int((s > s.max() * max(self.num_features, 1) * torch.finfo(s.dtype).eps * 4).sum()) if s.numel() else 0
+        return u[:, :rank], s[:rank], vh[:rank].T
+
+    @property
+    def rank(self) -> int:
+        """The number of linearly independent features."""
+        return len(self.svd[1])
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """The eigenvalues (rank,) of the features' correlation matrix, largest first."""
+        return self.svd[1] ** 2
+
+    @property
+    def condition_number(self) -> float:
+        """Largest over smallest singular value of the standardized features, at least 1."""
+        s = self.svd[1]
+        return float(s[0] / s[-1]) if len(s) else 1.0
+
+    def weight(self, weight_decay: float = 0.0) -> Tensor:
+        """The optimal weight (T, D) in standardized units: minimum norm where the features are collinear.
+
+        Args:
+            weight_decay: w of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, which is what SGD's ``weight_decay`` minimizes.
+        """
+        u, s, v = self.svd
+        shrunk = s / (s**2 + weight_decay * self.num_targets / 2)
+        return (v @ (shrunk[:, None] * (u.T @ self._standardized[1]))).T
+
+    def mse(self, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        """The mean squared error (T,) in standardized units of any linear model, without a look at the rows.
+
+        Args:
+            weight: (T, D), in standardized units.
+            bias: (T,), in standardized units; only with an intercept.
+        """
+        x, y = self._standardized
+        residual = x @ weight.to(x).T - y
+        return residual.square().sum(0) + torch.as_tensor(bias).to(x) ** 2
+
+    def predict(self, x: Tensor, weight_decay: float = 0.0) -> Tensor:
+        """The exact solution's predictions (N, T) for x (N, D), both in the data's units."""
+        (mean_x, mean_y), (std_x, std_y) = self._per_side(self.mean), self._per_side(self.std)
+        return ((x.double() - mean_x) / std_x) @ self.weight(weight_decay).T * std_y + mean_y
+
+    def _per_side(self, columns: Tensor) -> tuple[Tensor, ...]:
+        return columns.split([self.num_features, self.num_targets])
+
+    def solve(self, weight_decay: float = 0.0) -> Solution:
+        """The exact solution in the data's units, with standard errors of the solution without weight decay."""
+        n = self.num_rows
+        (mean_x, mean_y), (std_x, std_y) = self._per_side(self.mean), self._per_side(self.std)
+        coef = self.weight(weight_decay) * std_y[:, None] / std_x
+        _, s, v = self.svd
+        freedom = n - self.rank - int(self.intercept)
+        variance = (
+            self.mse(self.weight()) * std_y**2 * n / freedom if freedom > 0 else torch.full_like(std_y, torch.nan)
+        )
+        spread = v / s / std_x[:, None]  # (D, rank): (X^T X)^-1 = spread spread^T / N
+        undetermined = v.square().sum(1) < 1 - 1e-8  # a collinear or constant column's own coefficient
+        per_coef = torch.where(undetermined, torch.nan, spread.square().sum(1) / n)
+        per_intercept = (1 + (mean_x @ spread).square().sum()) / n if self.intercept else torch.tensor(torch.nan)
+        return Solution(
+            coef=coef,
+            intercept=mean_y - coef @ mean_x,
+            coef_std_error=(variance[:, None] * per_coef).sqrt(),
+            intercept_std_error=(variance * per_intercept).sqrt(),
+        )
+
+
+def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
+    n, mean, squares, low, high = 0, 0.0, 0.0, torch.inf, -torch.inf
+    for x, y in batches:
+        rows = torch.cat([x, y], dim=1).double()
+        low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)
+        m, shift = len(rows), rows.mean(0) - mean
+        squares = squares + (rows - rows.mean(0)).square().sum(0) + shift**2 * n * m / (n + m)  # Chan et al. 1979
+        n, mean = n + m, mean + shift * m / (n + m)
+    if not intercept:
+        squares, mean = squares + n * mean**2, torch.zeros_like(mean)
+    std = (squares / n).sqrt()
+    return mean, torch.where((std == 0) | (intercept & (low == high)), 1.0, std)

@@ -1,0 +1,211 @@
+"""The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from linreg.errors import InputError
+from linreg.learning_rate import Plan, make_cautious_plan, make_plan
+from linreg.least_squares import MAX_COLUMNS, LeastSquares, moments
+from linreg.metrics import RegressionMetrics
+from linreg.optimization import make_optimizer, make_scheduler
+from linreg.standardizer import Standardizer
+
+NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
+
+
+def excess(mse: float, exact: float, variance: float) -> float:
+    """``(mse - exact) / exact``; where an exact fit leaves less than 1e-10 of the variance, that stands in for it."""
+    return (mse - exact) / (max(exact, NO_RESIDUAL * variance) or 1.0)
+
+
+class Regressor(LightningModule):
+    """Any ``nn.Module`` as a hypothesis, trained by gradient descent on the mean squared error of standardized data.
+
+    ``model(x)`` takes x (N, D) and returns predictions (N, T), both in the data's own units; the hypothesis sees
+    standardized units only, and the standardizers travel in the checkpoint with it.
+
+    Args:
+        hypothesis: maps standardized features (N, D) to standardized targets (N, T).
+        num_features: D.
+        num_targets: T.
+        lr: learning rate, above 0; None chooses it from the data, for SGD on a linear hypothesis.
+        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside an ``lr`` that is
+            given.
+        nesterov: whether SGD's momentum is Nesterov's.
+        weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
+        optimizer: a class of torch.optim by name, or ``{class_path: Adam, init_args: {betas: [0.9, 0.99]}}``.
+        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path: StepLR, init_args: {step_size: 5},
+            interval: epoch, frequency: 1, monitor: loss/val}``; None keeps a given rate constant, and lets one that was
+            chosen from the data fall as its noise requires.
+    """
+
+    def __init__(
+        self,
+        hypothesis: nn.Module,
+        num_features: int,
+        num_targets: int = 1,
+        lr: float | None = None,
+        momentum: float | None = None,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        optimizer: str | dict[str, Any] = "SGD",
+        lr_scheduler: str | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["hypothesis"], logger=False)
+        self.hypothesis = hypothesis
+        self.x_standardizer = Standardizer(num_features)
+        self.y_standardizer = Standardizer(num_targets)
+        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.val_metrics = RegressionMetrics("/val")
+        self.test_metrics = RegressionMetrics("/test")
+        self.feature_names = [f"x{i + 1}" for i in range(num_features)]
+        self.target_names = [f"y{i + 1}" for i in range(num_targets)]
+        self.summary: LeastSquares | None = None  # of the training rows, known during fit
+        self.plan: Plan | None = None  # how to train on them, if that is left to the data
+        self._make_optimizer(lr or 1.0, momentum)  # a wrong setting is refused now, not when the data have been read
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the exact least-squares solution is this model's own optimum, and not just its baseline."""
+        return isinstance(self.hypothesis, nn.Linear)
+
+    @property
+    def has_intercept(self) -> bool:
+        return not self.is_linear or self.hypothesis.bias is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean squared error of a batch in standardized units, in which predicting the mean costs 1."""
+        x, y = batch
+        y_hat = self.hypothesis(self.x_standardizer(x).to(self.dtype))
+        if y.shape != y_hat.shape:
+            raise InputError(
+                f"the target has shape {tuple(y.shape)} and the prediction {tuple(y_hat.shape)}; unequal shapes would "
+                "broadcast and learn the mean only. Give the target as (N, T): y.unsqueeze(1) if there is one"
+            )
+        return mse_loss(y_hat, self.y_standardizer(y).to(y_hat.dtype))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("loss/train", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+        x, y = batch
+        metrics = self.val_metrics if stage == "val" else self.test_metrics
+        mean = self.y_standardizer.mean  # no metric minds the shift, and R2 keeps its digits on targets far from 0
+        metrics.update(self(x) - mean, y - mean)
+        self.log(f"loss/{stage}", self.loss(batch), batch_size=len(x), sync_dist=True)
+        self.log_dict(dict(metrics.items()), batch_size=len(x))
+
+    def setup(self, stage: str) -> None:
+        """Learns from the training rows, before any training, what can be known exactly."""
+        data = self.trainer.datamodule
+        if stage != "fit" or data is None:
+            return
+        self.feature_names, self.target_names = list(data.feature_names), list(data.target_names)
+        d, t = len(self.feature_names), len(self.target_names)
+        rows = data.in_order("train") if hasattr(data, "in_order") else data.train_dataloader()
+        if d + t <= MAX_COLUMNS:
+            self.summary = LeastSquares(d, t, self.has_intercept)
+            for x, y in rows:
+                self.summary.update(x, y)
+            mean, std = self.summary.mean, self.summary.std
+        else:
+            mean, std = moments(rows, self.has_intercept)
+        self.x_standardizer.fit(mean[:d], std[:d])
+        self.y_standardizer.fit(mean[d:], std[d:])
+        if self.is_linear and self.optimizer in ("SGD", "torch.optim.SGD"):
+            self.plan = self._make_plan(data.batch_size, sum(len(x) for x, _ in rows))
+            data.batch_size = self.plan.batch_size
+
+    def _make_plan(self, batch_size: int | None, num_rows: int) -> Plan:
+        momentum = self.momentum if self.lr is None else self.momentum or 0.0
+        if self.summary is None:
+            d, t = len(self.feature_names), len(self.target_names)
+            return make_cautious_plan(d, t, num_rows, batch_size, self.lr, momentum)
+        return make_plan(self.summary, batch_size, self.lr, momentum, self.nesterov, self.weight_decay)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.plan is None:
+            optimizer, decay = self._make_optimizer(self.lr, self.momentum), False
+        else:
+            optimizer, decay = self._make_optimizer(self.plan.lr, self.plan.momentum), self.plan.decay
+        if self.lr_scheduler is not None:
+            return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self.lr_scheduler, optimizer)}
+        if decay:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.plan.factor)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer
+
+    def _make_optimizer(self, lr: float | None, momentum: float | None) -> torch.optim.Optimizer:
+        nesterov = self.nesterov or None
+        settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": self.weight_decay}
+        return make_optimizer(self.optimizer, self.hypothesis.named_parameters(), **settings)
+
+    @property
+    def exact_loss(self) -> Tensor:
+        """The loss of the exact linear fit on the training rows."""
+        return self.summary.mse(self.summary.weight(self.weight_decay)).mean()
+
+    def excess_mse(self) -> float | None:
+        """The training MSE above the optimum as a share of it, from the summary alone; None if it does not apply."""
+        if self.summary is None or not self.is_linear:
+            return None
+        bias = 0.0 if self.hypothesis.bias is None else self.hypothesis.bias.detach().cpu()
+        variance = self.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
+        mse = self.summary.mse(self.hypothesis.weight.detach().cpu(), bias) @ variance
+        exact = self.summary.mse(self.summary.weight(self.weight_decay)) @ variance
+        return excess(float(mse), float(exact), float(variance.sum()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        columns = checkpoint.get("columns", {})
+        self.feature_names = columns.get("features", self.feature_names)
+        self.target_names = columns.get("targets", self.target_names)
+
+
+class LinearRegression(Regressor):
+    """The lecture's hypothesis ``H(x) = W x + b``.
+
+    Args:
+        num_features: D.
+        num_targets: T.
+        bias: whether there is a b; without one the plane goes through the origin of the data's own units.
+        **training: see Regressor.
+    """
+
+    def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
+        super().__init__(nn.Linear(num_features, num_targets, bias), num_features, num_targets, **training)
+
+    @property
+    def coef(self) -> Tensor:
+        """W (T, D) in the data's units, in float64."""
+        return self.hypothesis.weight.detach() * self.y_standardizer.std[:, None] / self.x_standardizer.std
+
+    @property
+    def intercept(self) -> Tensor:
+        """b (T,) in the data's units, in float64; zeros without a bias."""
+        if self.hypothesis.bias is None:
+            return torch.zeros_like(self.y_standardizer.mean)
+        return self.y_standardizer.inverse(self.hypothesis.bias.detach()) - self.coef @ self.x_standardizer.mean

@@ -1,0 +1,77 @@
+"""Optimizers and schedulers of torch.optim by the names that a config or a command line can hold."""
+
+import inspect
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from linreg.errors import InputError, nearest
+
+Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {...}}
+
+
+def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
+    """The class of ``module`` that a spec names, and its arguments; nothing outside of the module can be named."""
+    path, args = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args") or {})
+    names = [name for name, cls in vars(module).items() if inspect.isclass(cls) and issubclass(cls, parent)]
+    name = str(path).removeprefix(f"{module.__name__}.")
+    if name not in names:
+        raise InputError(f"{path!r} is no class of {module.__name__}.{nearest(name, names)}")
+    return getattr(module, name), dict(args)
+
+
+def make_optimizer(
+    spec: Spec, parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float = 0.0, **settings: Any
+) -> torch.optim.Optimizer:
+    """Builds an optimizer over named parameters.
+
+    Args:
+        spec: a class of torch.optim.
+        parameters: (name, parameter) pairs; those called "bias" are exempt from weight decay.
+        weight_decay: the L2 penalty, at least 0.
+        **settings: lr, momentum and the like; None leaves one to the class, any other value it has to accept.
+
+    Raises:
+        InputError: for an unknown class, or a setting that it refuses.
+    """
+    cls, args = find_class(spec, torch.optim, torch.optim.Optimizer)
+    args = {name: value for name, value in settings.items() if value is not None} | args
+    named = list(parameters)
+    if weight_decay:
+        args["weight_decay"] = weight_decay
+    unknown = [name for name in args if name not in inspect.signature(cls).parameters]
+    if unknown:
+        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}.{nearest(unknown[0], _arguments(cls))}")
+    groups: Any = [parameter for _, parameter in named]
+    if weight_decay:
+        exempt = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
+        decayed = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
+        groups = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
+    try:
+        return cls(groups, **args)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer {cls.__name__}: {error}") from None
+
+
+def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors."""
+    module = torch.optim.lr_scheduler
+    cls, args = find_class(spec, module, module.LRScheduler)
+    when = {"interval": "epoch", "frequency": 1, "monitor": "loss/val"}
+    given = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k not in ("class_path", "init_args")}
+    for name in given:
+        if name not in when:
+            raise InputError(f"lr_scheduler has no {name!r}.{nearest(name, list(when))} It has: {', '.join(when)}")
+    if given.get("interval", "epoch") not in ("epoch", "step"):
+        raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
+    try:
+        return {"scheduler": cls(optimizer, **args)} | when | given
+    except (TypeError, ValueError) as error:
+        raise InputError(f"lr_scheduler {cls.__name__}: {error}") from None
+
+
+def _arguments(cls: type) -> list[str]:
+    return [name for name in inspect.signature(cls).parameters if name != "params"]

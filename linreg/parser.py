@@ -1,0 +1,81 @@
+"""The command line's grammar: bare Trainer flags, config files first, one-line errors with the nearest name."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from linreg.errors import InputError, nearest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class Parser(LightningArgumentParser):
+    """A LightningArgumentParser whose errors fit on a screen."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, allow_abbrev=False)
+
+    def add_bare_flags(self, prefix: str = "--trainer.") -> None:
+        """Lets each flag ``--trainer.X`` be typed as ``--X`` too."""
+        for action in self._actions:
+            for long in [s for s in action.option_strings if s.startswith(prefix)]:
+                bare = "--" + long.removeprefix(prefix)
+                if bare not in self._option_string_actions:
+                    action.option_strings.insert(0, bare)
+                    self._option_string_actions[bare] = action
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        flags = [flag.lstrip("-") for flag in parser._option_string_actions]
+        for word in re.findall(r"--([\w.]+)|[Kk]ey [\"']([\w.]+)[\"']", message):
+            typed = (word[0] or word[1]).removeprefix("fit.")
+            if typed not in flags and (hint := nearest(typed, flags)):
+                message = message.strip() + hint
+                break
+        sys.stderr.write(f"error: {message}\n(python train.py --help lists the flags)\n")
+        sys.exit(2)
+
+
+class Arguments:
+    """What was typed, taken apart: the subcommand, the config files, and the flags.
+
+    Args:
+        typed: the arguments of the command line, without the program's name.
+    """
+
+    def __init__(self, typed: Sequence[str]) -> None:
+        typed = list(typed)
+        self.subcommand = typed.pop(0) if typed and typed[0] in SUBCOMMANDS else "fit"
+        self.configs: list[str] = []
+        self.flags: list[str] = []
+        while typed:
+            flag, *inline = typed.pop(0).split("=", 1)
+            if flag in ("--config", "-c"):
+                if not inline and not typed:
+                    raise InputError("--config: the path of a YAML file is expected")
+                self.configs.append(inline[0] if inline else typed.pop(0))
+            else:
+                self.flags.append("=".join([flag, *inline]))
+        for config in self.configs:
+            if not Path(config).is_file():
+                hint = nearest(Path(config).name, [path.name for path in CONFIGS.glob("*.yaml")])
+                raise InputError(f"--config {config}: no such file.{hint}")
+
+    def value(self, flag: str) -> str | None:
+        """The last value typed for a flag, None if it was not typed."""
+        value = None
+        for here, after in zip(self.flags, [*self.flags[1:], ""], strict=False):
+            name, *inline = here.split("=", 1)
+            if name == flag:
+                value = inline[0] if inline else after
+        return value
+
+    def arrange(self, *first: str) -> list[str]:
+        """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
+        configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
+        return [self.subcommand, *configs, *self.flags]

@@ -1,0 +1,121 @@
+"""Predictions for the rows of a CSV file, written beside them, in their order, a block at a time."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch import Tensor
+
+from linreg.errors import InputError, RunError
+from linreg.model import Regressor
+from linreg.reader import CSVFile, parse_number
+from linreg.report import as_text
+
+BLOCK = 8_192  # rows in memory at a time
+
+
+class PredictionData(LightningDataModule):
+    """The rows of a CSV file to predict; it needs the model's feature columns, in any order, and may hold others.
+
+    Args:
+        path: the file, with a header line; it may be gzipped.
+        missing: "drop" leaves the prediction of a row with a missing cell empty and says how many, "error" refuses it.
+    """
+
+    def __init__(self, path: str, missing: str = "drop") -> None:
+        super().__init__()
+        if missing not in ("drop", "error"):
+            raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
+        self.path, self.missing = path, missing
+        self.feature_names: list[str] = []  # the model's
+
+    def predict_dataloader(self) -> "_Blocks":
+        return _Blocks(CSVFile(self.path), self.feature_names, self.missing == "error")
+
+
+class _Blocks:
+    """Batches ``(x, rows)``: float64 features with NaN for a missing cell, and the rows' cells as they stand."""
+
+    def __init__(self, file: CSVFile, feature_names: list[str], refuse_missing: bool) -> None:
+        self.file, self.refuse_missing = file, refuse_missing
+        self.columns = {name: file.index(name, "model's features") for name in feature_names}
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[list[str]]]]:
+        rows: list[list[str]] = []
+        values: list[list[float]] = []
+        for line, cells in self.file.rows():
+            values.append([self._value(line, name, cells[i]) for name, i in self.columns.items()])
+            rows.append(cells)
+            if len(rows) == BLOCK:
+                yield torch.tensor(values, dtype=torch.float64), rows
+                rows, values = [], []
+        if rows:
+            yield torch.tensor(values, dtype=torch.float64), rows
+
+    def _value(self, line: int, name: str, cell: str) -> float:
+        try:
+            value = parse_number(cell)
+        except ValueError as reason:
+            raise self.file.error(line, name, f"{cell!r} {reason}") from None
+        if value != value and self.refuse_missing:
+            raise self.file.error(line, name, f"a missing cell ({cell!r}), and missing is 'error'")
+        return value
+
+
+class PredictionWriter(Callback):
+    """Writes each row with its prediction; the file appears under its name only once it is whole.
+
+    Args:
+        path: the CSV file to write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self.num_rows = self.num_empty = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Regressor) -> None:
+        file = trainer.predict_dataloaders.file
+        names = ["prediction"]
+        if len(pl_module.target_names) > 1:
+            names = [f"prediction_{target}" for target in pl_module.target_names]
+        for name in names:
+            if name in file.names:
+                raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
+        try:
+            self.stream = self.temporary.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+        self.writer = csv.writer(self.stream, delimiter=file.delimiter, lineterminator="\n")
+        self.writer.writerow(map(as_text, [*file.names, *names]))
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Regressor,
+        outputs: Tensor,
+        batch: tuple[Tensor, list[list[str]]],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for cells, y_hat in zip(batch[1], outputs.tolist(), strict=True):
+            missing = any(value != value for value in y_hat)
+            self.writer.writerow([*cells, *("" if missing else repr(value) for value in y_hat)])
+            self.num_empty += missing
+        self.num_rows += len(batch[1])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Regressor) -> None:
+        try:
+            self.stream.close()
+            os.replace(self.temporary, self.path)
+        except OSError as error:
+            raise RunError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+        empty = f", {self.num_empty} of them empty for a missing cell" if self.num_empty else ""
+        print(f"{self.path}: {self.num_rows:,} predictions{empty}")
+
+    def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
+        self.temporary.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""The end of a run: learned beside exact beside true, as a table on screen and as files in the run's folder."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from linreg.data import RegressionData
+from linreg.figures import fitted_line, predicted_vs_actual, to_image
+from linreg.least_squares import LeastSquares
+from linreg.metrics import RegressionMetrics
+from linreg.model import LinearRegression, Regressor, excess
+from linreg.run_folder import ROOT, RunLogger
+
+Row = dict[str, Any]
+SHOWN = 20  # coefficients on screen
+
+
+@dataclass
+class Result:
+    """What a trained model amounts to beside the exact solution of its training rows (None for too wide a table)."""
+
+    model: Regressor
+    data: RegressionData
+    exact: LeastSquares | None
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; null where a metric does not exist (R2 of one row)."""
+        splits = {name: split for name, split in self.data.splits.items() if len(split[0])}
+        result: dict[str, Any] = {name: measure(self.model, self.data, name) for name in splits}
+        if self.exact is not None:
+            result["exact"] = {name: measure(self.predict_exactly, self.data, name) for name in splits}
+            variance = float((self.model.y_standardizer.std**2).mean())
+            result["excess_mse"] = excess(result["train"]["mse"], result["exact"]["train"]["mse"], variance)
+        return result | {"rows": self.data.row_counts}
+
+    def predict_exactly(self, x: Tensor) -> Tensor:
+        return self.exact.predict(x, self.model.weight_decay)
+
+    def coefficients(self) -> list[Row]:
+        """The content of coefficients.csv: a row a coefficient, in the data's units, each target's intercept last."""
+        model, table = self.model, self.data.table
+        solution = self.exact.solve(model.weight_decay) if self.exact is not None else None
+        rows = []
+        for t, target in enumerate(model.target_names):
+            prefix = f"{target}: " if len(model.target_names) > 1 else ""
+            for d, feature in enumerate([*model.feature_names, "(intercept)"]):
+                last = d == len(model.feature_names)
+                if last and not model.has_intercept:
+                    continue
+                row: Row = {"name": prefix + feature}
+
+                def pick(coef: Tensor, intercept: Tensor, t: int = t, d: int = d, last: bool = last) -> float:
+                    return float(intercept[t] if last else coef[t, d])
+
+                if isinstance(model, LinearRegression):
+                    row["learned"] = pick(model.coef, model.intercept)
+                if solution is not None:
+                    row["exact"] = pick(solution.coef, solution.intercept)
+                    row["std_error"] = pick(solution.coef_std_error, solution.intercept_std_error)
+                if table.true_coef is not None:
+                    row["true"] = pick(table.true_coef, table.true_intercept)
+                rows.append(row)
+        return rows
+
+
+@torch.inference_mode()
+def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: str) -> dict[str, float | None]:
+    """MSE, RMSE, MAE and R2 of a split's rows, in the target's units."""
+    metrics = RegressionMetrics()
+    mean = data.splits[split][1].mean(0)
+    for x, y in data.in_order(split):
+        metrics.update(predict(x) - mean, y - mean)
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def write(folder: Path, metrics: dict[str, Any], coefficients: list[Row]) -> None:
+    """Writes metrics.json and coefficients.csv."""
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    columns = list(dict.fromkeys(["name", "learned", "exact", "std_error", *coefficients[0]]))
+    with (folder / "coefficients.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in coefficients:
+            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+            writer.writerow(values | {"name": as_text(row["name"])})
+
+
+def as_text(name: str) -> str:
+    """A column name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
+
+
+def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
+    """The table learned / exact / true, the metrics beside the exact solution's, and the verdict."""
+    columns = [c for c in ("learned", "exact", "std_error", "true") if any(c in row for row in coefficients)]
+    shown = coefficients if len(coefficients) <= SHOWN + 1 else [*coefficients[:SHOWN], coefficients[-1]]
+    lines = _table(
+        [["coefficient", *columns]] + [[row["name"], *(_number(row.get(c)) for c in columns)] for row in shown]
+    )
+    if len(shown) < len(coefficients):
+        lines.insert(-1, f"  ... {len(coefficients) - len(shown)} more in coefficients.csv")
+    exact = metrics.get("exact", {})
+    rows = [["metric", "learned", *(["exact"] if exact else [])]]
+    for split in [name for name in ("train", "val", "test") if name in metrics]:
+        for name, value in metrics[split].items():
+            rows.append([f"{name}/{split}", _number(value), *([_number(exact[split][name])] if exact else [])])
+    return "\n".join(["", *lines, "", *_table(rows), "", verdict(metrics, linear)])
+
+
+def verdict(metrics: dict[str, Any], linear: bool) -> str:
+    """One line that says how far the training came."""
+    share = metrics.get("excess_mse")
+    if share is None:
+        return "no exact solution to compare with"
+    percent = f"{abs(100 * share):.2g} %"
+    side = "above" if share > 0 else "below"
+    return f"training loss is {percent} {side} " + ("the optimum" if linear else "that of the exact linear fit")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.7g}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows]
+
+
+def finish(model: Regressor, data: RegressionData, logger: Any) -> None:
+    """Reports on a trained model: on screen, and into its run's folder if it has one."""
+    result = Result(model, data, model.summary)
+    metrics, coefficients = result.metrics(), result.coefficients()
+    print(show(metrics, coefficients, model.is_linear))
+    if isinstance(logger, RunLogger):
+        folder = Path(logger.log_dir)
+        write(folder, metrics, coefficients)
+        draw(result, logger)
+        logger.save()
+        print(f"run     {folder}\ncurves  tensorboard --logdir {ROOT}")
+
+
+def draw(result: Result, logger: RunLogger) -> None:
+    """Logs the pictures to TensorBoard: predicted against actual, and for a single feature the line itself."""
+    split = "test" if result.data.row_counts["test"] else "train"
+    x, y = result.data.splits[split]
+    with torch.inference_mode():
+        y_hat = result.model(x)
+    step = result.model.trainer.global_step
+    for t, target in enumerate(result.data.target_names):
+        figures = {f"predicted_vs_actual/{split}": predicted_vs_actual(y_hat[:, t], y[:, t], target)}
+        if x.shape[1] == 1 and result.exact is not None:
+            exact = result.predict_exactly(x)[:, t]
+            feature = result.data.feature_names[0]
+            figures[f"fit/{split}"] = fitted_line(x[:, 0], y[:, t], y_hat[:, t], exact, feature, target)
+        for tag, figure in figures.items():
+            name = tag if len(result.data.target_names) == 1 else f"{tag}/{target}"
+            logger.experiment.add_image(name, to_image(figure), step, dataformats="HWC")

@@ -1,0 +1,90 @@
+"""A run's folder, ``runs/NAME/version_N``: its number, its config, and its TensorBoard events."""
+
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+from linreg.errors import InputError, RunError
+
+ROOT = Path("runs")
+HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
+
+
+def new_run_folder(name: str) -> Path:
+    """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
+    if not re.fullmatch(r"\w[\w. -]*", name):
+        raise InputError(f"--name {name!r}: letters, digits, '.', '_', '-' and spaces are expected, a letter first")
+    try:
+        (ROOT / name).mkdir(parents=True, exist_ok=True)
+        taken = [int(path.name[8:]) for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()]
+        number = max(taken, default=-1) + 1
+        while True:
+            try:
+                folder = ROOT / name / f"version_{number}"
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise RunError(f"{ROOT / name}: a folder for the run cannot be made there: {error.strerror}") from None
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes the curves to a run's folder, under the tags ``metric/stage`` and nothing else.
+
+    Args:
+        folder: the run's folder.
+        purge_step: on resume, the step from which on older events are void.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        root, name, version = folder.parents[1], folder.parent.name, folder.name
+        super().__init__(root, name, version, default_hp_metric=False, purge_step=purge_step)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        super().log_metrics({tag: value for tag, value in metrics.items() if tag != "epoch"}, step)
+
+    @rank_zero_only
+    def log_start(self, settings: dict[str, Any], metrics: list[str]) -> None:
+        """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
+        writer = self.experiment
+        for summary in hparams(settings, dict.fromkeys(metrics, 0)):
+            writer.file_writer.add_summary(summary)
+        chart = ["Multiline", ["loss/train", "loss/val", "loss/exact"]]
+        writer.add_custom_scalars({"loss": {"training, validation, exact solution": chart}})
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Lightning's own call; ``log_start`` has what is worth logging."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()  # and no hparams.yaml beside config.yaml
+
+
+class RunRecord(Callback):
+    """Writes config.yaml beside the checkpoints, and into each of them.
+
+    Args:
+        config: the resolved config, as YAML.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
+            (Path(trainer.logger.log_dir) / "config.yaml").write_text(self.config)
+            optimizer = trainer.optimizers[0]
+            settings = {"batch_size": trainer.datamodule.batch_size, "optimizer": type(optimizer).__name__}
+            settings |= {k: optimizer.param_groups[0].get(k, 0.0) for k in ("lr", "momentum", "weight_decay")}
+            trainer.logger.log_start(settings, HPARAMS_METRICS)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
