@@ -6,12 +6,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from linreg.console import describe_plan
 from linreg.errors import RunError
-from linreg.learning_rate import MAX_STEPS
 from linreg.model import Regressor
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
+VALIDATIONS = 100  # of such a run, at most twice as many
 DIVERGED = 1e4  # times the loss of predicting the mean
 
 
@@ -27,6 +28,8 @@ class Yardstick(Callback):
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
         if self.may_stop:
             trainer.fit_loop.max_epochs = math.ceil(plan.steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
+            if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
+                trainer.check_val_every_n_epoch = max(trainer.max_epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
             print(describe_plan(pl_module, steps_per_epoch, trainer.max_epochs), flush=True)
 
@@ -41,30 +44,6 @@ class Yardstick(Callback):
         pl_module.log("excess_mse/train", excess, prog_bar=True)
         if self.may_stop and abs(excess) < TOLERANCE:
             trainer.should_stop = True
-
-
-def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> str:
-    """How the model will be trained, and how soon that is expected to reach the optimum."""
-    until = f"at most {max_epochs:,} epoch(s) of {steps_per_epoch:,} step(s)" if max_epochs != -1 else "no last epoch"
-    plan, summary = model.plan, model.summary
-    if plan is None:
-        return f"train   {model.optimizer}, {until}"
-    noisy = " (batches are noisy: less is stable)" if plan.decay else ""
-    lines = [
-        f"train   SGD, lr {plan.lr:.3g} = {plan.lr / plan.limit:.0%} of the full-batch limit{noisy}, "
-        f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
-    ]
-    if summary is not None:
-        soon = plan.steps_to_goal < MAX_STEPS
-        epochs = (
-            f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)" if soon else "more than this run has"
-        )
-        lines.append(
-            f"        condition number {summary.condition_number:.3g}; expected to be within 1 % after {epochs}"
-        )
-        if plan.lr > plan.limit:
-            lines.append(f"        warning: this lr diverges; stay below {plan.limit:.3g}, or leave out --model.lr")
-    return "\n".join(lines)
 
 
 class DivergenceGuard(Callback):

@@ -1,5 +1,6 @@
 """Checkpoints that can be trusted: written whole or not at all, read without running code."""
 
+import importlib
 import io
 import os
 import zipfile
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from linreg.errors import InputError, RunError
 from linreg.learning_rate import GOAL
+from linreg.model import Regressor
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -38,6 +40,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def load_model(path: str | os.PathLike[str]) -> Regressor:
+    """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
+    class_path = read_checkpoint(path)["class_path"]
+    module, _, name = class_path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path} holds a {class_path}, which cannot be imported from here: {error}") from None
+    if not issubclass(cls, Regressor):
+        raise InputError(f"{path} holds a {class_path}, which is no linreg.Regressor")
+    return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+
+
 class CheckpointFile(TorchCheckpointIO):
     """Writes beside the target and renames, so that a kill or a full disk leaves the old file as it was."""
 
@@ -54,8 +69,9 @@ class CheckpointFile(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise RunError(f"{path} could not be written: {error.strerror}; the one before it is intact") from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return read_checkpoint(path)
@@ -77,9 +93,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self) -> None:
-        super().__init__(
-            filename="best", monitor="loss/val", save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        super().__init__(filename="best", monitor="loss/val", enable_version_counter=False)
         self.converged = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,8 +102,8 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor = "loss/train"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        excess = trainer.callback_metrics.get("excess_mse/train")
-        converged = excess is not None and bool(excess < GOAL)
+        excess = trainer.lightning_module.excess_mse()
+        converged = excess is not None and excess < GOAL
         if converged != self.converged:
             self.converged = True
             return converged  # the first converged epoch replaces what there is; later ones that are not, do not

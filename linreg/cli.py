@@ -15,12 +15,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from linreg import report
 from linreg.callbacks import DivergenceGuard, Yardstick
-from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, read_checkpoint
+from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
+from linreg.console import describe_data, describe_resume, how_to_resume
 from linreg.data import RegressionData
 from linreg.errors import InputError, RunError
 from linreg.model import Regressor
-from linreg.parser import CONFIGS, Arguments, Parser
+from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
+from linreg.resume import differences
 from linreg.run_folder import RunLogger, RunRecord, new_run_folder
 
 
@@ -43,26 +45,28 @@ class RegressionCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"usage": "python train.py [fit | validate | test | predict] [options]"},
+            parser_kwargs={name: {"description": None} for name in SUBCOMMANDS},
             auto_configure_optimizers=False,
-            args=self.arguments.arrange(str(CONFIGS / "default.yaml"), *self._recorded_config()),
+            args=self.arguments.arrange(str(CONFIGS / "default.yaml"), *self._implied_config()),
         )
 
-    def _recorded_config(self) -> list[str]:
-        """What the checkpoint was trained with, as far as the subcommand has a use for it."""
-        if self.checkpoint is None or "config" not in self.checkpoint:
+    def _implied_config(self) -> list[str]:
+        """What goes without saying: what the checkpoint was trained with, or that a path is that of a CSV file."""
+        typed, subcommand = self.arguments, self.arguments.subcommand
+        if subcommand == "predict":
             return []
-        config = yaml.safe_load(self.checkpoint["config"])
-        if self.arguments.subcommand == "predict":
-            return []
-        if self.arguments.subcommand != "fit":  # which device measures it, and how, is a matter of this machine
+        if self.checkpoint is None:
+            is_csv = typed.value("--data.path") and not typed.value("--data") and not typed.configs
+            return ["data: {class_path: CSVData}"] * bool(is_csv)
+        config = yaml.safe_load(self.checkpoint.get("config", "{}"))
+        if subcommand != "fit" and config:  # which device measures it, and how, is a matter of this machine
             config = {"data": config["data"]}
             init_args = config["data"]["init_args"]
             if "features" in init_args:
                 init_args["features"] = self.checkpoint["columns"]["features"]
-            if self.arguments.value("--data.path"):  # another file: none of its rows were trained on
-                stage = "val" if self.arguments.subcommand == "validate" else "test"
-                init_args.update({"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0})
+            if typed.value("--data.path"):  # another file: none of its rows were trained on
+                stage = "val" if subcommand == "validate" else "test"
+                init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
         return [yaml.safe_dump(config, sort_keys=False)]
 
     @staticmethod
@@ -104,8 +108,7 @@ class RegressionCLI(LightningCLI):
         if self.subcommand == "fit":
             self.model = self._get(self.config_init, "model")
         else:
-            path = self.arguments.value("--ckpt_path")
-            self.model = Regressor.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            self.model = load_model(self.arguments.value("--ckpt_path"))
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -143,8 +146,15 @@ class RegressionCLI(LightningCLI):
 
     def fit(self, model: Regressor, datamodule: RegressionData, ckpt_path: str | None = None) -> None:
         """Trains, goes back to the best checkpoint, tests it, and reports."""
-        print(describe(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        print(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]), flush=True)
+        if self.checkpoint:
+            changed = differences(self.checkpoint["config"], self._config_text())
+            print(describe_resume(self.checkpoint["epoch"] + 1, changed), flush=True)
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        except SystemExit:
+            print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
+            raise
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
         if best:
             model.load_state_dict(read_checkpoint(best)["state_dict"])
@@ -164,7 +174,7 @@ class RegressionCLI(LightningCLI):
     def _measure(self, measure: Any, split: str) -> None:
         if not self.datamodule.row_counts[split]:
             raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
-        print(describe(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        print(describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         for name, value in measure(self.model, datamodule=self.datamodule, verbose=False)[0].items():
             print(f"{name:12} {value:.7g}")
 
@@ -174,30 +184,23 @@ class RegressionCLI(LightningCLI):
         self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
 
 
-def describe(data: RegressionData, trainer: Trainer, seed: int) -> str:
-    """The lines that open a run: what the data are, and where it runs."""
-    rows = data.row_counts
-    sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
-    lines = [
-        f"data    {rows['read']:,} rows, {data.num_features:,} feature(s) -> {', '.join(data.target_names)}; "
-        f"{rows['dropped']:,} dropped; {sizes}",
-        *(f"        {note}" for note in data.table.notes),
-        f"device  {trainer.strategy.root_device}, seed {seed}",
-    ]
-    return "\n".join(lines)
-
-
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6.6 itself trips over this one with torch 2.13.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    # A resumed run goes on in its own folder, which holds its checkpoints.
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
     try:
         RegressionCLI(typed)
     except (InputError, MisconfigurationException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(error) else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = None
+        return 141
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """Data modules: a table, split once into training, validation and test rows, in mini-batches."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -92,6 +92,10 @@ class RegressionData(LightningDataModule):
         read, kept = self.table.num_read, len(self.table.x)
         return {"read": read, "dropped": read - kept} | {name: len(x) for name, (x, _) in self.splits.items()}
 
+    def setup(self, stage: str) -> None:
+        if not self.row_counts["val"]:
+            self.trainer.limit_val_batches = 0
+
     def in_order(self, split: str) -> TensorBatches:
         """All rows of a split, in large batches and always the same order."""
         return TensorBatches(*self.splits[split], EVALUATION_BATCH)
@@ -101,11 +105,11 @@ class RegressionData(LightningDataModule):
             raise InputError("no row is left to train on; lower val_fraction or test_fraction")
         return TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
 
-    def val_dataloader(self) -> TensorBatches | list[TensorBatches]:
-        return self.in_order("val") if len(self.splits["val"][0]) else []
+    def val_dataloader(self) -> TensorBatches:
+        return self.in_order("val")
 
-    def test_dataloader(self) -> TensorBatches | list[TensorBatches]:
-        return self.in_order("test") if len(self.splits["test"][0]) else []
+    def test_dataloader(self) -> TensorBatches:
+        return self.in_order("test")
 
 
 class SyntheticData(RegressionData):
@@ -166,7 +170,7 @@ class CSVData(RegressionData):
         path: str,
         target: str | list[str],
         features: list[str] | None = None,
-        missing: str = "drop",
+        missing: Literal["drop", "error"] = "drop",
         **split: Any,
     ) -> None:
         super().__init__(**split)

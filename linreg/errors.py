@@ -13,6 +13,6 @@ class RunError(RuntimeError):
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The remedy for a misspelt name, as a sentence to append to a message; empty if nothing is near."""
+    """The remedy for a misspelt name, to append to a message; empty if nothing is near."""
     close = difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -13,6 +13,7 @@ from linreg.learning_rate import Plan, make_cautious_plan, make_plan
 from linreg.least_squares import MAX_COLUMNS, LeastSquares, moments
 from linreg.metrics import RegressionMetrics
 from linreg.optimization import make_optimizer, make_scheduler
+from linreg.resume import check_same_rows, keep_what_was_typed
 from linreg.standardizer import Standardizer
 
 NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
@@ -110,11 +111,23 @@ class Regressor(LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         x, y = batch
-        metrics = self.val_metrics if stage == "val" else self.test_metrics
-        mean = self.y_standardizer.mean  # no metric minds the shift, and R2 keeps its digits on targets far from 0
-        metrics.update(self(x) - mean, y - mean)
         self.log(f"loss/{stage}", self.loss(batch), batch_size=len(x), sync_dist=True)
-        self.log_dict(dict(metrics.items()), batch_size=len(x))
+        mean = self.y_standardizer.mean  # no metric minds the shift, and R2 keeps its digits on targets far from 0
+        self._metrics(stage).update(self(x) - mean, y - mean)
+
+    def _metrics(self, stage: str) -> RegressionMetrics:
+        return self.val_metrics if stage == "val" else self.test_metrics
+
+    def _log_metrics(self, stage: str) -> None:
+        # Logged as numbers, once: handing the metric objects to self.log at each step costs four times as much.
+        self.log_dict(self._metrics(stage).compute())
+        self._metrics(stage).reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
 
     def setup(self, stage: str) -> None:
         """Learns from the training rows, before any training, what can be known exactly."""
@@ -145,16 +158,18 @@ class Regressor(LightningModule):
         return make_plan(self.summary, batch_size, self.lr, momentum, self.nesterov, self.weight_decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        if self.plan is None:
-            optimizer, decay = self._make_optimizer(self.lr, self.momentum), False
-        else:
-            optimizer, decay = self._make_optimizer(self.plan.lr, self.plan.momentum), self.plan.decay
+        optimizer = self.fresh_optimizer()
         if self.lr_scheduler is not None:
             return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self.lr_scheduler, optimizer)}
-        if decay:
+        if self.plan is not None and self.plan.decay:
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.plan.factor)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         return optimizer
+
+    def fresh_optimizer(self) -> torch.optim.Optimizer:
+        if self.plan is None:
+            return self._make_optimizer(self.lr, self.momentum)
+        return self._make_optimizer(self.plan.lr, self.plan.momentum)
 
     def _make_optimizer(self, lr: float | None, momentum: float | None) -> torch.optim.Optimizer:
         nesterov = self.nesterov or None
@@ -178,11 +193,14 @@ class Regressor(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        columns = checkpoint.get("columns", {})
-        self.feature_names = columns.get("features", self.feature_names)
-        self.target_names = columns.get("targets", self.target_names)
+        if self.summary is not None:  # a resumed run, not a model that is loaded to predict
+            check_same_rows(self, checkpoint)
+            keep_what_was_typed(checkpoint, dict(self.hparams), self.fresh_optimizer())
+        self.feature_names = checkpoint["columns"]["features"]
+        self.target_names = checkpoint["columns"]["targets"]
 
 
 class LinearRegression(Regressor):

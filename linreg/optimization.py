@@ -19,7 +19,7 @@ def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict
     names = [name for name, cls in vars(module).items() if inspect.isclass(cls) and issubclass(cls, parent)]
     name = str(path).removeprefix(f"{module.__name__}.")
     if name not in names:
-        raise InputError(f"{path!r} is no class of {module.__name__}.{nearest(name, names)}")
+        raise InputError(f"{path!r} is no class of {module.__name__}{nearest(name, names)}")
     return getattr(module, name), dict(args)
 
 
@@ -44,7 +44,7 @@ def make_optimizer(
         args["weight_decay"] = weight_decay
     unknown = [name for name in args if name not in inspect.signature(cls).parameters]
     if unknown:
-        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}.{nearest(unknown[0], _arguments(cls))}")
+        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{nearest(unknown[0], _arguments(cls))}")
     groups: Any = [parameter for _, parameter in named]
     if weight_decay:
         exempt = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
@@ -64,7 +64,7 @@ def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, An
     given = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k not in ("class_path", "init_args")}
     for name in given:
         if name not in when:
-            raise InputError(f"lr_scheduler has no {name!r}.{nearest(name, list(when))} It has: {', '.join(when)}")
+            raise InputError(f"lr_scheduler has no {name!r}; it has: {', '.join(when)}")
     if given.get("interval", "epoch") not in ("epoch", "step"):
         raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
     try:

@@ -1,5 +1,7 @@
 """The command line's grammar: bare Trainer flags, config files first, one-line errors with the nearest name."""
 
+import argparse
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -8,10 +10,28 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
+from linreg.model import LinearRegression
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+DEFAULTS = {"model": LinearRegression, "data": CSVData, "synthetic": SyntheticData}
+
+FIRST_SCREEN = """\
+python train.py                                               fit a synthetic problem
+python train.py --data.path FILE.csv --data.target COLUMN     fit a CSV file
+python train.py --config configs/stochastic.yaml              fit as a config says; what is typed beats it
+python train.py --ckpt_path runs/NAME/version_0/checkpoints/last.ckpt     resume a run
+python train.py validate | test --ckpt_path CKPT              measure a checkpoint, on its own data by default
+python train.py predict --ckpt_path CKPT --data.path NEW.csv --output OUT.csv
+python train.py ... --print_config                            the resolved config, as YAML
+tensorboard --logdir runs                                     the curves
+
+Every Trainer flag works bare (the whole list is at the end); the most used:
+  --max_epochs N   (default: until the optimum is reached)    --accelerator cpu|gpu    --devices N
+  --precision 32-true|16-mixed|bf16-mixed|64-true    --seed_everything N    --name NAME of the run
+"""
 
 
 class Parser(LightningArgumentParser):
@@ -29,16 +49,37 @@ class Parser(LightningArgumentParser):
                     action.option_strings.insert(0, bare)
                     self._option_string_actions[bare] = action
 
+    def format_help(self) -> str:
+        if not self.prog.endswith(" fit"):
+            return super().format_help()
+        return "\n".join([FIRST_SCREEN, *_describe_classes(), super().format_help()])
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         flags = [flag.lstrip("-") for flag in parser._option_string_actions]
-        for word in re.findall(r"--([\w.]+)|[Kk]ey [\"']([\w.]+)[\"']", message):
+        flags += [name for cls in DEFAULTS.values() for name in inspect.signature(cls).parameters]
+        for word in re.findall(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']", message):
             typed = (word[0] or word[1]).removeprefix("fit.")
             if typed not in flags and (hint := nearest(typed, flags)):
                 message = message.strip() + hint
                 break
         sys.stderr.write(f"error: {message}\n(python train.py --help lists the flags)\n")
         sys.exit(2)
+
+
+def _describe_classes() -> list[str]:
+    """The flags of the default classes, which a parser that takes any class does not list by itself."""
+    shared = set(inspect.signature(RegressionData).parameters)
+    texts = []
+    for cls, key, skipped in (
+        (LinearRegression, "model", {"num_features", "num_targets"}),
+        (CSVData, "data", set()),
+        (SyntheticData, "data", shared),
+    ):
+        parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description=None)
+        parser.add_class_arguments(cls, key, skip=skipped)
+        texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")
+    return texts
 
 
 class Arguments:
@@ -64,7 +105,7 @@ class Arguments:
         for config in self.configs:
             if not Path(config).is_file():
                 hint = nearest(Path(config).name, [path.name for path in CONFIGS.glob("*.yaml")])
-                raise InputError(f"--config {config}: no such file.{hint}")
+                raise InputError(f"--config {config}: no such file{hint}")
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""

@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -26,7 +26,7 @@ class PredictionData(LightningDataModule):
         missing: "drop" leaves the prediction of a row with a missing cell empty and says how many, "error" refuses it.
     """
 
-    def __init__(self, path: str, missing: str = "drop") -> None:
+    def __init__(self, path: str, missing: Literal["drop", "error"] = "drop") -> None:
         super().__init__()
         if missing not in ("drop", "error"):
             raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")

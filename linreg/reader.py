@@ -72,8 +72,8 @@ class CSVFile:
     def index(self, name: str, role: str) -> int:
         """The position of a column; InputError names the nearest one if there is none."""
         if name not in self.names or not name:
-            hint = nearest(name, self.names) or f" It has: {', '.join(filter(None, self.names[:20]))}."
-            raise InputError(f"{self.path} has no column {name!r} for the {role}.{hint}")
+            hint = nearest(name, self.names) or f"; it has: {', '.join(filter(None, self.names[:20]))}"
+            raise InputError(f"{self.path}: no column {name!r} for the {role}{hint}")
         return self.names.index(name)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:

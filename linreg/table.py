@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def read_csv(
     path: str | os.PathLike[str],
     target: str | Sequence[str],
     features: Sequence[str] | None = None,
-    missing: str = "drop",
+    missing: Literal["drop", "error"] = "drop",
 ) -> Table:
     """Reads the named columns of a CSV file as numbers.
 

@@ -1,0 +1,62 @@
+"""Going on from a checkpoint: the same rows, what was typed beats what was saved, and what differs is said."""
+
+from typing import Any
+
+import torch
+import yaml
+
+from linreg.errors import InputError
+
+SETTINGS = ("lr", "momentum", "nesterov", "weight_decay")
+
+
+def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Refuses to go on with other columns or rows than before; their mean and spread tell them apart."""
+    before = [*checkpoint["columns"]["features"], *checkpoint["columns"]["targets"]]
+    now = [*model.feature_names, *model.target_names]
+    if before != now:
+        raise InputError(
+            f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
+        )
+    buffers = {name: value for name, value in model.state_dict().items() if "_standardizer." in name}
+    if not all(torch.allclose(checkpoint["state_dict"][name], value, rtol=1e-9) for name, value in buffers.items()):
+        raise InputError(
+            "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
+            "as before, or start a new run without --ckpt_path"
+        )
+
+
+def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], fresh: torch.optim.Optimizer) -> None:
+    """Lets settings that differ from the checkpoint's beat the state that Lightning is about to restore from it.
+
+    Args:
+        checkpoint: changed in place.
+        hparams: the model's hyperparameters now.
+        fresh: an optimizer made from them.
+    """
+    before = checkpoint["hyper_parameters"]
+    changed = {name for name in ("optimizer", "lr_scheduler", *SETTINGS) if before.get(name) != hparams.get(name)}
+    if "optimizer" in changed:
+        raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
+    if "lr_scheduler" in changed:
+        checkpoint["lr_schedulers"] = []
+    groups = fresh.param_groups
+    for old, new in zip(checkpoint["optimizer_states"][0]["param_groups"], groups, strict=True):
+        old.update({name: new[name] for name in changed & set(SETTINGS) if name in new})
+        if "lr" in changed:
+            old["initial_lr"] = new["lr"]
+    for scheduler in checkpoint["lr_schedulers"] if "lr" in changed else []:
+        scheduler["base_lrs"] = [group["lr"] for group in groups]
+
+
+def differences(before: str, now: str) -> list[str]:
+    """The settings, of two configs as YAML, that are not the same: a line each."""
+    old, new = flatten(yaml.safe_load(before)), flatten(yaml.safe_load(now))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
