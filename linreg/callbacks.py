@@ -24,7 +24,7 @@ class Yardstick(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Regressor) -> None:
         plan = pl_module.plan
-        steps_per_epoch = len(trainer.datamodule.train_dataloader()) if plan else 1
+        steps_per_epoch = len(trainer.datamodule.train_dataloader())
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
         if self.may_stop:
             trainer.fit_loop.max_epochs = math.ceil(plan.steps / steps_per_epoch) if plan else DEFAULT_EPOCHS

@@ -56,7 +56,7 @@ class RegressionCLI(LightningCLI):
         if subcommand == "predict":
             return []
         if self.checkpoint is None:
-            is_csv = typed.value("--data.path") and not typed.value("--data") and not typed.configs
+            is_csv = typed.value("--data.path") and not typed.value("--data")
             return ["data: {class_path: CSVData}"] * bool(is_csv)
         config = yaml.safe_load(self.checkpoint.get("config", "{}"))
         if subcommand != "fit" and config:  # which device measures it, and how, is a matter of this machine
@@ -184,6 +184,13 @@ class RegressionCLI(LightningCLI):
         self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
 
 
+def the_users(error: BaseException | None) -> InputError | None:
+    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
@@ -194,9 +201,12 @@ def main(typed: list[str]) -> int:
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
     try:
         RegressionCLI(typed)
-    except (InputError, MisconfigurationException) as error:
-        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(error) else ""
-        print(f"error: {error}{remedy}", file=sys.stderr)
+    except (ValueError, MisconfigurationException) as error:
+        mistake = error if isinstance(error, MisconfigurationException) else the_users(error)
+        if mistake is None:
+            raise
+        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
+        print(f"error: {mistake}{remedy}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None

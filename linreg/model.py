@@ -1,5 +1,6 @@
 """The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,16 @@ def excess(mse: float, exact: float, variance: float) -> float:
     return (mse - exact) / (max(exact, NO_RESIDUAL * variance) or 1.0)
 
 
+def check_settings(lr: float | None, momentum: float | None, weight_decay: float) -> None:
+    """InputError for a number that no optimizer can use."""
+    if lr is not None and not 0 < lr < math.inf:
+        raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise InputError(f"momentum={momentum}: a number from 0 to below 1 is expected")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"weight_decay={weight_decay}: a finite number of at least 0 is expected")
+
+
 class Regressor(LightningModule):
     """Any ``nn.Module`` as a hypothesis, trained by gradient descent on the mean squared error of standardized data.
 
@@ -39,9 +50,11 @@ class Regressor(LightningModule):
             given.
         nesterov: whether SGD's momentum is Nesterov's.
         weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
-        optimizer: a class of torch.optim by name, or ``{class_path: Adam, init_args: {betas: [0.9, 0.99]}}``.
-        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path: StepLR, init_args: {step_size: 5},
-            interval: epoch, frequency: 1, monitor: loss/val}``; None keeps a given rate constant, and lets one that was
+        optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
+            {betas: [0.9, 0.99]}}``.
+        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
+            torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
+            loss/val}``; None keeps a given rate constant, and lets one that was
             chosen from the data fall as its noise requires.
     """
 
@@ -58,6 +71,7 @@ class Regressor(LightningModule):
         lr_scheduler: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_settings(lr, momentum, weight_decay)
         self.save_hyperparameters(ignore=["hypothesis"], logger=False)
         self.hypothesis = hypothesis
         self.x_standardizer = Standardizer(num_features)

@@ -25,7 +25,7 @@ python train.py --config configs/stochastic.yaml              fit as a config sa
 python train.py --ckpt_path runs/NAME/version_0/checkpoints/last.ckpt     resume a run
 python train.py validate | test --ckpt_path CKPT              measure a checkpoint, on its own data by default
 python train.py predict --ckpt_path CKPT --data.path NEW.csv --output OUT.csv
-python train.py ... --print_config                            the resolved config, as YAML
+python train.py [options] --print_config                       the resolved config, as YAML
 tensorboard --logdir runs                                     the curves
 
 Every Trainer flag works bare (the whole list is at the end); the most used:
@@ -119,4 +119,5 @@ class Arguments:
     def arrange(self, *first: str) -> list[str]:
         """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
         configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
-        return [self.subcommand, *configs, *self.flags]
+        name = [f"--name={Path(self.configs[-1]).stem}"] if self.configs and self.subcommand == "fit" else []
+        return [self.subcommand, *name, *configs, *self.flags]
