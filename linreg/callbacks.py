@@ -8,9 +8,11 @@ from lightning.pytorch import Callback, Trainer
 
 from linreg.console import describe_plan
 from linreg.errors import RunError
+from linreg.learning_rate import GOAL
 from linreg.model import Regressor
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
+OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, at most twice as many
 DIVERGED = 1e4  # times the loss of predicting the mean
@@ -27,7 +29,7 @@ class Yardstick(Callback):
         steps_per_epoch = len(trainer.datamodule.train_dataloader())
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
         if self.may_stop:
-            trainer.fit_loop.max_epochs = math.ceil(plan.steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
+            trainer.fit_loop.max_epochs = math.ceil(plan.most_steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
             if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
                 trainer.check_val_every_n_epoch = max(trainer.max_epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
@@ -42,7 +44,8 @@ class Yardstick(Callback):
         if excess is None:
             return
         pl_module.log("excess_mse/train", excess, prog_bar=True)
-        if self.may_stop and abs(excess) < TOLERANCE:
+        overtime = pl_module.plan is not None and trainer.global_step >= pl_module.plan.steps
+        if self.may_stop and abs(excess) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
             trainer.should_stop = True
 
 

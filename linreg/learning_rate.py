@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from linreg.least_squares import LeastSquares
 
@@ -31,12 +32,24 @@ class Plan:
     momentum: float
     limit: float  # the rate above which full-batch gradient descent diverges
     steps_to_goal: int  # until the expected loss is within GOAL of the optimum
-    steps: int  # to spend in all
+    steps: int  # to come well within it
     decay: bool  # whether the rate has to fall because mini-batches are noisy
 
     def factor(self, step: int) -> float:
-        """The share of ``lr`` at a step: 1, and with noise a linear fall over the second half of ``steps`` to 1 %."""
-        return min(1.0, max(2.0 * (1 - step / self.steps), 0.01)) if self.decay else 1.0
+        """The share of ``lr`` at a step: with noise, 1 for half of ``steps``, then a linear fall to 1 %.
+
+        A run that goes on longer does the same again from a quarter of the rate: noise that is larger than expected
+        (a few rows far out, with large residuals) needs smaller rates.
+        """
+        if not self.decay:
+            return 1.0
+        cycle, within = divmod(step, self.steps)
+        return max(min(1.0, 2.0 - 2.0 * within / self.steps), 0.01) / 4**cycle
+
+    @property
+    def most_steps(self) -> int:
+        """What a run may spend that ends by itself when it has reached the optimum."""
+        return 4 * self.steps if self.decay else self.steps
 
 
 def limit(lmax: float, momentum: float = 0.0, nesterov: bool = False) -> float:
@@ -114,7 +127,7 @@ class Modes:
         self.eigenvalues = self.eigenvalues + weight_decay
         self.lmax, self.trace = float(self.eigenvalues.max()), float(self.eigenvalues.sum())
         (low, high), d = ((v - summary.mean) / summary.std for v in (summary.min, summary.max)), summary.num_features
-        farthest = np.maximum(low[:d].square(), high[:d].square()).sum()
+        farthest = torch.maximum(low[:d].square(), high[:d].square()).sum()
         self.row_curvature = 2 / targets * (float(farthest) + summary.intercept) + weight_decay
 
     def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool) -> int:

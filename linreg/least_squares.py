@@ -105,7 +105,9 @@ class LeastSquares:
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """U, S, V of the standardized features, without the directions in which they do not vary."""
         u, s, vh = torch.linalg.svd(self._standardized[0], full_matrices=False)
-        rank = int((s > s.max() * max(self.num_features, 1) * torch.finfo(s.dtype).eps * 4).sum()) if s.numel() else 0
+        reach = torch.maximum(self.min.abs(), self.max.abs()) / self.std  # a column's own rounding, per spread
+        noise = 4 * torch.finfo(s.dtype).eps * max(self.num_features * s.max(), reach[: self.num_features].max())
+        rank = int((s > noise).sum())
         return u[:, :rank], s[:rank], vh[:rank].T
 
     @property

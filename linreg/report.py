@@ -159,7 +159,7 @@ def draw(result: Result, logger: RunLogger) -> None:
         if x.shape[1] == 1 and result.exact is not None:
             exact = result.predict_exactly(x)[:, t]
             feature = result.data.feature_names[0]
-            figures[f"fit/{split}"] = fitted_line(x[:, 0], y[:, t], y_hat[:, t], exact, feature, target)
+            figures[f"regression_line/{split}"] = fitted_line(x[:, 0], y[:, t], y_hat[:, t], exact, feature, target)
         for tag, figure in figures.items():
             name = tag if len(result.data.target_names) == 1 else f"{tag}/{target}"
             logger.experiment.add_image(name, to_image(figure), step, dataformats="HWC")

@@ -1,0 +1,61 @@
+"""Fixtures: the command line, in this process for speed and in one of its own where that matters."""
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from linreg.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the configs of a clone, as the current one."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs a command line in this process; returns the exit code, and what was printed to either stream."""
+
+    def run(*args: object) -> tuple[int, str]:
+        capfd.readouterr()
+        filters = warnings.filters[:]
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = stop.code
+        warnings.filters[:] = filters
+        return code, "".join(capfd.readouterr())
+
+    return run
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *map(str, args)]
+
+
+@pytest.fixture
+def process(workplace: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``python train.py`` as a user does."""
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(*args), capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,0 +1,132 @@
+"""The exact solution against numpy's, which sees all rows at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from linreg import LeastSquares
+from linreg.least_squares import moments
+
+RNG = np.random.default_rng(0)
+
+
+def table(n: int = 60, d: int = 4, t: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns of scales from 1e-4 to 1e5, far from zero."""
+    scale = np.geomspace(1e-4, 1e5, d)
+    x = RNG.normal(size=(n, d)) * scale + 30 * scale
+    y = (x / scale) @ RNG.normal(size=(d, t)) + RNG.normal(size=(n, t))
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def in_chunks(x: torch.Tensor, y: torch.Tensor, size: int, intercept: bool = True) -> LeastSquares:
+    summary = LeastSquares(x.shape[1], y.shape[1], intercept)
+    for rows in zip(x.split(size), y.split(size), strict=True):
+        summary.update(*rows)
+    return summary
+
+
+def by_numpy(x: torch.Tensor, y: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(T, D) and (T,): lstsq on standardized columns, back in the data's units."""
+    x, y = x.numpy(), y.numpy()
+    z = (x - x.mean(0)) / x.std(0)
+    coef = (np.linalg.lstsq(z, y - y.mean(0), rcond=None)[0] / x.std(0)[:, None]).T
+    return coef, y.mean(0) - coef @ x.mean(0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+@pytest.mark.parametrize("targets", [1, 3])
+def test_agrees_with_numpy_in_any_chunks(size: int, targets: int) -> None:
+    x, y = table(t=targets)
+    solution = in_chunks(x, y, size).solve()
+    coef, intercept = by_numpy(x, y)
+    np.testing.assert_allclose(solution.coef, coef, rtol=1e-11)
+    np.testing.assert_allclose(solution.intercept, intercept, rtol=1e-11)
+
+
+def test_moments_agree_with_numpy() -> None:
+    x, y = table()
+    rows = torch.cat([x, y], 1).numpy()
+    summary = in_chunks(x, y, 7)
+    np.testing.assert_allclose(summary.mean, rows.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(summary.std, rows.std(0), rtol=1e-13)
+    for intercept in (True, False):
+        mean, std = moments(zip(x.split(7), y.split(7), strict=True), intercept)
+        np.testing.assert_allclose(mean, rows.mean(0) * intercept, rtol=1e-13)
+        np.testing.assert_allclose(std, np.sqrt(((rows - mean.numpy()) ** 2).mean(0)), rtol=1e-13)
+
+
+def test_standard_errors_agree_with_the_textbook() -> None:
+    x, y = table(n=40)
+    a = np.c_[np.ones(40), (x - x.mean(0)) / x.std(0)]
+    residual = y.numpy() - a @ np.linalg.lstsq(a, y.numpy(), rcond=None)[0]
+    variance = (residual**2).sum() / (40 - 5)
+    expected = np.sqrt(variance * np.diag(np.linalg.inv(a.T @ a)))[1:] / x.std(0).numpy()
+    solution = in_chunks(x, y, 9).solve()
+    np.testing.assert_allclose(solution.coef_std_error[0], expected, rtol=1e-9)
+    raw = np.c_[np.ones(40), x[:, :1].numpy()]
+    one = in_chunks(x[:, :1], y, 9).solve()
+    rest = y.numpy() - raw @ np.linalg.lstsq(raw, y.numpy(), rcond=None)[0]
+    of_intercept = np.sqrt((rest**2).sum() / 38 * np.linalg.inv(raw.T @ raw)[0, 0])
+    np.testing.assert_allclose(one.intercept_std_error[0], of_intercept, rtol=1e-9)
+
+
+def test_halves_merge_to_the_whole() -> None:
+    x, y = table(n=100)
+    whole = in_chunks(x, y, 100).solve()
+    left, right = in_chunks(x[:30], y[:30], 7), in_chunks(x[30:], y[30:], 7)
+    for first, second in ((left, right), (in_chunks(x[30:], y[30:], 7), in_chunks(x[:30], y[:30], 7))):
+        merged = first.merge(second)
+        assert merged.num_rows == 100
+        np.testing.assert_allclose(merged.solve().coef, whole.coef, rtol=1e-11)
+
+
+def test_the_loss_of_any_linear_model_follows_from_the_summary() -> None:
+    x, y = table(t=2)
+    summary = in_chunks(x, y, 7)
+    z_x = (x - x.mean(0)) / x.std(0, correction=0)
+    z_y = (y - y.mean(0)) / y.std(0, correction=0)
+    weight, bias = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    expected = (z_x @ weight.T + bias - z_y).square().mean(0)
+    torch.testing.assert_close(summary.mse(weight, bias), expected, rtol=1e-11, atol=0)
+
+
+def test_weight_decay_is_the_ridge_of_the_same_objective() -> None:
+    x, y = table()
+    summary = in_chunks(x, y, 7)
+    z_x = (x - x.mean(0)) / x.std(0, correction=0)
+    z_y = (y - y.mean(0)) / y.std(0, correction=0)
+    weight = summary.weight(0.3).clone().requires_grad_()
+    ((z_x @ weight.T - z_y).square().mean() + 0.3 / 2 * weight.square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-12
+
+
+def test_without_intercept() -> None:
+    x, y = table()
+    solution = in_chunks(x, y, 7, intercept=False).solve()
+    scaled = x.numpy() / np.abs(x.numpy()).max(0)
+    expected = np.linalg.lstsq(scaled, y.numpy(), rcond=None)[0].T / np.abs(x.numpy()).max(0)
+    np.testing.assert_allclose(solution.coef, expected, rtol=1e-9)
+    assert solution.intercept.item() == 0
+
+
+def test_collinear_and_constant_columns_give_the_minimum_norm() -> None:
+    x, y = table(n=50, d=2)
+    x = torch.cat([x, x[:, :1] * 2 + 1, torch.full((50, 1), 0.1, dtype=torch.float64)], 1)  # std of 0.1s: 3e-17
+    summary = in_chunks(x, y, 7)
+    assert summary.constant.tolist() == [False, False, False, True, False]
+    assert summary.rank == 2
+    weight = summary.weight()[0]
+    assert weight[0] == pytest.approx(weight[2].item(), rel=1e-9)  # shared equally: the shortest of all solutions
+    assert weight[3] == 0
+    np.testing.assert_allclose(summary.predict(x), in_chunks(x[:, :2], y, 7).predict(x[:, :2]), rtol=1e-9)
+    assert summary.solve().coef_std_error[0].isnan().tolist() == [True, False, True, True]
+
+
+def test_certified_digits_of_wampler1() -> None:
+    """NIST's Wampler1: y = 1 + x + ... + x^5 at x = 0..20, whose powers are collinear to 1 in 1,600."""
+    x = torch.arange(21, dtype=torch.float64)[:, None] ** torch.arange(1, 6)
+    y = 1 + x.sum(1, keepdim=True)
+    for size in (3, 7, 21):
+        solution = in_chunks(x, y, size).solve()
+        assert (solution.coef - 1).abs().max() < 10**-8.5
+        assert abs(solution.intercept.item() - 1) < 10**-8.5
