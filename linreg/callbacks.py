@@ -1,7 +1,6 @@
 """What watches a run: the yardstick of the exact solution, and the divergence guard."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -61,7 +60,7 @@ class DivergenceGuard(Callback):
             plan = pl_module.plan
             remedy = "try a tenth of it"
             if plan is not None:
-                remedy = f"gradient descent on all rows diverges above {plan.limit:.3g}; leave out --model.lr to have it chosen"
+                remedy = f"all rows at once diverge above {plan.limit:.3g}; leave out --model.lr to have it chosen"
             raise RunError(
                 f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}, "
                 f"at lr {optimizer['lr']:.3g}; {remedy}. {_last_good(trainer)}"
@@ -69,6 +68,5 @@ class DivergenceGuard(Callback):
 
 
 def _last_good(trainer: Trainer) -> str:
-    paths = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
-    good = [path for path in paths if path and Path(path).exists()]
-    return f"The last good checkpoint is {good[-1]}" if good else "There is no checkpoint yet"
+    paths = [callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.best_model_path]
+    return f"The best checkpoint so far is {paths[0]}" if paths else "There is no checkpoint yet"

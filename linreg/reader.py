@@ -128,9 +128,9 @@ class CSVFile:
 
     def open_bytes(self) -> io.BufferedIOBase:
         """The file's bytes, unpacked if it is gzipped."""
-        file = self.path.open("rb")
-        zipped = file.peek(2)[:2] == b"\x1f\x8b"
-        return gzip.GzipFile(fileobj=file) if zipped else file
+        with self.path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        return gzip.open(self.path) if zipped else self.path.open("rb")
 
     def _not_utf8(self) -> InputError:
         with self.open_bytes() as file:

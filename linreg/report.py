@@ -78,7 +78,7 @@ def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: st
     for x, y in data.in_order(split):
         metrics.update(predict(x) - mean, y - mean)
     values = {name: float(value) for name, value in metrics.compute().items()}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {name: values[name] if math.isfinite(values[name]) else None for name in ("mse", "rmse", "mae", "r2")}
 
 
 def write(folder: Path, metrics: dict[str, Any], coefficients: list[Row]) -> None:

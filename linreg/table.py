@@ -105,24 +105,24 @@ def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
         return None
     allowed = b"0123456789.+-eE \r\n" + file.delimiter.encode()
     chunks = []
-    with file.open_bytes() as lines:
-        before = os.fstat(lines.fileno()).st_mtime_ns
-        lines.readline()
-        while block := b"".join(lines.readlines(1 << 22)):
-            if block.translate(None, allowed) or block.count(b"\r") != block.count(b"\r\n"):
-                return None
-            if not block.strip():
-                continue
-            try:
+    before = os.stat(file.path)
+    try:
+        with file.open_bytes() as lines:
+            lines.readline()
+            while block := b"".join(lines.readlines(1 << 22)):
+                if block.translate(None, allowed) or block.count(b"\r") != block.count(b"\r\n"):
+                    return None
+                if not block.strip():
+                    continue
                 chunk = np.loadtxt(io.BytesIO(block), delimiter=file.delimiter, comments=None, ndmin=2)
-            except ValueError:
-                return None
-            if chunk.shape[1] != len(file.names) or not (np.abs(chunk) <= LARGEST).all():
-                return None
-            chunks.append(chunk[:, [column.index for column in columns]])
-        if os.fstat(lines.fileno()).st_mtime_ns != before:
-            return None
-    return np.concatenate(chunks) if chunks else None
+                if chunk.shape[1] != len(file.names) or not (np.abs(chunk) <= LARGEST).all():
+                    return None
+                chunks.append(chunk[:, [column.index for column in columns]])
+    except (ValueError, OSError, EOFError):
+        return None
+    after = os.stat(file.path)
+    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return np.concatenate(chunks) if chunks and unchanged else None
 
 
 def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.ndarray:
@@ -143,7 +143,9 @@ def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.nda
                 raise file.error(line, column.name, f"a missing cell ({cell!r}), and missing is 'error'")
             column.has_number = column.has_number or not isnan(value)
             values.append(value)
+    if not values:
+        raise InputError(f"{file.path} has no row below its header")
     for column in columns:
         if not column.has_number and column.text is None and not column.required:
             column.text = "no number in it"
-    return np.frombuffer(values).reshape(-1, len(columns)) if values else np.empty((0, len(columns)))
+    return np.frombuffer(values).reshape(-1, len(columns))

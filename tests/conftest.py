@@ -1,5 +1,6 @@
 """Fixtures: the command line, in this process for speed and in one of its own where that matters."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -43,6 +44,11 @@ def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., t
 
 def command(*args: object) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *map(str, args)]
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture

@@ -1,0 +1,216 @@
+"""The command line: exit codes, one-line errors, resuming, stopping, measuring, predicting."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from linreg import LinearRegression
+from tests.conftest import command, read_rows
+
+CKPT = "runs/default/version_0/checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--model.lrr", "1"], ["lrr", "did you mean 'lr'"]),
+        (["--max_epoch", "3"], ["--max_epoch", "did you mean 'max_epochs'"]),
+        (["--max_epochs", "1.5"], ["max_epochs", "1.5"]),
+        (["--config", "configs/cvs.yaml"], ["configs/cvs.yaml", "csv.yaml"]),
+        (["--data.path", "nope.csv", "--data.target", "y"], ["nope.csv", "no such file"]),
+        (["--data.path", "configs/penguins.csv", "--data.target", "body_mass"], ["'body_mass_g'"]),
+        (["--model.lr", "-1"], ["lr=-1", "above 0"]),
+        (["--model.optimizer", "Adem"], ["did you mean 'Adam'"]),
+        (["--data.val_fraction", "2"], ["val_fraction=2", "0 to 1"]),
+        (["--name", "../x"], ["--name", "../x"]),
+        (["--ckpt_path", "nope.ckpt"], ["nope.ckpt", "no such checkpoint"]),
+        (["--ckpt_path", "configs/csv.yaml"], ["configs/csv.yaml", "no whole checkpoint"]),
+        (["--ckpt_path", "http://x/y.ckpt"], ["local file"]),
+        (["test"], ["--ckpt_path"]),
+        (["predict", "--data.path", "configs/penguins.csv"], ["--ckpt_path"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[str], train) -> None:
+    code, out = train(*arguments)
+    assert code == 2, out
+    assert "Traceback" not in out
+    assert all(part in out for part in parts), out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_one_line(process) -> None:
+    done = process("--accelerator", "gpu")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "gpu" in done.stderr
+
+
+def test_help_begins_with_what_most_people_need(process) -> None:
+    done = process("--help")
+    assert done.returncode == 0
+    screen = "\n".join(done.stdout.splitlines()[:14])
+    assert all(word in screen for word in ("--data.path", "predict", "--max_epochs", "--accelerator"))
+    for flag in ("--model.lr", "--model.momentum", "--data.target", "--data.num_rows", "--trainer.max_epochs"):
+        assert flag in done.stdout
+
+
+def test_divergence_is_exit_1_and_leaves_good_checkpoints(train) -> None:
+    code, out = train("--model.lr", 1.5, "--max_epochs", 100)
+    assert code == 1
+    assert "diverge above 0.9" in out
+    assert "Traceback" not in out
+    state = torch.load(f"{CKPT}/last.ckpt", weights_only=True)["state_dict"]
+    assert state["hypothesis.weight"].abs().max() < 1_000
+
+
+def scalars(folder: str) -> dict[str, list[tuple[int, float]]]:
+    from tests.test_run import events
+
+    found = events(Path(folder))
+    return {
+        tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"] if "/test" not in tag
+    }
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--data.batch_size", "64"],
+        ["--data.batch_size", "64", "--model.lr", "0.1", "--model.momentum", "0.9"]
+        + ["--model.lr_scheduler", "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 2}}"],
+    ],
+)
+def test_two_epochs_and_two_more_are_four(settings: list[str], train) -> None:
+    assert train(*settings, "--max_epochs", 4, "--name", "four")[0] == 0
+    assert train(*settings, "--max_epochs", 2)[0] == 0
+    code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4)
+    assert code == 0
+    assert "max_epochs: 2 -> 4" in out
+    one, two = (
+        torch.load(f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True) for name in ("four", "default")
+    )
+    assert one["global_step"] == two["global_step"]
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+    for a, b in zip(*(c["optimizer_states"][0]["state"].values() for c in (one, two)), strict=True):
+        assert a["momentum_buffer"] is b["momentum_buffer"] or torch.equal(a["momentum_buffer"], b["momentum_buffer"])
+    assert scalars("runs/four/version_0") == scalars("runs/default/version_0")
+
+
+def test_a_typed_rate_beats_the_checkpoint(train) -> None:
+    assert train("--model.lr", 0.1, "--max_epochs", 2)[0] == 0
+    code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, "--model.lr", 0.2)
+    assert code == 0
+    assert "lr: 0.1 -> 0.2" in out
+    groups = torch.load(f"{CKPT}/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == [0.2]
+
+
+def test_other_rows_are_refused_on_resume(train) -> None:
+    assert train("--max_epochs", 2)[0] == 0
+    for flag, value in (("--data.split_seed", 1), ("--data.num_rows", 900), ("--data.num_features", 2)):
+        code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, flag, value)
+        assert code == 2
+        assert "start a new run" in out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, code: int, workplace: Path, train) -> None:
+    arguments = command("--max_epochs", 100_000, "--data.batch_size", 64)
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(600):
+            if Path(CKPT, "last.ckpt").exists():
+                break
+            time.sleep(0.1)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == code
+    assert err.splitlines() == [f"stopped; resume it with: python train.py --ckpt_path {CKPT}/last.ckpt"]
+    saved = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    resumed, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", saved["epoch"] + 2)
+    assert resumed == 0, out
+
+
+def test_measuring_a_checkpoint(train) -> None:
+    assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
+    metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
+    before = sorted(Path("runs").rglob("*"))
+    for subcommand, stage in (("validate", "val"), ("test", "test")):
+        code, out = train(subcommand, "--ckpt_path", f"{CKPT}/best.ckpt")
+        assert code == 0, out
+        found = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if f"/{stage}" in line}
+        for name, value in metrics[stage].items():
+            assert found[f"{name}/{stage}"] == pytest.approx(value, rel=1e-5)
+    code, out = train("test", "--ckpt_path", f"{CKPT}/best.ckpt", "--data.path", "configs/penguins.csv")
+    assert "0 train, 0 val, 342 test" in out
+    assert sorted(Path("runs").rglob("*")) == before
+
+
+def test_predicting_row_for_row(train) -> None:
+    assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
+    model = LinearRegression.load_from_checkpoint(f"{CKPT}/best.ckpt")
+    rows = read_rows("configs/penguins.csv")
+    with open("new.csv", "w", newline="") as file:  # no target, columns in another order
+        writer = csv.DictWriter(file, ["year", "sex", *model.feature_names[:3]], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    code, out = train("predict", "--ckpt_path", f"{CKPT}/best.ckpt", "--data.path", "new.csv", "--output", "out.csv")
+    assert code == 0, out
+    assert "344 predictions, 2 of them empty" in out
+    found = read_rows("out.csv")
+    assert [row["sex"] for row in found] == [row["sex"] for row in rows]
+    coefficients = {row["name"]: float(row["learned"]) for row in read_rows("runs/default/version_0/coefficients.csv")}
+    intercept = coefficients.pop("(intercept)")
+    for row, predicted in zip(rows, found, strict=True):
+        if row["body_mass_g"] == "NA":
+            assert predicted["prediction"] == ""
+            continue
+        x = [float(row[name]) for name in model.feature_names]
+        by_model = model(torch.tensor([x], dtype=torch.float64)).item()
+        by_equation = intercept + np.dot(list(coefficients.values()), x)
+        assert float(predicted["prediction"]) == pytest.approx(by_model, rel=1e-6)
+        assert float(predicted["prediction"]) == pytest.approx(by_equation, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("bill_length_mm,year\n1,2\n", ["'bill_depth_mm'"]),
+        (
+            "bill_length_mm,bill_depth_mm,flipper_length_mm,year\n1,2,3,4\n1,2,x,4\n",
+            ["line 3", "flipper_length_mm", "'x'"],
+        ),
+        ("bill_length_mm,bill_depth_mm,flipper_length_mm,year\n1,2,3,4\n1,2,3\n", ["line 3", "3 cells"]),
+        ("bill_length_mm,bill_depth_mm,flipper_length_mm,year,prediction\n1,2,3,4,5\n", ["'prediction' already"]),
+    ],
+)
+def test_a_file_that_cannot_be_predicted_leaves_no_output(content: str, parts: list[str], train) -> None:
+    assert train("--config", "configs/csv.yaml", "--name", "default", "--max_epochs", 2)[0] == 0
+    Path("new.csv").write_text(content)
+    before = sorted(Path().iterdir())
+    code, out = train("predict", "--ckpt_path", f"{CKPT}/best.ckpt", "--data.path", "new.csv")
+    assert code == 2, out
+    assert all(part in out for part in parts), out
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_damaged_checkpoint_is_refused(train) -> None:
+    assert train("--max_epochs", 2)[0] == 0
+    content = bytearray(Path(CKPT, "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("flipped.ckpt").write_bytes(content)
+    Path("short.ckpt").write_bytes(content[:-100])
+    for path in ("flipped.ckpt", "short.ckpt"):
+        code, out = train("test", "--ckpt_path", path)
+        assert code == 2
+        assert path in out

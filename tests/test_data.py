@@ -1,0 +1,57 @@
+"""Splits and the rows that were made."""
+
+import numpy as np
+import pytest
+import torch
+
+from linreg import CSVData, InputError, SyntheticData
+
+
+def test_a_split_holds_every_row_once() -> None:
+    data = SyntheticData(num_rows=103, val_fraction=0.2, test_fraction=0.3)
+    assert data.row_counts == {"read": 103, "dropped": 0, "train": 51, "val": 21, "test": 31}
+    together = torch.cat([x for x, _ in data.splits.values()])
+    assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, data.table.x.tolist()))
+
+
+def test_a_split_depends_on_its_seed_only() -> None:
+    one, same, other = (SyntheticData(split_seed=seed).splits["test"][0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("val", "test", "rows"), [(0, 0, (10, 0, 0)), (0.01, 0, (9, 1, 0)), (0, 1, (0, 0, 10))])
+def test_fractions_at_the_edges(val: float, test: float, rows: tuple[int, ...]) -> None:
+    counts = SyntheticData(num_rows=10, val_fraction=val, test_fraction=test).row_counts
+    assert tuple(counts[split] for split in ("train", "val", "test")) == rows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"val_fraction": -0.1}, {"test_fraction": 1.1}, {"val_fraction": 0.6, "test_fraction": 0.6}, {"batch_size": 0}]
+    + [{"num_rows": 0}, {"num_features": 0}, {"noise_std": -1.0}, {"noise_std": float("nan")}],
+)
+def test_settings_out_of_range_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(arguments))):
+        SyntheticData(**arguments)
+
+
+def test_too_few_rows_to_split() -> None:
+    with pytest.raises(InputError, match="too few to split"):
+        _ = SyntheticData(num_rows=2).splits
+
+
+def test_synthetic_rows_follow_the_true_coefficients() -> None:
+    table = SyntheticData(num_rows=5_000, num_features=2, noise_std=0.5, data_seed=3).load()
+    residual = table.y - table.x @ table.true_coef.T - table.true_intercept
+    assert residual.std().item() == pytest.approx(0.5, rel=0.05)
+    assert residual.mean().item() == pytest.approx(0, abs=0.03)
+    assert table.true_coef.abs().min() >= 1
+
+
+def test_csv_rows_keep_their_target(tmp_path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(50)))
+    data = CSVData(str(path), "y")
+    for x, y in data.splits.values():
+        np.testing.assert_array_equal(y, 2 * x + 1)

@@ -1,0 +1,158 @@
+"""A run from the command line: its folder, its numbers, its curves, its pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from linreg import LinearRegression, read_csv
+from tests.conftest import read_rows
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def ols(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(D + 1, T): coefficients, then the intercept; lstsq on standardized columns."""
+    z = (x - x.mean(0)) / x.std(0)
+    coef = np.linalg.lstsq(z, y - y.mean(0), rcond=None)[0] / x.std(0)[:, None]
+    return np.r_[coef, y.mean(0, keepdims=True) - x.mean(0) @ coef]
+
+
+def test_the_default_run(process, workplace: Path) -> None:
+    """What a newcomer sees first, as a process of its own."""
+    done = process()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = workplace / "runs/default/version_0"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert [name for name in files if not name.startswith("events.out.tfevents")] == [
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "coefficients.csv",
+        "config.yaml",
+        "metrics.json",
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics) == ["train", "val", "test", "exact", "excess_mse", "rows"]
+    assert list(metrics["test"]) == list(metrics["exact"]["train"]) == ["mse", "rmse", "mae", "r2"]
+    assert metrics["rows"] == {"read": 1000, "dropped": 0, "train": 800, "val": 100, "test": 100}
+    mse, exact = metrics["train"]["mse"], metrics["exact"]["train"]["mse"]
+    assert metrics["excess_mse"] == pytest.approx((mse - exact) / exact)
+    assert 0 < metrics["excess_mse"] < 0.01
+    rows = read_rows(folder / "coefficients.csv")
+    assert [row["name"] for row in rows] == ["x1", "x2", "x3", "(intercept)"]
+    for row in rows:
+        assert float(row["learned"]) == pytest.approx(float(row["true"]), rel=0.01)
+        assert abs(float(row["exact"]) - float(row["true"])) < 4 * float(row["std_error"])
+    assert all(
+        word in done.stdout for word in ("learned", "exact", "true", "above the optimum", "tensorboard --logdir")
+    )
+
+
+def test_a_csv_run_against_numpy(train, workplace: Path) -> None:
+    code, out = train("--config", "configs/csv.yaml")
+    assert code == 0, out
+    assert "left out 'species'" in out
+    assert "dropped 2 of 344 rows" in out
+    folder = workplace / "runs/csv/version_0"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["rows"] == {"read": 344, "dropped": 2, "train": 274, "val": 34, "test": 34}
+
+    table = read_csv("configs/penguins.csv", "body_mass_g")
+    order = torch.randperm(342, generator=torch.Generator().manual_seed(0))
+    (x, x_val, x_test), (y, y_val, y_test) = (
+        [c[part].numpy() for part in order.split([274, 34, 34])] for c in (table.x, table.y)
+    )
+    exact = ols(x, y)
+    rows = read_rows(folder / "coefficients.csv")
+    np.testing.assert_allclose([float(row["exact"]) for row in rows], exact[:, 0], rtol=1e-9)
+    model = LinearRegression.load_from_checkpoint(folder / "checkpoints/best.ckpt")
+    np.testing.assert_allclose([float(row["learned"]) for row in rows[:-1]], model.coef[0], rtol=1e-12)
+    for stage, a, b in (("train", x, y), ("val", x_val, y_val), ("test", x_test, y_test)):
+        for found, y_hat in (
+            (metrics[stage], model(torch.from_numpy(a)).detach().numpy()),
+            (metrics["exact"][stage], np.c_[a, np.ones(len(a))] @ exact),
+        ):
+            error = y_hat - b
+            expected = {
+                "mse": np.square(error).mean(),
+                "rmse": np.sqrt(np.square(error).mean()),
+                "mae": np.abs(error).mean(),
+                "r2": 1 - np.square(error).sum() / np.square(b - b.mean()).sum(),
+            }
+            assert found == pytest.approx(expected, rel=1e-6)
+    assert metrics["excess_mse"] < 0.01
+
+
+def test_what_tensorboard_gets(train, workplace: Path) -> None:
+    code, out = train("--data.num_features", 1, "--data.batch_size", 100, "--max_epochs", 3, "--name", "curves")
+    assert code == 0, out
+    found = events(workplace / "runs/curves/version_0")
+    tags = {f"{metric}/{stage}" for metric in ("loss", "mse", "rmse", "mae", "r2") for stage in ("val", "test")}
+    assert set(found.Tags()["scalars"]) == tags | {"loss/train", "loss/exact", "excess_mse/train", "lr"}
+    for tag in ("loss/train", "loss/val", "loss/exact", "excess_mse/train", "lr"):
+        assert [event.step for event in found.Scalars(tag)] == [7, 15, 23]  # eight steps an epoch
+    assert len({event.value for event in found.Scalars("loss/exact")}) == 1
+    assert found.Scalars("loss/exact")[0].value <= min(event.value for event in found.Scalars("loss/train"))
+    assert set(found.Tags()["images"]) == {"predicted_vs_actual/test", "regression_line/test"}
+    assert "custom_scalars__config__" in found.Tags()["tensors"]
+
+
+def test_a_config_repeats_its_run_to_the_bit(train, workplace: Path) -> None:
+    assert train("--data.batch_size", 64, "--max_epochs", 2)[0] == 0
+    assert train("--config", "runs/default/version_0/config.yaml")[0] == 0
+    one, two = (torch.load(f"runs/default/version_{i}/checkpoints/last.ckpt", weights_only=True) for i in (0, 1))
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+    one, two = (Path(f"runs/default/version_{i}/metrics.json").read_text() for i in (0, 1))
+    assert one == two
+
+
+def test_print_config_and_back(train, workplace: Path) -> None:
+    code, out = train("--config", "configs/csv.yaml", "--max_epochs", 3, "--print_config")
+    assert code == 0
+    Path("mine.yaml").write_text(out)
+    assert yaml.safe_load(out)["data"]["init_args"]["target"] == "body_mass_g"
+    code, again = train("--config", "mine.yaml", "--print_config")
+    assert again == out
+
+
+def test_what_is_typed_beats_the_config_wherever_it_stands(train, workplace: Path) -> None:
+    for arguments in (
+        ["--data.batch_size", 7, "--config", "configs/batch.yaml"],
+        ["--config=configs/batch.yaml", "--data.batch_size=7"],
+    ):
+        code, out = train(*arguments, "--print_config")
+        config = yaml.safe_load(out)
+        assert config["data"]["init_args"]["batch_size"] == 7
+        assert config["trainer"]["max_epochs"] == 20
+
+
+@pytest.mark.parametrize("config", ["batch", "mini_batch", "stochastic"])
+def test_the_three_regimes_run(config: str, train, workplace: Path) -> None:
+    code, out = train("--config", f"configs/{config}.yaml", "--max_epochs", 2)
+    assert code == 0, out
+    steps = torch.load(f"runs/{config}/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert steps == 2 * {"batch": 1, "mini_batch": 13, "stochastic": 200}[config]
+
+
+def test_no_rows_held_out(train, workplace: Path) -> None:
+    code, out = train("--data.val_fraction", 0, "--data.test_fraction", 0, "--max_epochs", 5)
+    assert code == 0, out
+    metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
+    assert "val" not in metrics
+    assert "test" not in metrics
+    assert metrics["rows"]["train"] == 1000
+
+
+def test_every_checkpoint_is_plain(train, workplace: Path) -> None:
+    assert train("--max_epochs", 2, "--model.optimizer", "Adam", "--model.lr", 0.1)[0] == 0
+    for path in Path("runs").rglob("*.ckpt"):
+        assert torch.load(path, weights_only=True)["columns"]["features"] == ["x1", "x2", "x3"]
