@@ -18,6 +18,6 @@ if __name__ == "__main__":
     for each in STOPS:
         signal.signal(each, stop)  # before the imports, which take seconds
 
-    from linreg.cli import main
+    from linreg.main import main
 
     sys.exit(main(sys.argv[1:]))

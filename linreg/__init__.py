@@ -3,7 +3,8 @@
 from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, RunError
 from linreg.least_squares import LeastSquares
-from linreg.model import LinearRegression, Regressor
+from linreg.linear_regression import LinearRegression
+from linreg.model import Regressor
 from linreg.standardizer import Standardizer
 from linreg.table import Table, read_csv
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from linreg import report
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
 from linreg.console import describe_data, describe_resume, how_to_resume
 from linreg.data import RegressionData
-from linreg.errors import InputError, RunError
+from linreg.errors import InputError
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
@@ -182,36 +179,3 @@ class RegressionCLI(LightningCLI):
         """Writes a prediction beside each row of a CSV file."""
         datamodule.feature_names = model.feature_names
         self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
-
-
-def the_users(error: BaseException | None) -> InputError | None:
-    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def main(typed: list[str]) -> int:
-    """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6.6 itself trips over this one with torch 2.13.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
-    # A resumed run goes on in its own folder, which holds its checkpoints.
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
-    try:
-        RegressionCLI(typed)
-    except (ValueError, MisconfigurationException) as error:
-        mistake = error if isinstance(error, MisconfigurationException) else the_users(error)
-        if mistake is None:
-            raise
-        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
-        print(f"error: {mistake}{remedy}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stdout = None
-        return 141
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_POINTS = 2_000
@@ -44,7 +45,7 @@ def to_image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _axes(x_label: str, y_label: str):
+def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure  # here, because it takes 0.3 s and only the end of a run draws
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")

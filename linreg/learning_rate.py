@@ -96,7 +96,7 @@ def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nestero
     noise = part * modes.row_curvature / batch
     rate = lr or 1 / (1 / (SHARE * top) + noise / (1 - momentum))
     to_goal = modes.steps_to(GOAL / 2, rate, momentum, nesterov)
-    # A constant rate leaves this share of the loss to noise; a fall of the rate over n steps divides it by sqrt(pace n).
+    # A constant rate leaves this share of the loss to noise; its fall over n steps divides that by sqrt(pace n).
     stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)

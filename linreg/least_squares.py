@@ -130,7 +130,7 @@ class LeastSquares:
         """The optimal weight (T, D) in standardized units: minimum norm where the features are collinear.
 
         Args:
-            weight_decay: w of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, which is what SGD's ``weight_decay`` minimizes.
+            weight_decay: w of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, what SGD with that ``weight_decay`` minimizes.
         """
         u, s, v = self.svd
         shrunk = s / (s**2 + weight_decay * self.num_targets / 2)

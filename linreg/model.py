@@ -1,6 +1,5 @@
 """The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
 
-import math
 from typing import Any
 
 import torch
@@ -13,26 +12,9 @@ from linreg.errors import InputError
 from linreg.learning_rate import Plan, make_cautious_plan, make_plan
 from linreg.least_squares import MAX_COLUMNS, LeastSquares, moments
 from linreg.metrics import RegressionMetrics
-from linreg.optimization import make_optimizer, make_scheduler
+from linreg.optimization import check_settings, make_optimizer, make_scheduler
 from linreg.resume import check_same_rows, keep_what_was_typed
 from linreg.standardizer import Standardizer
-
-NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
-
-
-def excess(mse: float, exact: float, variance: float) -> float:
-    """``(mse - exact) / exact``; where an exact fit leaves less than 1e-10 of the variance, that stands in for it."""
-    return (mse - exact) / (max(exact, NO_RESIDUAL * variance) or 1.0)
-
-
-def check_settings(lr: float | None, momentum: float | None, weight_decay: float) -> None:
-    """InputError for a number that no optimizer can use."""
-    if lr is not None and not 0 < lr < math.inf:
-        raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")
-    if momentum is not None and not 0 <= momentum < 1:
-        raise InputError(f"momentum={momentum}: a number from 0 to below 1 is expected")
-    if not 0 <= weight_decay < math.inf:
-        raise InputError(f"weight_decay={weight_decay}: a finite number of at least 0 is expected")
 
 
 class Regressor(LightningModule):
@@ -57,6 +39,9 @@ class Regressor(LightningModule):
             loss/val}``; None keeps a given rate constant, and lets one that was
             chosen from the data fall as its noise requires.
     """
+
+    is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
+    has_intercept = True
 
     def __init__(
         self,
@@ -85,15 +70,6 @@ class Regressor(LightningModule):
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
         self._make_optimizer(lr or 1.0, momentum)  # a wrong setting is refused now, not when the data have been read
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether the exact least-squares solution is this model's own optimum, and not just its baseline."""
-        return isinstance(self.hypothesis, nn.Linear)
-
-    @property
-    def has_intercept(self) -> bool:
-        return not self.is_linear or self.hypothesis.bias is not None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())
@@ -196,14 +172,8 @@ class Regressor(LightningModule):
         return self.summary.mse(self.summary.weight(self.weight_decay)).mean()
 
     def excess_mse(self) -> float | None:
-        """The training MSE above the optimum as a share of it, from the summary alone; None if it does not apply."""
-        if self.summary is None or not self.is_linear:
-            return None
-        bias = 0.0 if self.hypothesis.bias is None else self.hypothesis.bias.detach().cpu()
-        variance = self.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
-        mse = self.summary.mse(self.hypothesis.weight.detach().cpu(), bias) @ variance
-        exact = self.summary.mse(self.summary.weight(self.weight_decay)) @ variance
-        return excess(float(mse), float(exact), float(variance.sum()))
+        """The training MSE above the exact optimum as a share of it; None where no exact optimum is known."""
+        return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
@@ -215,29 +185,3 @@ class Regressor(LightningModule):
             keep_what_was_typed(checkpoint, dict(self.hparams), self.fresh_optimizer())
         self.feature_names = checkpoint["columns"]["features"]
         self.target_names = checkpoint["columns"]["targets"]
-
-
-class LinearRegression(Regressor):
-    """The lecture's hypothesis ``H(x) = W x + b``.
-
-    Args:
-        num_features: D.
-        num_targets: T.
-        bias: whether there is a b; without one the plane goes through the origin of the data's own units.
-        **training: see Regressor.
-    """
-
-    def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
-        super().__init__(nn.Linear(num_features, num_targets, bias), num_features, num_targets, **training)
-
-    @property
-    def coef(self) -> Tensor:
-        """W (T, D) in the data's units, in float64."""
-        return self.hypothesis.weight.detach() * self.y_standardizer.std[:, None] / self.x_standardizer.std
-
-    @property
-    def intercept(self) -> Tensor:
-        """b (T,) in the data's units, in float64; zeros without a bias."""
-        if self.hypothesis.bias is None:
-            return torch.zeros_like(self.y_standardizer.mean)
-        return self.y_standardizer.inverse(self.hypothesis.bias.detach()) - self.coef @ self.x_standardizer.mean

@@ -1,6 +1,7 @@
 """Optimizers and schedulers of torch.optim by the names that a config or a command line can hold."""
 
 import inspect
+import math
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,16 @@ from torch import nn
 from linreg.errors import InputError, nearest
 
 Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {...}}
+
+
+def check_settings(lr: float | None, momentum: float | None, weight_decay: float) -> None:
+    """InputError for a number that no optimizer can use."""
+    if lr is not None and not 0 < lr < math.inf:
+        raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise InputError(f"momentum={momentum}: a number from 0 to below 1 is expected")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"weight_decay={weight_decay}: a finite number of at least 0 is expected")
 
 
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
-from linreg.model import LinearRegression
+from linreg.linear_regression import LinearRegression
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")

@@ -14,8 +14,9 @@ from torch import Tensor
 from linreg.data import RegressionData
 from linreg.figures import fitted_line, predicted_vs_actual, to_image
 from linreg.least_squares import LeastSquares
+from linreg.linear_regression import LinearRegression, excess
 from linreg.metrics import RegressionMetrics
-from linreg.model import LinearRegression, Regressor, excess
+from linreg.model import Regressor
 from linreg.run_folder import ROOT, RunLogger
 
 Row = dict[str, Any]
@@ -131,7 +132,11 @@ def _number(value: float | None) -> str:
 
 def _table(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows]
+    first, *others = widths
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
 
 
 def finish(model: Regressor, data: RegressionData, logger: Any) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from linreg.cli import main
+from linreg.main import main
 
 ROOT = Path(__file__).parents[1]
+Train = Callable[..., tuple[int, str]]
+Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Train:
     """Runs a command line in this process; returns the exit code, and what was printed to either stream."""
 
     def run(*args: object) -> tuple[int, str]:
@@ -52,7 +54,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def process(workplace: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def process(workplace: Path) -> Process:
     """Runs ``python train.py`` as a user does."""
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from linreg import LinearRegression
-from tests.conftest import command, read_rows
+from tests.conftest import Process, Train, command, read_rows
 
 CKPT = "runs/default/version_0/checkpoints"
 
@@ -37,7 +37,7 @@ CKPT = "runs/default/version_0/checkpoints"
         (["predict", "--data.path", "configs/penguins.csv"], ["--ckpt_path"]),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[str], train) -> None:
+def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[str], train: Train) -> None:
     code, out = train(*arguments)
     assert code == 2, out
     assert "Traceback" not in out
@@ -46,14 +46,14 @@ def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[s
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu_is_one_line(process) -> None:
+def test_no_gpu_is_one_line(process: Process) -> None:
     done = process("--accelerator", "gpu")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "gpu" in done.stderr
 
 
-def test_help_begins_with_what_most_people_need(process) -> None:
+def test_help_begins_with_what_most_people_need(process: Process) -> None:
     done = process("--help")
     assert done.returncode == 0
     screen = "\n".join(done.stdout.splitlines()[:14])
@@ -62,7 +62,7 @@ def test_help_begins_with_what_most_people_need(process) -> None:
         assert flag in done.stdout
 
 
-def test_divergence_is_exit_1_and_leaves_good_checkpoints(train) -> None:
+def test_divergence_is_exit_1_and_leaves_good_checkpoints(train: Train) -> None:
     code, out = train("--model.lr", 1.5, "--max_epochs", 100)
     assert code == 1
     assert "diverge above 0.9" in out
@@ -88,7 +88,7 @@ def scalars(folder: str) -> dict[str, list[tuple[int, float]]]:
         + ["--model.lr_scheduler", "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 2}}"],
     ],
 )
-def test_two_epochs_and_two_more_are_four(settings: list[str], train) -> None:
+def test_two_epochs_and_two_more_are_four(settings: list[str], train: Train) -> None:
     assert train(*settings, "--max_epochs", 4, "--name", "four")[0] == 0
     assert train(*settings, "--max_epochs", 2)[0] == 0
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4)
@@ -104,7 +104,7 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], train) -> None:
     assert scalars("runs/four/version_0") == scalars("runs/default/version_0")
 
 
-def test_a_typed_rate_beats_the_checkpoint(train) -> None:
+def test_a_typed_rate_beats_the_checkpoint(train: Train) -> None:
     assert train("--model.lr", 0.1, "--max_epochs", 2)[0] == 0
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, "--model.lr", 0.2)
     assert code == 0
@@ -113,7 +113,7 @@ def test_a_typed_rate_beats_the_checkpoint(train) -> None:
     assert [group["lr"] for group in groups] == [0.2]
 
 
-def test_other_rows_are_refused_on_resume(train) -> None:
+def test_other_rows_are_refused_on_resume(train: Train) -> None:
     assert train("--max_epochs", 2)[0] == 0
     for flag, value in (("--data.split_seed", 1), ("--data.num_rows", 900), ("--data.num_features", 2)):
         code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, flag, value)
@@ -122,7 +122,7 @@ def test_other_rows_are_refused_on_resume(train) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, code: int, workplace: Path, train) -> None:
+def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, code: int, workplace: Path, train: Train) -> None:
     arguments = command("--max_epochs", 100_000, "--data.batch_size", 64)
     run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -141,7 +141,7 @@ def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, code: int, work
     assert resumed == 0, out
 
 
-def test_measuring_a_checkpoint(train) -> None:
+def test_measuring_a_checkpoint(train: Train) -> None:
     assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
     metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
     before = sorted(Path("runs").rglob("*"))
@@ -156,7 +156,7 @@ def test_measuring_a_checkpoint(train) -> None:
     assert sorted(Path("runs").rglob("*")) == before
 
 
-def test_predicting_row_for_row(train) -> None:
+def test_predicting_row_for_row(train: Train) -> None:
     assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
     model = LinearRegression.load_from_checkpoint(f"{CKPT}/best.ckpt")
     rows = read_rows("configs/penguins.csv")
@@ -194,7 +194,7 @@ def test_predicting_row_for_row(train) -> None:
         ("bill_length_mm,bill_depth_mm,flipper_length_mm,year,prediction\n1,2,3,4,5\n", ["'prediction' already"]),
     ],
 )
-def test_a_file_that_cannot_be_predicted_leaves_no_output(content: str, parts: list[str], train) -> None:
+def test_a_file_that_cannot_be_predicted_leaves_no_output(content: str, parts: list[str], train: Train) -> None:
     assert train("--config", "configs/csv.yaml", "--name", "default", "--max_epochs", 2)[0] == 0
     Path("new.csv").write_text(content)
     before = sorted(Path().iterdir())
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_predicted_leaves_no_output(content: str, parts: l
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_damaged_checkpoint_is_refused(train) -> None:
+def test_a_damaged_checkpoint_is_refused(train: Train) -> None:
     assert train("--max_epochs", 2)[0] == 0
     content = bytearray(Path(CKPT, "last.ckpt").read_bytes())
     content[len(content) // 2] ^= 1

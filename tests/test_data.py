@@ -1,5 +1,7 @@
 """Splits and the rows that were made."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_synthetic_rows_follow_the_true_coefficients() -> None:
     assert table.true_coef.abs().min() >= 1
 
 
-def test_csv_rows_keep_their_target(tmp_path) -> None:
+def test_csv_rows_keep_their_target(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,y\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(50)))
     data = CSVData(str(path), "y")

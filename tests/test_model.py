@@ -1,6 +1,7 @@
 """The model against formulas worked out by hand and by numpy."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from linreg import InputError, LinearRegression, Regressor, SyntheticData
 from linreg.metrics import RegressionMetrics
 
 
-def fit(model: Regressor, data: SyntheticData, tmp_path: Path, **settings) -> Trainer:
+def fit(model: Regressor, data: SyntheticData, tmp_path: Path, **settings: Any) -> Trainer:
     trainer = Trainer(
         default_root_dir=tmp_path,
         logger=False,

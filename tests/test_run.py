@@ -10,7 +10,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg import LinearRegression, read_csv
-from tests.conftest import read_rows
+from tests.conftest import Process, Train, read_rows
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -26,7 +26,7 @@ def ols(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.r_[coef, y.mean(0, keepdims=True) - x.mean(0) @ coef]
 
 
-def test_the_default_run(process, workplace: Path) -> None:
+def test_the_default_run(process: Process, workplace: Path) -> None:
     """What a newcomer sees first, as a process of its own."""
     done = process()
     assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def test_the_default_run(process, workplace: Path) -> None:
     )
 
 
-def test_a_csv_run_against_numpy(train, workplace: Path) -> None:
+def test_a_csv_run_against_numpy(train: Train, workplace: Path) -> None:
     code, out = train("--config", "configs/csv.yaml")
     assert code == 0, out
     assert "left out 'species'" in out
@@ -92,7 +92,7 @@ def test_a_csv_run_against_numpy(train, workplace: Path) -> None:
     assert metrics["excess_mse"] < 0.01
 
 
-def test_what_tensorboard_gets(train, workplace: Path) -> None:
+def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     code, out = train("--data.num_features", 1, "--data.batch_size", 100, "--max_epochs", 3, "--name", "curves")
     assert code == 0, out
     found = events(workplace / "runs/curves/version_0")
@@ -106,7 +106,7 @@ def test_what_tensorboard_gets(train, workplace: Path) -> None:
     assert "custom_scalars__config__" in found.Tags()["tensors"]
 
 
-def test_a_config_repeats_its_run_to_the_bit(train, workplace: Path) -> None:
+def test_a_config_repeats_its_run_to_the_bit(train: Train, workplace: Path) -> None:
     assert train("--data.batch_size", 64, "--max_epochs", 2)[0] == 0
     assert train("--config", "runs/default/version_0/config.yaml")[0] == 0
     one, two = (torch.load(f"runs/default/version_{i}/checkpoints/last.ckpt", weights_only=True) for i in (0, 1))
@@ -115,7 +115,7 @@ def test_a_config_repeats_its_run_to_the_bit(train, workplace: Path) -> None:
     assert one == two
 
 
-def test_print_config_and_back(train, workplace: Path) -> None:
+def test_print_config_and_back(train: Train, workplace: Path) -> None:
     code, out = train("--config", "configs/csv.yaml", "--max_epochs", 3, "--print_config")
     assert code == 0
     Path("mine.yaml").write_text(out)
@@ -124,26 +124,25 @@ def test_print_config_and_back(train, workplace: Path) -> None:
     assert again == out
 
 
-def test_what_is_typed_beats_the_config_wherever_it_stands(train, workplace: Path) -> None:
+def test_what_is_typed_beats_the_config_wherever_it_stands(train: Train, workplace: Path) -> None:
     for arguments in (
         ["--data.batch_size", 7, "--config", "configs/batch.yaml"],
         ["--config=configs/batch.yaml", "--data.batch_size=7"],
     ):
-        code, out = train(*arguments, "--print_config")
-        config = yaml.safe_load(out)
+        config = yaml.safe_load(train(*arguments, "--print_config")[1])
         assert config["data"]["init_args"]["batch_size"] == 7
         assert config["trainer"]["max_epochs"] == 20
 
 
 @pytest.mark.parametrize("config", ["batch", "mini_batch", "stochastic"])
-def test_the_three_regimes_run(config: str, train, workplace: Path) -> None:
+def test_the_three_regimes_run(config: str, train: Train, workplace: Path) -> None:
     code, out = train("--config", f"configs/{config}.yaml", "--max_epochs", 2)
     assert code == 0, out
     steps = torch.load(f"runs/{config}/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert steps == 2 * {"batch": 1, "mini_batch": 13, "stochastic": 200}[config]
 
 
-def test_no_rows_held_out(train, workplace: Path) -> None:
+def test_no_rows_held_out(train: Train, workplace: Path) -> None:
     code, out = train("--data.val_fraction", 0, "--data.test_fraction", 0, "--max_epochs", 5)
     assert code == 0, out
     metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
@@ -152,7 +151,7 @@ def test_no_rows_held_out(train, workplace: Path) -> None:
     assert metrics["rows"]["train"] == 1000
 
 
-def test_every_checkpoint_is_plain(train, workplace: Path) -> None:
+def test_every_checkpoint_is_plain(train: Train, workplace: Path) -> None:
     assert train("--max_epochs", 2, "--model.optimizer", "Adam", "--model.lr", 0.1)[0] == 0
     for path in Path("runs").rglob("*.ckpt"):
         assert torch.load(path, weights_only=True)["columns"]["features"] == ["x1", "x2", "x3"]

@@ -1,0 +1,43 @@
+"""From a command line to an exit code: quiet libraries, and one line for each thing that can go wrong."""
+
+import logging
+import sys
+import warnings
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from linreg.cli import RegressionCLI
+from linreg.errors import InputError, RunError
+
+
+def the_users(error: BaseException | None) -> InputError | None:
+    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def main(typed: list[str]) -> int:
+    """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6.6 itself trips over this one with torch 2.13.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    # A resumed run goes on in its own folder, which holds its checkpoints.
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+    try:
+        RegressionCLI(typed)
+    except (ValueError, MisconfigurationException) as error:
+        mistake = error if isinstance(error, MisconfigurationException) else the_users(error)
+        if mistake is None:
+            raise
+        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
+        print(f"error: {mistake}{remedy}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = None
+        return 141
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
