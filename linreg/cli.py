@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg import report
 from linreg.callbacks import DivergenceGuard, Yardstick
@@ -21,6 +24,8 @@ from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
 from linreg.resume import differences
 from linreg.run_folder import RunLogger, RunRecord, new_run_folder
+
+RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 
 
 class RegressionCLI(LightningCLI):
@@ -115,6 +120,8 @@ class RegressionCLI(LightningCLI):
         kwargs = {"plugins": [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]}
         if settings["enable_progress_bar"] is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
+            kwargs["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
         if self.subcommand == "fit":
             callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
@@ -130,11 +137,17 @@ class RegressionCLI(LightningCLI):
                 kwargs["devices"] = 1  # rows are written in the order in which they are read
         return Trainer(**{**settings, **kwargs, "callbacks": callbacks})
 
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
+
     def _run_logger(self) -> RunLogger:
         path = self.arguments.value("--ckpt_path")
         if path and Path(path).parent.name == "checkpoints":  # goes on in the run's own folder
             return RunLogger(Path(path).parents[1], purge_step=self.checkpoint["global_step"])
-        return RunLogger(new_run_folder(self._get(self.config, "name")))
+        if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
+            os.environ[RUN_FOLDER] = str(new_run_folder(self._get(self.config, "name")))
+        return RunLogger(Path(os.environ[RUN_FOLDER]))
 
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
@@ -143,14 +156,15 @@ class RegressionCLI(LightningCLI):
 
     def fit(self, model: Regressor, datamodule: RegressionData, ckpt_path: str | None = None) -> None:
         """Trains, goes back to the best checkpoint, tests it, and reports."""
-        print(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]), flush=True)
+        self._say(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         if self.checkpoint:
             changed = differences(self.checkpoint["config"], self._config_text())
-            print(describe_resume(self.checkpoint["epoch"] + 1, changed), flush=True)
+            self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except SystemExit:
-            print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
+            if self.trainer.is_global_zero:
+                print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
             raise
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
         if best:
@@ -171,9 +185,9 @@ class RegressionCLI(LightningCLI):
     def _measure(self, measure: Any, split: str) -> None:
         if not self.datamodule.row_counts[split]:
             raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
-        print(describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        self._say(describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         for name, value in measure(self.model, datamodule=self.datamodule, verbose=False)[0].items():
-            print(f"{name:12} {value:.7g}")
+            self._say(f"{name:12} {value:.7g}")
 
     def predict(self, model: Regressor, datamodule: PredictionData, **_: Any) -> None:
         """Writes a prediction beside each row of a CSV file."""

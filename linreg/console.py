@@ -19,7 +19,7 @@ def describe_data(data: RegressionData, trainer: Trainer, seed: int) -> str:
         f"data    {rows['read']:,} rows, {data.num_features:,} feature(s) -> {', '.join(data.target_names)}; "
         f"{rows['dropped']:,} dropped; {sizes}",
         *(f"        {note}" for note in data.table.notes),
-        f"device  {trainer.strategy.root_device}, seed {seed}",
+        f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}, seed {seed}",
     ]
     return "\n".join(lines)
 

@@ -97,8 +97,8 @@ class RegressionData(LightningDataModule):
             self.trainer.limit_val_batches = 0
 
     def in_order(self, split: str) -> TensorBatches:
-        """All rows of a split, in large batches and always the same order."""
-        return TensorBatches(*self.splits[split], EVALUATION_BATCH)
+        """All rows of a split, in large batches and always the same order, for every process."""
+        return TensorBatches(*self.splits[split], EVALUATION_BATCH, share=False)
 
     def train_dataloader(self) -> TensorBatches:
         if not len(self.splits["train"][0]):
@@ -106,10 +106,10 @@ class RegressionData(LightningDataModule):
         return TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
 
     def val_dataloader(self) -> TensorBatches:
-        return self.in_order("val")
+        return TensorBatches(*self.splits["val"], EVALUATION_BATCH)
 
     def test_dataloader(self) -> TensorBatches:
-        return self.in_order("test")
+        return TensorBatches(*self.splits["test"], EVALUATION_BATCH)
 
 
 class SyntheticData(RegressionData):

@@ -11,19 +11,23 @@ class TensorBatches:
     """Iterates over the rows of ``x`` and ``y`` in batches; a Lightning loader without workers or per-row Python.
 
     The order of the rows depends on the seed and the epoch only, so a resumed run sees what the uninterrupted run
-    would have seen. Under several processes each takes its share of the same global batch, and every row once.
+    would have seen. Several processes share each batch between them, and every row is seen once.
 
     Args:
         x: (N, D) features.
         y: (N, T) targets.
-        batch_size: rows of a (global) batch, at least 1; N or more yields all rows at once, in place.
+        batch_size: rows of a batch, of all processes together, at least 1; N or more yields all rows at once, in place.
         seed: shuffles the rows anew in each epoch; None keeps their order.
+        share: False gives every process all rows.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int, seed: int | None = None) -> None:
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, seed: int | None = None, share: bool = True) -> None:
         self.x, self.y, self.batch_size, self.seed = x, y, batch_size, seed
+        self.rank, self.world = 0, 1
+        if share and dist.is_initialized() and len(x) >= dist.get_world_size():
+            self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.epoch = 0
 
     @property
@@ -35,18 +39,19 @@ class TensorBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.x) // self.batch_size)
+        full, rest = divmod(len(self.x), self.batch_size)
+        return full + (rest >= self.world or not full)  # a rest too small to share goes with the batch before it
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        num_rows = len(self.x)
-        if self.batch_size >= num_rows and world == 1:
+        num_rows, last = len(self.x), len(self) - 1
+        if not last and self.world == 1:
             yield self.x, self.y  # batch gradient descent: the same rows in any order, so nothing is gathered
             return
         order = torch.arange(num_rows)
         if self.seed is not None:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(num_rows, generator=generator)
-        for rows in order.to(self.x.device).split(self.batch_size):
-            rows = rows[rank::world]
+        for i in range(last + 1):
+            end = num_rows if i == last else (i + 1) * self.batch_size
+            rows = order[i * self.batch_size : end][self.rank :: self.world].to(self.x.device)
             yield self.x.index_select(0, rows), self.y.index_select(0, rows)

@@ -15,10 +15,12 @@ class RegressionMetrics(MetricCollection):
 
     Args:
         postfix: appended to the names mse, rmse, mae and r2.
+        share: whether several processes have seen different rows, so that their sums have to be added.
     """
 
-    def __init__(self, postfix: str | None = None) -> None:
-        rmse = MeanSquaredError(squared=False)
-        metrics = {"mse": MeanSquaredError(), "rmse": rmse, "mae": MeanAbsoluteError(), "r2": _R2()}
+    def __init__(self, postfix: str | None = None, share: bool = True) -> None:
+        rmse = MeanSquaredError(squared=False, sync_on_compute=share)
+        mse, mae, r2 = (cls(sync_on_compute=share) for cls in (MeanSquaredError, MeanAbsoluteError, _R2))
+        metrics = {"mse": mse, "rmse": rmse, "mae": mae, "r2": r2}
         super().__init__(metrics, postfix=postfix)
         self.set_dtype(torch.float64)

@@ -87,7 +87,7 @@ class Regressor(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch)
-        self.log("loss/train", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log("loss/train", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -110,7 +110,7 @@ class Regressor(LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         # Logged as numbers, once: handing the metric objects to self.log at each step costs four times as much.
-        self.log_dict(self._metrics(stage).compute())
+        self.log_dict(self._metrics(stage).compute(), sync_dist=True)
         self._metrics(stage).reset()
 
     def on_validation_epoch_end(self) -> None:

@@ -74,7 +74,7 @@ class Result:
 @torch.inference_mode()
 def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: str) -> dict[str, float | None]:
     """MSE, RMSE, MAE and R2 of a split's rows, in the target's units."""
-    metrics = RegressionMetrics()
+    metrics = RegressionMetrics(share=False)
     mean = data.splits[split][1].mean(0)
     for x, y in data.in_order(split):
         metrics.update(predict(x) - mean, y - mean)
