@@ -38,12 +38,11 @@ class Yardstick(Callback):
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         if pl_module.summary is not None:
             values["loss/exact"] = pl_module.exact_loss.float()
-        excess = pl_module.excess_mse()
-        if excess is not None:
-            values["excess_mse/train"] = excess
         pl_module.log_dict(values, sync_dist=True)
+        excess = pl_module.excess_mse()
         if excess is None:
             return
+        pl_module.log("excess_mse/train", excess, prog_bar=True, sync_dist=True)
         overtime = pl_module.plan is not None and trainer.global_step >= pl_module.plan.steps
         if self.may_stop and abs(excess) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
             trainer.should_stop = True

@@ -45,7 +45,8 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         root, name, version = folder.parents[1], folder.parent.name, folder.name
-        super().__init__(root, name, version, default_hp_metric=False, purge_step=purge_step)
+        number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
+        super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

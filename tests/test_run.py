@@ -104,6 +104,9 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     assert found.Scalars("loss/exact")[0].value <= min(event.value for event in found.Scalars("loss/train"))
     assert set(found.Tags()["images"]) == {"predicted_vs_actual/test", "regression_line/test"}
     assert "custom_scalars__config__" in found.Tags()["tensors"]
+    table = found.PluginTagToContent("hparams")
+    assert b"excess_mse/train" in table["_hparams_/experiment"]
+    assert b"momentum" in table["_hparams_/session_start_info"]
 
 
 def test_a_config_repeats_its_run_to_the_bit(train: Train, workplace: Path) -> None:
