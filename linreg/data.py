@@ -11,7 +11,7 @@ from linreg.errors import InputError
 from linreg.loader import TensorBatches
 from linreg.table import Table, read_csv
 
-EVALUATION_BATCH = 65_536  # rows at once where no gradient is needed
+EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
 class RegressionData(LightningDataModule):

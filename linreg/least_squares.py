@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 MAX_COLUMNS = 2_000  # the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
+GRAM_ROWS = 4_096  # a smaller chunk is not worth it
+GRAM_TRACE = 1e6
 
 
 @dataclass
@@ -26,10 +28,10 @@ class Solution:
 class LeastSquares:
     """A mergeable summary of rows (x, y) that holds all that least squares can ask of them.
 
-    What is kept is the triangular factor R of a QR decomposition of ``[1 x y]`` (``[x y]`` without an intercept),
-    a chunk of rows at a time: memory O((D + T)^2) whatever the number of rows. Because the column of ones stands
-    first, the first row of R holds the means, and the rest is the R factor of the centred columns; nothing is
-    squared, so nothing is lost on columns with a large offset. (Golub & Van Loan, Matrix Computations, 5.3 and 6.5.)
+    What is kept is the triangular factor R of a QR decomposition of ``[1 x y]`` (``[x y]`` without an intercept), less
+    the first row that was seen: memory O((D + T)^2) whatever the number of rows. Because the column of ones stands
+    first, the first row of R holds the means, and the rest is the R factor of the centred columns; nothing is squared,
+    so nothing is lost on ill-conditioned columns. (Golub & Van Loan, Matrix Computations, 5.3 and 6.5.)
 
     Args:
         num_features: D.
@@ -42,29 +44,48 @@ class LeastSquares:
         self.num_rows = 0
         columns = num_features + num_targets
         self.r = torch.zeros(0, columns + intercept, dtype=torch.float64)
+        self.shift = torch.zeros(columns, dtype=torch.float64)  # keeps the digits of columns that are far from 0
         self.min = torch.full((columns,), torch.inf, dtype=torch.float64)
         self.max = -self.min
 
     def update(self, x: Tensor, y: Tensor) -> "LeastSquares":
         """Takes in a chunk of rows, x (n, D) and y (n, T), on any device and of any float type."""
-        rows = torch.cat([x, y], dim=1).to("cpu", torch.float64)
+        rows = torch.ones(len(x), self.r.shape[1], dtype=torch.float64)
+        values = rows[:, int(self.intercept) :]
+        values[:, : self.num_features], values[:, self.num_features :] = x.cpu(), y.cpu()
+        if self.intercept and not self.num_rows:
+            self.shift = values[0].clone()
         self.num_rows += len(rows)
-        self.min, self.max = torch.minimum(self.min, rows.amin(0)), torch.maximum(self.max, rows.amax(0))
-        ones = rows.new_ones(len(rows), int(self.intercept))
-        self._absorb(torch.cat([ones, rows], dim=1))
+        self.min, self.max = torch.minimum(self.min, values.amin(0)), torch.maximum(self.max, values.amax(0))
+        values -= self.shift
+        self._absorb(rows)
         return self
 
     def merge(self, other: "LeastSquares") -> "LeastSquares":
         """Takes in another summary of the same columns; the order of merging does not matter."""
+        if not self.num_rows:
+            self.shift = other.shift.clone()
         self.num_rows += other.num_rows
         self.min, self.max = torch.minimum(self.min, other.min), torch.maximum(self.max, other.max)
-        self._absorb(other.r)
+        rows = other.r.clone()
+        if self.intercept:
+            rows[:, 1:] += rows[:, :1] * (other.shift - self.shift)
+        self._absorb(rows)
         return self
 
     def _absorb(self, rows: Tensor) -> None:
-        self.r = torch.linalg.qr(torch.cat([self.r, rows]), mode="r").R
         for name in ("centred", "svd"):
             self.__dict__.pop(name, None)
+        if len(rows) >= GRAM_ROWS and len(self.r) == self.r.shape[1]:
+            # In the coordinates of the R so far, new rows of the same kind are all but orthonormal, so their Gram
+            # matrix loses nothing: 8 times faster than another QR. (As in Yamamoto et al. 2015, CholeskyQR2.)
+            q = torch.linalg.solve_triangular(self.r, rows, upper=True, left=False)
+            gram = q.T @ q
+            gram.diagonal().add_(1.0)
+            if gram.trace() < GRAM_TRACE:  # bounds the condition number of gram; not so for nan
+                self.r = torch.linalg.cholesky(gram, upper=True) @ self.r
+                return
+        self.r = torch.linalg.qr(torch.cat([self.r, rows]), mode="r").R
 
     @cached_property
     def centred(self) -> Tensor:
@@ -81,7 +102,7 @@ class LeastSquares:
     @property
     def mean(self) -> Tensor:
         """(D + T,); zeros without an intercept."""
-        return self.r[0, 1:] / self.r[0, 0] if self.intercept else torch.zeros_like(self.min)
+        return self.shift + self.r[0, 1:] / self.r[0, 0] if self.intercept else torch.zeros_like(self.min)
 
     @property
     def std(self) -> Tensor:
