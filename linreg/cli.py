@@ -94,6 +94,12 @@ class RegressionCLI(LightningCLI):
             parser.set_defaults({"model": {"class_path": "linreg.LinearRegression"}})
             for name in ("num_features", "num_targets"):
                 parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            parser.add_argument(
+                "--check", type=float | None, help="exit with 1 if the final excess_mse is above this, such as 0.01"
+            )
+            parser.add_argument(
+                "--confidence", type=float | None, help="add confidence intervals to coefficients.csv, such as 0.95"
+            )
             parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
@@ -103,6 +109,9 @@ class RegressionCLI(LightningCLI):
         """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
 
     def instantiate_classes(self) -> None:
+        confidence = self._get(self.config, "confidence")
+        if confidence is not None and not 0 < confidence < 1:
+            raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
         if self.subcommand != "fit" and self.checkpoint is None:
             raise InputError(f"{self.subcommand} needs --ckpt_path, a checkpoint of the run to look at")
         self.config_init = self.parser.instantiate(self.config)
@@ -172,7 +181,8 @@ class RegressionCLI(LightningCLI):
         if datamodule.row_counts["test"]:
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
-            report.finish(model, datamodule, self.trainer.logger)
+            excess = report.finish(model, datamodule, self.trainer.logger, self._get(self.config, "confidence"))
+            report.check(excess, self._get(self.config, "check"))
 
     def validate(self, model: Regressor, datamodule: RegressionData, **_: Any) -> None:
         """Measures a checkpoint on the validation rows."""

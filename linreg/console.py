@@ -35,7 +35,12 @@ def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> st
         f"train   SGD, lr {plan.lr:.3g} = {plan.lr / plan.limit:.0%} of the full-batch limit{noisy}, "
         f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
     ]
-    if summary is not None:
+    if summary is None:
+        lines.append("        more than 2,000 columns: no exact solution, and a rate that is safe but slow")
+    else:
+        names = [name for name, flag in zip(model.feature_names, summary.undetermined, strict=True) if flag]
+        if names:
+            lines.append(f"        constant or collinear, without coefficients of their own: {', '.join(names[:20])}")
         soon = plan.steps_to_goal < MAX_STEPS
         epochs = (
             f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)" if soon else "more than this run has"

@@ -1,6 +1,5 @@
 """The known answer: the exact least-squares solution of the rows seen, from one streamed pass in float64."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -137,6 +136,16 @@ class LeastSquares:
         return len(self.svd[1])
 
     @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the residuals: rows less independent parameters, at least 0."""
+        return max(self.num_rows - self.rank - int(self.intercept), 0)
+
+    @property
+    def undetermined(self) -> Tensor:
+        """Which features (D,) have no coefficient of their own, being constant or collinear with others."""
+        return self.svd[2].square().sum(1) < 1 - 1e-8
+
+    @property
     def eigenvalues(self) -> Tensor:
         """The eigenvalues (rank,) of the features' correlation matrix, largest first."""
         return self.svd[1] ** 2
@@ -187,8 +196,7 @@ class LeastSquares:
             self.mse(self.weight()) * std_y**2 * n / freedom if freedom > 0 else torch.full_like(std_y, torch.nan)
         )
         spread = v / s / std_x[:, None]  # (D, rank): (X^T X)^-1 = spread spread^T / N
-        undetermined = v.square().sum(1) < 1 - 1e-8  # a collinear or constant column's own coefficient
-        per_coef = torch.where(undetermined, torch.nan, spread.square().sum(1) / n)
+        per_coef = torch.where(self.undetermined, torch.nan, spread.square().sum(1) / n)
         per_intercept = (1 + (mean_x @ spread).square().sum()) / n if self.intercept else torch.tensor(torch.nan)
         return Solution(
             coef=coef,
@@ -196,18 +204,3 @@ class LeastSquares:
             coef_std_error=(variance[:, None] * per_coef).sqrt(),
             intercept_std_error=(variance * per_intercept).sqrt(),
         )
-
-
-def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
-    n, mean, squares, low, high = 0, 0.0, 0.0, torch.inf, -torch.inf
-    for x, y in batches:
-        rows = torch.cat([x, y], dim=1).double()
-        low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)
-        m, shift = len(rows), rows.mean(0) - mean
-        squares = squares + (rows - rows.mean(0)).square().sum(0) + shift**2 * n * m / (n + m)  # Chan et al. 1979
-        n, mean = n + m, mean + shift * m / (n + m)
-    if not intercept:
-        squares, mean = squares + n * mean**2, torch.zeros_like(mean)
-    std = (squares / n).sqrt()
-    return mean, torch.where((std == 0) | (intercept & (low == high)), 1.0, std)

@@ -29,7 +29,12 @@ class LinearRegression(Regressor):
 
     def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
         self.has_intercept = bias
-        super().__init__(nn.Linear(num_features, num_targets, bias), num_features, num_targets, **training)
+        hypothesis = nn.Linear(num_features, num_targets, bias)
+        for (
+            parameter
+        ) in hypothesis.parameters():  # from zero, gradient descent finds the minimum norm if there are ties
+            nn.init.zeros_(parameter)
+        super().__init__(hypothesis, num_features, num_targets, **training)
 
     @property
     def coef(self) -> Tensor:
@@ -42,6 +47,13 @@ class LinearRegression(Regressor):
         if self.hypothesis.bias is None:
             return torch.zeros_like(self.y_standardizer.mean)
         return self.y_standardizer.inverse(self.hypothesis.bias.detach()) - self.coef @ self.x_standardizer.mean
+
+    def coef_error(self) -> float | None:
+        """The distance of the weight from the exact one, as a share of its length, in standardized units."""
+        if self.summary is None:
+            return None
+        exact = self.summary.weight(self.weight_decay)
+        return float((self.hypothesis.weight.detach().cpu() - exact).norm() / (exact.norm() or 1.0))
 
     def excess_mse(self) -> float | None:
         """As in Regressor; it follows from the summary, without a pass over the rows."""

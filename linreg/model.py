@@ -10,11 +10,11 @@ from torch.nn.functional import mse_loss
 
 from linreg.errors import InputError
 from linreg.learning_rate import Plan, make_cautious_plan, make_plan
-from linreg.least_squares import MAX_COLUMNS, LeastSquares, moments
+from linreg.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.metrics import RegressionMetrics
 from linreg.optimization import check_settings, make_optimizer, make_scheduler
 from linreg.resume import check_same_rows, keep_what_was_typed
-from linreg.standardizer import Standardizer
+from linreg.standardizer import Standardizer, moments
 
 
 class Regressor(LightningModule):
@@ -173,6 +173,10 @@ class Regressor(LightningModule):
 
     def excess_mse(self) -> float | None:
         """The training MSE above the exact optimum as a share of it; None where no exact optimum is known."""
+        return None
+
+    def coef_error(self) -> float | None:
+        """The distance from the exact coefficients as a share of them; None where they are not the model's own."""
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The end of a run: learned beside exact beside true, as a table on screen and as files in the run's folder."""
 
-import csv
 import json
 import math
 from collections.abc import Callable
@@ -11,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linreg.coefficients import Row, coefficient_rows, write_coefficients
 from linreg.data import RegressionData
+from linreg.errors import RunError
 from linreg.figures import fitted_line, predicted_vs_actual, to_image
 from linreg.least_squares import LeastSquares
-from linreg.linear_regression import LinearRegression, excess
+from linreg.linear_regression import excess
 from linreg.metrics import RegressionMetrics
 from linreg.model import Regressor
 from linreg.run_folder import ROOT, RunLogger
 
-Row = dict[str, Any]
 SHOWN = 20  # coefficients on screen
 
 
@@ -44,32 +44,6 @@ class Result:
     def predict_exactly(self, x: Tensor) -> Tensor:
         return self.exact.predict(x, self.model.weight_decay)
 
-    def coefficients(self) -> list[Row]:
-        """The content of coefficients.csv: a row a coefficient, in the data's units, each target's intercept last."""
-        model, table = self.model, self.data.table
-        solution = self.exact.solve(model.weight_decay) if self.exact is not None else None
-        rows = []
-        for t, target in enumerate(model.target_names):
-            prefix = f"{target}: " if len(model.target_names) > 1 else ""
-            for d, feature in enumerate([*model.feature_names, "(intercept)"]):
-                last = d == len(model.feature_names)
-                if last and not model.has_intercept:
-                    continue
-                row: Row = {"name": prefix + feature}
-
-                def pick(coef: Tensor, intercept: Tensor, t: int = t, d: int = d, last: bool = last) -> float:
-                    return float(intercept[t] if last else coef[t, d])
-
-                if isinstance(model, LinearRegression):
-                    row["learned"] = pick(model.coef, model.intercept)
-                if solution is not None:
-                    row["exact"] = pick(solution.coef, solution.intercept)
-                    row["std_error"] = pick(solution.coef_std_error, solution.intercept_std_error)
-                if table.true_coef is not None:
-                    row["true"] = pick(table.true_coef, table.true_intercept)
-                rows.append(row)
-        return rows
-
 
 @torch.inference_mode()
 def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: str) -> dict[str, float | None]:
@@ -82,29 +56,16 @@ def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: st
     return {name: values[name] if math.isfinite(values[name]) else None for name in ("mse", "rmse", "mae", "r2")}
 
 
-def write(folder: Path, metrics: dict[str, Any], coefficients: list[Row]) -> None:
-    """Writes metrics.json and coefficients.csv."""
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    columns = list(dict.fromkeys(["name", "learned", "exact", "std_error", *coefficients[0]]))
-    with (folder / "coefficients.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for row in coefficients:
-            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-            writer.writerow(values | {"name": as_text(row["name"])})
-
-
-def as_text(name: str) -> str:
-    """A column name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
-
-
 def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     """The table learned / exact / true, the metrics beside the exact solution's, and the verdict."""
-    columns = [c for c in ("learned", "exact", "std_error", "true") if any(c in row for row in coefficients)]
+    columns = [
+        c
+        for c in ("learned", "exact", "std_error", "ci_low", "ci_high", "true")
+        if any(c in row for row in coefficients)
+    ]
     shown = coefficients if len(coefficients) <= SHOWN + 1 else [*coefficients[:SHOWN], coefficients[-1]]
     lines = _table(
-        [["coefficient", *columns]] + [[row["name"], *(_number(row.get(c)) for c in columns)] for row in shown]
+        [["coefficient", *columns]] + [[row["name"], *(_number(row[column]) for column in columns)] for row in shown]
     )
     if len(shown) < len(coefficients):
         lines.insert(-1, f"  ... {len(coefficients) - len(shown)} more in coefficients.csv")
@@ -139,17 +100,34 @@ def _table(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def finish(model: Regressor, data: RegressionData, logger: Any) -> None:
-    """Reports on a trained model: on screen, and into its run's folder if it has one."""
+def finish(model: Regressor, data: RegressionData, logger: Any, confidence: float | None = None) -> float | None:
+    """Reports on a trained model, into its run's folder if it has one and on screen; returns its excess MSE.
+
+    Args:
+        model: trained.
+        data: what it was trained on.
+        logger: a RunLogger, if the run has a folder.
+        confidence: of the intervals to add to the coefficients, between 0 and 1.
+    """
     result = Result(model, data, model.summary)
-    metrics, coefficients = result.metrics(), result.coefficients()
-    print(show(metrics, coefficients, model.is_linear))
+    metrics, coefficients = result.metrics(), coefficient_rows(model, data.table, confidence)
+    lines = [show(metrics, coefficients, model.is_linear)]
     if isinstance(logger, RunLogger):
         folder = Path(logger.log_dir)
-        write(folder, metrics, coefficients)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_coefficients(folder / "coefficients.csv", coefficients)
         draw(result, logger)
         logger.save()
-        print(f"run     {folder}\ncurves  tensorboard --logdir {ROOT}")
+        lines.append(f"run     {folder}\ncurves  tensorboard --logdir {ROOT}")
+    print("\n".join(lines), flush=True)
+    return metrics.get("excess_mse")
+
+
+def check(share: float | None, most: float | None) -> None:
+    """RunError if a run was asked to come within ``most`` of the optimum and did not."""
+    if most is not None and not (share is not None and share <= most):
+        found = "there is no exact solution to hold it against" if share is None else f"its excess_mse is {share:.2g}"
+        raise RunError(f"the run missed --check {most:g}: {found}")
 
 
 def draw(result: Result, logger: RunLogger) -> None:

@@ -1,6 +1,6 @@
 """Standardization as a layer: the checkpoint that holds the weights holds their units too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +42,18 @@ class Standardizer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Standardizer":
         # `model.half()` and `--precision bf16-true` move this layer to a device, but never out of float64.
         return super()._apply(lambda buffer: buffer.to(fn(buffer).device), recurse)
+
+
+def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
+    n, mean, squares, low, high = 0, 0.0, 0.0, torch.inf, -torch.inf
+    for x, y in batches:
+        rows = torch.cat([x, y], dim=1).double()
+        low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)
+        m, shift = len(rows), rows.mean(0) - mean
+        squares = squares + (rows - rows.mean(0)).square().sum(0) + shift**2 * n * m / (n + m)  # Chan et al. 1979
+        n, mean = n + m, mean + shift * m / (n + m)
+    if not intercept:
+        squares, mean = squares + n * mean**2, torch.zeros_like(mean)
+    std = (squares / n).sqrt()
+    return mean, torch.where((std == 0) | (intercept & (low == high)), 1.0, std)

@@ -65,9 +65,19 @@ def test_the_set_up_commands_are_those_of_ci() -> None:
 
 
 def test_the_file_map_names_every_file() -> None:
-    table = README[README.index("## The files") : README.index("## Limits")]
+    table = README[README.index("## The files") :]
     named = set(re.findall(r"(\w+\.py)", table))
     assert named == {path.name for path in (ROOT / "linreg").glob("*.py")} - {"__init__.py", "errors.py"} | {"train.py"}
+
+
+def test_the_links_to_lines_hold() -> None:
+    links = re.findall(r"\[`([^`]+)`\]\(([\w/.]+)#L(\d+)\)", README)
+    assert len(links) == 5
+    for code, path, line in links:
+        assert code in (ROOT / path).read_text().splitlines()[int(line) - 1], f"{path}#L{line}"
+    tests = re.findall(r"\| `(test_\w+)` \|", README)
+    assert len(tests) == 5
+    assert all(f"def {name}(" in (ROOT / "tests/test_lecture.py").read_text() for name in tests)
 
 
 def test_the_readme_is_short() -> None:
@@ -106,8 +116,9 @@ ARROWS = {  # who may import whom inside the package; nothing imports `linreg` i
     "console": "data learning_rate model",
     "callbacks": "console errors learning_rate model",
     "linear_regression": "model",
-    "report": "data figures least_squares linear_regression metrics model run_folder",
-    "prediction": "errors model reader report",
+    "coefficients": "linear_regression model table",
+    "report": "coefficients data errors figures least_squares linear_regression metrics model run_folder",
+    "prediction": "coefficients errors model reader",
     "parser": "data errors linear_regression",
     "main": "cli errors",
 }

@@ -97,7 +97,13 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     assert code == 0, out
     found = events(workplace / "runs/curves/version_0")
     tags = {f"{metric}/{stage}" for metric in ("loss", "mse", "rmse", "mae", "r2") for stage in ("val", "test")}
-    assert set(found.Tags()["scalars"]) == tags | {"loss/train", "loss/exact", "excess_mse/train", "lr"}
+    assert set(found.Tags()["scalars"]) == tags | {
+        "loss/train",
+        "loss/exact",
+        "excess_mse/train",
+        "coef_error/train",
+        "lr",
+    }
     for tag in ("loss/train", "loss/val", "loss/exact", "excess_mse/train", "lr"):
         assert [event.step for event in found.Scalars(tag)] == [7, 15, 23]  # eight steps an epoch
     assert len({event.value for event in found.Scalars("loss/exact")}) == 1

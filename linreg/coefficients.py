@@ -1,0 +1,78 @@
+"""The table of coefficients: learned, exact with its uncertainty, and true where that is known."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from linreg.linear_regression import LinearRegression
+from linreg.model import Regressor
+from linreg.table import Table
+
+Row = dict[str, Any]
+
+
+def coefficient_rows(model: Regressor, table: Table, confidence: float | None = None) -> list[Row]:
+    """A row a coefficient, in the data's units, each target's intercept last.
+
+    Args:
+        model: trained, with the summary of its training rows.
+        table: whose true coefficients are shown if it has any.
+        confidence: of an interval around the exact coefficient, between 0 and 1.
+    """
+    columns: dict[str, tuple[Tensor, Tensor]] = {}
+    if isinstance(model, LinearRegression):
+        columns["learned"] = model.coef, model.intercept
+    if model.summary is not None:
+        solution = model.summary.solve(model.weight_decay)
+        exact, error = (solution.coef, solution.intercept), (solution.coef_std_error, solution.intercept_std_error)
+        columns |= {"exact": exact, "std_error": error}
+        if confidence is not None:
+            t = t_quantile((1 + confidence) / 2, model.summary.freedom)
+            columns["ci_low"] = exact[0] - t * error[0], exact[1] - t * error[1]
+            columns["ci_high"] = exact[0] + t * error[0], exact[1] + t * error[1]
+    if table.true_coef is not None and table.true_intercept is not None:
+        columns["true"] = table.true_coef, table.true_intercept
+    rows = []
+    for t, target in enumerate(model.target_names):
+        prefix = f"{target}: " if len(model.target_names) > 1 else ""
+        for d, feature in enumerate(model.feature_names):
+            rows.append({"name": prefix + feature} | {name: float(coef[t, d]) for name, (coef, _) in columns.items()})
+        if model.has_intercept:
+            intercepts = {name: float(intercept[t]) for name, (_, intercept) in columns.items()}
+            rows.append({"name": f"{prefix}(intercept)"} | intercepts)
+    return rows
+
+
+def write_coefficients(path: Path, rows: list[Row]) -> None:
+    """Writes the rows as CSV, with an empty cell for what the data do not determine."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        for row in rows:
+            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+            writer.writerow(values | {"name": as_text(row["name"])})
+
+
+def as_text(name: str) -> str:
+    """A column name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of freedom.
+
+    Args:
+        probability: from 0.5 to below 1.
+        freedom: degrees of freedom.
+    """
+    if not freedom:
+        return float("nan")
+    # With t = sqrt(freedom) tan(angle) the density becomes cos(angle)^(freedom - 1) on a finite range.
+    angle = np.linspace(0, min(np.pi / 2, 40 / np.sqrt(freedom)), 400_001)
+    density = np.cos(angle) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(np.sqrt(freedom) * np.tan(np.interp((2 * probability - 1) * area[-1], area, angle)))
