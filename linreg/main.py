@@ -1,9 +1,11 @@
 """From a command line to an exit code: quiet libraries, and one line for each thing that can go wrong."""
 
 import logging
+import os
 import sys
 import warnings
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from linreg.cli import RegressionCLI
@@ -19,6 +21,8 @@ def the_users(error: BaseException | None) -> InputError | None:
 
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6.6 itself trips over this one with torch 2.13.

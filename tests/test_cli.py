@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from linreg import LinearRegression
+from linreg import LeastSquares, LinearRegression, SyntheticData
+from linreg.learning_rate import limit
 from tests.conftest import Process, Train, command, read_rows
 
 CKPT = "runs/default/version_0/checkpoints"
@@ -102,6 +103,55 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], train: Train) -> 
     for a, b in zip(*(c["optimizer_states"][0]["state"].values() for c in (one, two)), strict=True):
         assert a["momentum_buffer"] is b["momentum_buffer"] or torch.equal(a["momentum_buffer"], b["momentum_buffer"])
     assert scalars("runs/four/version_0") == scalars("runs/default/version_0")
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_a_rate_just_below_the_limit_converges_and_just_above_is_caught(
+    momentum: float, nesterov: bool, train: Train
+) -> None:
+    summary = LeastSquares(3).update(*SyntheticData(noise_std=1.0).splits["train"])
+    top = limit(2 * float(summary.eigenvalues[0]), momentum, nesterov)
+    flags = ["--model.momentum", momentum, "--model.nesterov", str(nesterov).lower(), "--max_epochs", 250]
+    flags += ["--data.noise_std", 1.0]
+    code, out = train("--model.lr", 0.99 * top, *flags, "--check", 0.01)
+    assert code == 0, out
+    code, out = train("--model.lr", 1.01 * top, *flags)
+    assert code == 1
+    assert "warning: this lr diverges" in out
+    assert "the training diverged" in out
+    assert f"diverge above {top:.3g}" in out
+
+
+def test_check_is_exit_1_when_it_is_missed(train: Train) -> None:
+    assert train("--check", 0.01)[0] == 0
+    code, out = train("--check", 0.01, "--max_epochs", 1)
+    assert code == 1
+    assert "missed --check 0.01" in out
+    assert Path("runs/default/version_1/metrics.json").exists()
+
+
+def test_confidence_intervals(train: Train) -> None:
+    assert train("--confidence", 0.95, "--data.num_rows", 20, "--max_epochs", 2)[0] == 0
+    for row in read_rows("runs/default/version_0/coefficients.csv"):
+        half = (float(row["ci_high"]) - float(row["ci_low"])) / 2
+        assert half / float(row["std_error"]) == pytest.approx(2.178812829663, rel=1e-6)  # t, 12 degrees of freedom
+
+
+def test_collinear_and_constant_columns_are_named_and_share_the_minimum_norm(train: Train) -> None:
+    rows = [f"{i},{2 * i + 1},7,{(i * 37 % 60) / 10},{3 * i + i * i % 7}" for i in range(60)]
+    Path("t.csv").write_text("\n".join(["a,twice,seven,d,y", *rows]))
+    code, out = train("--data.path", "t.csv", "--data.target", "y", "--check", 0.01)
+    assert code == 0, out
+    assert "constant or collinear, without coefficients of their own: a, twice, seven" in out
+    for row in read_rows("runs/default/version_0/coefficients.csv")[:3]:
+        assert float(row["learned"]) == pytest.approx(float(row["exact"]), rel=1e-2)
+        assert row["std_error"] == ""
+
+
+def test_too_many_columns_for_the_exact_solution(train: Train) -> None:
+    code, out = train("--data.num_features", 2_001, "--data.num_rows", 50, "--max_epochs", 2)
+    assert code == 0, out
+    assert "more than 2,000 columns: no exact solution" in out
 
 
 def test_a_typed_rate_beats_the_checkpoint(train: Train) -> None:

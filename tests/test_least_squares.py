@@ -122,11 +122,32 @@ def test_collinear_and_constant_columns_give_the_minimum_norm() -> None:
     assert summary.solve().coef_std_error[0].isnan().tolist() == [True, False, True, True]
 
 
-def test_certified_digits_of_wampler1() -> None:
-    """NIST's Wampler1: y = 1 + x + ... + x^5 at x = 0..20, whose powers are collinear to 1 in 1,600."""
+NOISE = [759, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 1838, -2048, 2048]
+NOISE += NOISE[-2::-1]  # the residuals of Wampler 3, 4 and 5, orthogonal to all powers
+
+
+@pytest.mark.parametrize("size", [3, 7, 21])
+@pytest.mark.parametrize(
+    ("name", "ratio", "noise", "digits"),
+    [(1, 1.0, 0, 8.5), (2, 0.1, 0, 11), (3, 1.0, 1, 8.5)] + [(4, 1.0, 100, 7.5), (5, 1.0, 10_000, 5.8)],
+)
+@pytest.mark.parametrize("size", [3, 7, 21])
+@pytest.mark.parametrize(("name", "ratio", "noise", "digits"), WAMPLER)
+def test_certified_digits_of_wampler(name: int, ratio: float, noise: int, digits: float, size: int) -> None:
+    """NIST's Wampler sets: y = 1 + r x + ... + r^5 x^5 at x = 0..20, whose powers are collinear to 1 in 1,600."""
     x = torch.arange(21, dtype=torch.float64)[:, None] ** torch.arange(1, 6)
-    y = 1 + x.sum(1, keepdim=True)
-    for size in (3, 7, 21):
-        solution = in_chunks(x, y, size).solve()
-        assert (solution.coef - 1).abs().max() < 10**-8.5
-        assert abs(solution.intercept.item() - 1) < 10**-8.5
+    exact = ratio ** torch.arange(1, 6, dtype=torch.float64)
+    y = (1 + x @ exact + noise * torch.tensor(NOISE, dtype=torch.float64))[:, None]
+    solution = in_chunks(x, y, size).solve()
+    error = torch.cat([solution.intercept - 1, solution.coef[0] / exact - 1]).abs().max()
+    assert -torch.log10(error) > digits
+
+
+def test_large_chunks_go_a_faster_way_to_the_same_place() -> None:
+    x, y = table(n=50_000, d=6)
+    fast, slow = in_chunks(x, y, 5_000), in_chunks(x, y, 4_000)
+    np.testing.assert_allclose(fast.solve().coef, slow.solve().coef, rtol=1e-10)
+    np.testing.assert_allclose(fast.solve().coef, by_numpy(x, y)[0], rtol=1e-10)
+    x[40_000:] *= 1e9  # other rows than before: the short way is not safe there
+    fast, slow = in_chunks(x, y, 5_000), in_chunks(x, y, 4_000)
+    np.testing.assert_allclose(fast.solve().coef, slow.solve().coef, rtol=1e-7)
