@@ -130,7 +130,7 @@ WAMPLER = [(1, 1.0, 0, 8.5), (2, 0.1, 0, 11), (3, 1.0, 1, 8.5), (4, 1.0, 100, 7.
 @pytest.mark.parametrize("size", [3, 7, 21])
 @pytest.mark.parametrize(("name", "ratio", "noise", "digits"), WAMPLER)
 def test_certified_digits_of_wampler(name: int, ratio: float, noise: int, digits: float, size: int) -> None:
-    """NIST's Wampler sets, by their number: y = 1 + r x + ... + r^5 x^5 at x = 0..20, whose powers are collinear to 1 in 1,600."""
+    """NIST's Wampler sets 1 to 5: y = 1 + r x + ... + r^5 x^5 at x = 0..20, powers whose condition number is 1,632."""
     x = torch.arange(21, dtype=torch.float64)[:, None] ** torch.arange(1, 6)
     exact = ratio ** torch.arange(1, 6, dtype=torch.float64)
     y = (1 + x @ exact + noise * torch.tensor(NOISE, dtype=torch.float64))[:, None]
