@@ -60,8 +60,12 @@ class RegressionCLI(LightningCLI):
         if self.checkpoint is None:
             is_csv = typed.value("--data.path") and not typed.value("--data")
             return ["data: {class_path: CSVData}"] * bool(is_csv)
-        config = yaml.safe_load(self.checkpoint.get("config", "{}"))
-        if subcommand != "fit" and config:  # which device measures it, and how, is a matter of this machine
+        if "config" not in self.checkpoint:
+            if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
+                raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
+            return []
+        config = yaml.safe_load(self.checkpoint["config"])
+        if subcommand != "fit":  # which device measures it, and how, is a matter of this machine
             config = {"data": config["data"]}
             init_args = config["data"]["init_args"]
             if "features" in init_args:
@@ -167,7 +171,7 @@ class RegressionCLI(LightningCLI):
         """Trains, goes back to the best checkpoint, tests it, and reports."""
         self._say(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         if self.checkpoint:
-            changed = differences(self.checkpoint["config"], self._config_text())
+            changed = differences(self.checkpoint.get("config", "{}"), self._config_text())
             self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)

@@ -18,7 +18,7 @@ from linreg.least_squares import LeastSquares
 from linreg.linear_regression import excess
 from linreg.metrics import RegressionMetrics
 from linreg.model import Regressor
-from linreg.run_folder import ROOT, RunLogger
+from linreg.run_folder import RunLogger
 
 SHOWN = 20  # coefficients on screen
 
@@ -118,7 +118,7 @@ def finish(model: Regressor, data: RegressionData, logger: Any, confidence: floa
         write_coefficients(folder / "coefficients.csv", coefficients)
         draw(result, logger)
         logger.save()
-        lines.append(f"run     {folder}\ncurves  tensorboard --logdir {ROOT}")
+        lines.append(f"run     {folder}\ncurves  tensorboard --logdir {folder.parents[1]}")
     print("\n".join(lines), flush=True)
     return metrics.get("excess_mse")
 
