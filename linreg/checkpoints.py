@@ -104,7 +104,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         excess = trainer.lightning_module.excess_mse()
-        rank = 0 if excess is None else sum(excess < goal for goal in (GOAL, GOAL / 10))
+        rank = 0 if excess is None else sum(abs(excess) < goal for goal in (GOAL, GOAL / 10))
         if rank == self.rank:
             return super().check_monitor_top_k(trainer, current)
         self.rank = max(rank, self.rank)

@@ -186,7 +186,7 @@ class RegressionCLI(LightningCLI):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             excess = report.finish(model, datamodule, self.trainer.logger, self._get(self.config, "confidence"))
-            report.check(excess, self._get(self.config, "check"))
+            report.check(excess, self._get(self.config, "check"), model.is_linear)
 
     def validate(self, model: Regressor, datamodule: RegressionData, **_: Any) -> None:
         """Measures a checkpoint on the validation rows."""

@@ -69,7 +69,8 @@ class Regressor(LightningModule):
         self.target_names = [f"y{i + 1}" for i in range(num_targets)]
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
-        self._make_optimizer(lr or 1.0, momentum)  # a wrong setting is refused now, not when the data have been read
+        chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
+        self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when the data have been read
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())

@@ -130,6 +130,20 @@ def test_check_is_exit_1_when_it_is_missed(train: Train) -> None:
     assert Path("runs/default/version_1/metrics.json").exists()
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model.weight_decay", 0.1],
+        ["--model.nesterov", "true", "--data.batch_size", 100],
+        ["--model.bias", "false", "--data.batch_size", 100],
+        ["--data.noise_std", 0],
+    ],
+)
+def test_whatever_is_typed_the_rest_is_chosen_so_that_it_arrives(flags: list[object], train: Train) -> None:
+    code, out = train(*flags, "--check", 0.01)
+    assert code == 0, out
+
+
 def test_confidence_intervals(train: Train) -> None:
     assert train("--confidence", 0.95, "--data.num_rows", 20, "--max_epochs", 2)[0] == 0
     for row in read_rows("runs/default/version_0/coefficients.csv"):
