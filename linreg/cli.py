@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -22,7 +21,7 @@ from linreg.errors import InputError
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
-from linreg.resume import differences
+from linreg.resume import differences, recorded_config
 from linreg.run_folder import RunLogger, RunRecord, new_run_folder
 
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
@@ -64,16 +63,7 @@ class RegressionCLI(LightningCLI):
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return []
-        config = yaml.safe_load(self.checkpoint["config"])
-        if subcommand != "fit":  # which device measures it, and how, is a matter of this machine
-            config = {"data": config["data"]}
-            init_args = config["data"]["init_args"]
-            if "features" in init_args:
-                init_args["features"] = self.checkpoint["columns"]["features"]
-            if typed.value("--data.path"):  # another file: none of its rows were trained on
-                stage = "val" if subcommand == "validate" else "test"
-                init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
-        return [yaml.safe_dump(config, sort_keys=False)]
+        return [recorded_config(self.checkpoint, subcommand, other_file=typed.value("--data.path") is not None)]
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -160,6 +150,8 @@ class RegressionCLI(LightningCLI):
             return RunLogger(Path(path).parents[1], purge_step=self.checkpoint["global_step"])
         if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
             os.environ[RUN_FOLDER] = str(new_run_folder(self._get(self.config, "name")))
+        elif RUN_FOLDER not in os.environ:
+            raise InputError("several processes are started with --devices N, not each by itself")
         return RunLogger(Path(os.environ[RUN_FOLDER]))
 
     def _config_text(self) -> str:

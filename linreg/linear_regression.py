@@ -30,10 +30,8 @@ class LinearRegression(Regressor):
     def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
         self.has_intercept = bias
         hypothesis = nn.Linear(num_features, num_targets, bias)
-        for (
-            parameter
-        ) in hypothesis.parameters():  # from zero, gradient descent finds the minimum norm if there are ties
-            nn.init.zeros_(parameter)
+        for parameter in hypothesis.parameters():
+            nn.init.zeros_(parameter)  # from zero, descent finds the minimum norm where several weights fit best
         super().__init__(hypothesis, num_features, num_targets, **training)
 
     @property

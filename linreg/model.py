@@ -137,7 +137,10 @@ class Regressor(LightningModule):
             mean, std = moments(rows, self.has_intercept)
         self.x_standardizer.fit(mean[:d], std[:d])
         self.y_standardizer.fit(mean[d:], std[d:])
-        if self.is_linear and self.optimizer in ("SGD", "torch.optim.SGD"):
+        is_sgd = self.optimizer in ("SGD", "torch.optim.SGD")
+        if is_sgd and self.lr is None and not self.is_linear:
+            raise InputError("lr=None: only a LinearRegression has its rate chosen from the data; give --model.lr")
+        if is_sgd and self.is_linear:
             self.plan = self._make_plan(data.batch_size, sum(len(x) for x, _ in rows))
             data.batch_size = self.plan.batch_size
 

@@ -58,11 +58,7 @@ def measure(predict: Callable[[Tensor], Tensor], data: RegressionData, split: st
 
 def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     """The table learned / exact / true, the metrics beside the exact solution's, and the verdict."""
-    columns = [
-        c
-        for c in ("learned", "exact", "std_error", "ci_low", "ci_high", "true")
-        if any(c in row for row in coefficients)
-    ]
+    columns = [column for column in coefficients[0] if column != "name"]
     shown = coefficients if len(coefficients) <= SHOWN + 1 else [*coefficients[:SHOWN], coefficients[-1]]
     lines = _table(
         [["coefficient", *columns]] + [[row["name"], *(_number(row[column]) for column in columns)] for row in shown]

@@ -10,6 +10,26 @@ from linreg.errors import InputError
 SETTINGS = ("lr", "momentum", "nesterov", "weight_decay")
 
 
+def recorded_config(checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:
+    """What a checkpoint was trained with, as YAML, as far as fit, validate or test has a use for it.
+
+    Args:
+        checkpoint: with its config.
+        subcommand: fit goes on with all of it; the others take the data, since the device is a matter of this machine.
+        other_file: whether another file is to be measured, of whose rows none were trained on.
+    """
+    config = yaml.safe_load(checkpoint["config"])
+    if subcommand != "fit":
+        config = {"data": config["data"]}
+        init_args = config["data"]["init_args"]
+        if "features" in init_args:
+            init_args["features"] = checkpoint["columns"]["features"]
+        if other_file:
+            stage = "val" if subcommand == "validate" else "test"
+            init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
+    return yaml.safe_dump(config, sort_keys=False)
+
+
 def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
     """Refuses to go on with other columns or rows than before; their mean and spread tell them apart."""
     before = [*checkpoint["columns"]["features"], *checkpoint["columns"]["targets"]]

@@ -108,7 +108,7 @@ def test_metrics_equal_one_pass_over_uneven_batches() -> None:
         "r2": np.mean(1 - np.square(error).sum(0) / np.square(y - y.mean(0)).sum(0)),
     }
     for name, value in metrics.compute().items():
-        assert value.item() == pytest.approx(expected[name], rel=1e-6)
+        assert value.item() == pytest.approx(expected[name], rel=1e-9)
 
 
 def test_r2_of_one_row_is_nan() -> None:
@@ -139,6 +139,11 @@ def test_any_module_is_a_hypothesis_and_any_optimizer_trains_it(tmp_path: Path) 
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
     assert groups[0]["lr"] == pytest.approx(0.03 * 0.1**2)
     assert model.excess_mse() is None
+
+
+def test_a_rate_is_not_chosen_for_a_hypothesis_without_a_known_optimum(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--model\.lr"):
+        fit(Regressor(nn.Sequential(nn.Linear(3, 1)), 3), SyntheticData(), tmp_path, max_epochs=1)
 
 
 def test_several_targets(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     for tag in ("loss/train", "loss/val", "loss/exact", "excess_mse/train", "lr"):
         assert [event.step for event in found.Scalars(tag)] == [7, 15, 23]  # eight steps an epoch
     assert len({event.value for event in found.Scalars("loss/exact")}) == 1
+    exact = json.loads(Path("runs/curves/version_0/metrics.json").read_text())["exact"]["train"]
+    assert found.Scalars("loss/exact")[0].value == pytest.approx(1 - exact["r2"], rel=1e-5)
     assert found.Scalars("loss/exact")[0].value <= min(event.value for event in found.Scalars("loss/train"))
     assert set(found.Tags()["images"]) == {"predicted_vs_actual/test", "regression_line/test"}
     assert "custom_scalars__config__" in found.Tags()["tensors"]
