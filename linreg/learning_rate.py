@@ -19,6 +19,7 @@ from linreg.least_squares import LeastSquares
 GOAL = 0.01  # "within 1 % of the optimum"
 MOMENTA = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 SHARE = 0.7  # of the full-batch limit
+SLOWER = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of a noisy rate: the slower, the longer the way, and the less noise at its end
 BATCH_SIZES = (1_024, 8_192, 65_536)  # to choose from, besides all rows
 MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
 
@@ -80,21 +81,26 @@ def make_plan(
     sizes = [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or BATCH_SIZES[:1]
     if not batch_size and summary.num_rows > BATCH_SIZES[0]:
         sizes.append(summary.num_rows)
-    plans = [_plan(modes, min(size, summary.num_rows), lr, b, nesterov) for size in sizes for b in momenta]
+    plans = [
+        _plan(modes, min(size, summary.num_rows), lr, b, nesterov, slower)
+        for size in sizes
+        for b in momenta
+        for slower in (SLOWER if lr is None and size < summary.num_rows else SLOWER[:1])
+    ]
 
-    def cost(plan: Plan) -> tuple[float, float]:
+    def cost(plan: Plan) -> tuple[float, float, float]:
         step = 1 + plan.batch_size * summary.num_features / 300_000  # a step's fixed cost, and what its rows add to it
-        reached = float(modes.curve([plan.steps], plan.lr, plan.momentum, nesterov)[0])
-        return plan.steps_to_goal * step, reached
+        reached = float(modes.curve([MAX_STEPS], plan.lr, plan.momentum, nesterov)[0])
+        return plan.steps * step, plan.steps_to_goal * step, reached
 
     return min(plans, key=cost)
 
 
-def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nesterov: bool) -> Plan:
+def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float) -> Plan:
     top = limit(modes.lmax, momentum, nesterov)
     part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # 0 for all rows, about 1 for a few of many
     noise = part * modes.row_curvature / batch
-    rate = lr or 1 / (1 / (SHARE * top) + noise / (1 - momentum))
+    rate = lr or slower / (1 / (SHARE * top) + noise / (1 - momentum))
     to_goal = modes.steps_to(GOAL / 2, rate, momentum, nesterov)
     # A constant rate leaves this share of the loss to noise; its fall over n steps divides that by sqrt(pace n).
     stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
