@@ -32,7 +32,7 @@ def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> st
         return f"train   {model.optimizer}, {until}"
     noisy = " (batches are noisy: less is stable)" if plan.decay else ""
     lines = [
-        f"train   SGD, lr {plan.lr:.3g} = {plan.lr / plan.limit:.0%} of the full-batch limit{noisy}, "
+        f"train   SGD, lr {plan.lr:.3g} = {100 * plan.lr / plan.limit:.2g} % of the full-batch limit{noisy}, "
         f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
     ]
     if summary is None:

@@ -69,6 +69,7 @@ class Regressor(LightningModule):
         self.target_names = [f"y{i + 1}" for i in range(num_targets)]
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
+        self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
         chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
         self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when the data have been read
 
@@ -88,8 +89,16 @@ class Regressor(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch)
-        self.log("loss/train", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        self.epoch_loss += loss.detach() * len(batch[0])
+        self.epoch_rows += len(batch[0])
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_loss, self.epoch_rows = torch.zeros((), device=self.device), 0
+
+    def on_train_epoch_end(self) -> None:
+        # One self.log an epoch: one a step would cost as much as the step itself.
+        self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val")
