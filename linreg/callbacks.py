@@ -43,7 +43,7 @@ class Yardstick(Callback):
         if excess is None:
             return
         pl_module.log("excess_mse/train", excess, prog_bar=True, sync_dist=True)
-        pl_module.log("coef_error/train", pl_module.coef_error(), sync_dist=True)
+        pl_module.log("weight_error/train", pl_module.weight_error(), sync_dist=True)
         overtime = pl_module.plan is not None and trainer.global_step >= pl_module.plan.steps
         if self.may_stop and abs(excess) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
             trainer.should_stop = True

@@ -46,7 +46,7 @@ class LinearRegression(Regressor):
             return torch.zeros_like(self.y_standardizer.mean)
         return self.y_standardizer.inverse(self.hypothesis.bias.detach()) - self.coef @ self.x_standardizer.mean
 
-    def coef_error(self) -> float | None:
+    def weight_error(self) -> float | None:
         """The distance of the weight from the exact one, as a share of its length, in standardized units."""
         if self.summary is None:
             return None

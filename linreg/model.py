@@ -188,8 +188,8 @@ class Regressor(LightningModule):
         """The training MSE above the exact optimum as a share of it; None where no exact optimum is known."""
         return None
 
-    def coef_error(self) -> float | None:
-        """The distance from the exact coefficients as a share of them; None where they are not the model's own."""
+    def weight_error(self) -> float | None:
+        """The distance of the weight from the exact one as a share of it; None where that is not the model's own."""
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

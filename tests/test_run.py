@@ -101,7 +101,7 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
         "loss/train",
         "loss/exact",
         "excess_mse/train",
-        "coef_error/train",
+        "weight_error/train",
         "lr",
     }
     for tag in ("loss/train", "loss/val", "loss/exact", "excess_mse/train", "lr"):
