@@ -2,6 +2,8 @@
 
 import csv
 import json
+import random
+import shutil
 import signal
 import subprocess
 import time
@@ -103,6 +105,41 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], train: Train) -> 
     for a, b in zip(*(c["optimizer_states"][0]["state"].values() for c in (one, two)), strict=True):
         assert a["momentum_buffer"] is b["momentum_buffer"] or torch.equal(a["momentum_buffer"], b["momentum_buffer"])
     assert scalars("runs/four/version_0") == scalars("runs/default/version_0")
+
+
+def test_going_back_to_an_earlier_checkpoint_leaves_each_step_once(train: Train) -> None:
+    assert train("--max_epochs", 2)[0] == 0
+    shutil.copy(f"{CKPT}/last.ckpt", f"{CKPT}/two.ckpt")
+    for epochs in (6, 4):
+        assert train("--ckpt_path", f"{CKPT}/two.ckpt", "--max_epochs", epochs)[0] == 0
+    assert [step for step, _ in scalars("runs/default/version_0")["loss/train"]] == [0, 1, 2, 3]
+
+
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(train: Train, workplace: Path) -> None:
+    settings = ["--data.batch_size", 16, "--model.lr", 0.05, "--model.momentum", 0.9, "--max_epochs", 100]
+    assert train(*settings, "--name", "whole")[0] == 0
+    moments = random.Random(0)
+    for _ in range(3):
+        resumable = Path(CKPT, "last.ckpt").exists()
+        run = subprocess.Popen(
+            command(*(["--ckpt_path", f"{CKPT}/last.ckpt"] if resumable else settings)), stdout=subprocess.DEVNULL
+        )
+        for _ in range(600):
+            if Path(CKPT, "last.ckpt").exists() or run.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(moments.uniform(0.2, 1.0) + 3.5 * resumable)  # importing takes about 3 s
+        run.kill()
+        run.wait()
+    assert train("--ckpt_path", f"{CKPT}/last.ckpt")[0] == 0
+    for name in ("last", "best"):
+        one, two = (
+            torch.load(f"runs/{run}/version_0/checkpoints/{name}.ckpt", weights_only=True)
+            for run in ("whole", "default")
+        )
+        assert one["global_step"] == two["global_step"]
+        assert all(torch.equal(value, two["state_dict"][key]) for key, value in one["state_dict"].items())
+    assert scalars("runs/whole/version_0") == scalars("runs/default/version_0")
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
