@@ -16,6 +16,7 @@ from torch import Tensor
 from linreg.errors import InputError, RunError
 from linreg.learning_rate import GOAL
 from linreg.model import Regressor
+from linreg.run_folder import RunLogger
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -83,6 +84,14 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self) -> None:
         # No monitor: with one, `save_last` writes only when the best improves.
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning logs the epoch after this; a kill in between would leave a hole in the curves of the resumed run.
+        if isinstance(trainer.logger, RunLogger):
+            values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if not tag.endswith("/val")}
+            trainer.logger.log_metrics(values, trainer.global_step - 1)
+            trainer.logger.save()
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class BestCheckpoint(ModelCheckpoint):

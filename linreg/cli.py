@@ -129,8 +129,9 @@ class RegressionCLI(LightningCLI):
             callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
                 callbacks += [BestCheckpoint(), LastCheckpoint()]
-            if settings["logger"] in (None, True) and not settings["fast_dev_run"]:
-                kwargs["logger"] = self._run_logger()
+            self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
+            if self.has_folder:
+                kwargs["logger"] = False  # until all else is known to be right: a mistake leaves no folder
             if settings["max_epochs"] is None and settings["max_steps"] == -1:
                 kwargs["max_epochs"] = -1  # the yardstick says when to stop
         else:
@@ -138,7 +139,10 @@ class RegressionCLI(LightningCLI):
             if self.subcommand == "predict":
                 callbacks.append(PredictionWriter(self._get(self.config_init, "output")))
                 kwargs["devices"] = 1  # rows are written in the order in which they are read
-        return Trainer(**{**settings, **kwargs, "callbacks": callbacks})
+        try:
+            return Trainer(**{**settings, **kwargs, "callbacks": callbacks})
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
@@ -165,6 +169,8 @@ class RegressionCLI(LightningCLI):
         if self.checkpoint:
             changed = differences(self.checkpoint.get("config", "{}"), self._config_text())
             self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
+        if self.has_folder:
+            self.trainer.logger = self._run_logger()
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except SystemExit:

@@ -71,7 +71,9 @@ class Regressor(LightningModule):
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
         self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
         chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
-        self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when the data have been read
+        trial = self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when a run has begun
+        if lr_scheduler is not None:
+            make_scheduler(lr_scheduler, trial)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())

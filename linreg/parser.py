@@ -106,6 +106,12 @@ class Arguments:
             if not Path(config).is_file():
                 hint = nearest(Path(config).name, [path.name for path in CONFIGS.glob("*.yaml")])
                 raise InputError(f"--config {config}: no such file{hint}")
+            try:
+                empty = not Path(config).read_text(encoding="utf-8").strip()
+            except (UnicodeDecodeError, OSError) as error:
+                raise InputError(f"--config {config}: a YAML file is expected, this cannot be read: {error}") from None
+            if empty:
+                raise InputError(f"--config {config}: the file is empty")
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""

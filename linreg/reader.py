@@ -19,7 +19,7 @@ from linreg.errors import InputError, nearest
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-LARGEST = 1e150  # beyond it a value's square, and so its variance, overflows float64
+LARGEST = 1e150  # beyond it, or below its inverse, a value's square, and so its variance, does not fit float64
 
 
 def parse_number(cell: str) -> float:
@@ -27,8 +27,10 @@ def parse_number(cell: str) -> float:
     text = cell.strip(" \t")
     if NUMBER.fullmatch(text):
         value = float(text)
-        if abs(value) > LARGEST:
-            raise ValueError(f"is beyond {LARGEST:g} in size, which float64 cannot square")
+        if not (value == 0 or 1 / LARGEST < abs(value) < LARGEST):
+            raise ValueError(
+                f"is not 0 and not between {1 / LARGEST:g} and {LARGEST:g} in size: float64 cannot square it"
+            )
         return value
     if text in MISSING:
         return math.nan

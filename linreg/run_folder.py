@@ -47,10 +47,13 @@ class RunLogger(TensorBoardLogger):
         root, name, version = folder.parents[1], folder.parent.name, folder.name
         number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
         super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
+        self.written: dict[str, int | None] = {}  # the newest step of each tag
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        super().log_metrics({tag: value for tag, value in metrics.items() if tag != "epoch"}, step)
+        new = {tag: value for tag, value in metrics.items() if tag != "epoch" and self.written.get(tag, -1) != step}
+        self.written.update(dict.fromkeys(new, step))
+        super().log_metrics(new, step)
 
     @rank_zero_only
     def log_start(self, settings: dict[str, Any], metrics: list[str]) -> None:

@@ -115,7 +115,7 @@ def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
                 if not block.strip():
                     continue
                 chunk = np.loadtxt(io.BytesIO(block), delimiter=file.delimiter, comments=None, ndmin=2)
-                if chunk.shape[1] != len(file.names) or not (np.abs(chunk) <= LARGEST).all():
+                if chunk.shape[1] != len(file.names) or not fits(np.abs(chunk)).all():
                     return None
                 chunks.append(chunk[:, [column.index for column in columns]])
     except (ValueError, OSError, EOFError):
@@ -123,6 +123,11 @@ def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
     after = os.stat(file.path)
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     return np.concatenate(chunks) if chunks and unchanged else None
+
+
+def fits(size: np.ndarray) -> np.ndarray:
+    """Which absolute values can be squared; the others, and NaN, are for the exact reader to judge."""
+    return (size == 0) | ((size > 1 / LARGEST) & (size < LARGEST))
 
 
 def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.ndarray:

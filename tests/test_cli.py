@@ -33,6 +33,10 @@ CKPT = "runs/default/version_0/checkpoints"
         (["--model.optimizer", "Adem"], ["did you mean 'Adam'"]),
         (["--data.val_fraction", "2"], ["val_fraction=2", "0 to 1"]),
         (["--name", "../x"], ["--name", "../x"]),
+        (["--accelerator", "abacus"], ["abacus", "cpu"]),
+        (["--config", "configs/empty.yaml"], ["configs/empty.yaml", "empty"]),
+        (["--config", "configs/binary.yaml"], ["configs/binary.yaml", "YAML"]),
+        (["--model.lr_scheduler", "Nope"], ["'Nope'"]),
         (["--ckpt_path", "nope.ckpt"], ["nope.ckpt", "no such checkpoint"]),
         (["--ckpt_path", "configs/csv.yaml"], ["configs/csv.yaml", "no whole checkpoint"]),
         (["--ckpt_path", "http://x/y.ckpt"], ["local file"]),
@@ -41,6 +45,8 @@ CKPT = "runs/default/version_0/checkpoints"
     ],
 )
 def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[str], train: Train) -> None:
+    Path("configs/empty.yaml").write_text("")
+    Path("configs/binary.yaml").write_bytes(bytes(range(256)))
     code, out = train(*arguments)
     assert code == 2, out
     assert "Traceback" not in out

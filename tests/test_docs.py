@@ -112,7 +112,7 @@ ARROWS = {  # who may import whom inside the package; nothing imports `linreg` i
     "resume": "errors",
     "run_folder": "errors",
     "model": "errors learning_rate least_squares metrics optimization resume standardizer",
-    "checkpoints": "errors learning_rate model",
+    "checkpoints": "errors learning_rate model run_folder",
     "console": "data learning_rate model",
     "callbacks": "console errors learning_rate model",
     "linear_regression": "model",

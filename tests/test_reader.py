@@ -55,6 +55,7 @@ BAD = {  # content, and what the message has to hold: the line and the column wh
     "text in the target": ("a,y\n1,2\n3,high\n", ["line 3", "'y'", "'high'"]),
     "infinity": ("a,y\n1,2\ninf,4\n", ["line 3", "'a'", "'inf'"]),
     "beyond float64": ("a,y\n1,2\n1e400,4\n", ["line 3", "'a'", "1e400"]),
+    "below what can be squared": ("a,y\n1,2\n1e-200,4\n", ["line 3", "'a'", "1e-200"]),
     "underscore": ("a,y\n1,2\n1_000,4\n", ["line 3", "'1_000'"]),
     "hexadecimal": ("a,y\n1,2\n0x10,4\n", ["line 3", "'0x10'"]),
     "arabic digits": ("a,y\n1,2\n\u0663,4\n", ["line 3", "'a'"]),
