@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Train:
 
     def run(*args: object) -> tuple[int, str]:
         capfd.readouterr()
+        if args[:1] == ("--ckpt_path",):
+            time.sleep(1)  # TensorBoard orders event files by the second in their names; a process takes 3 to start
         filters = warnings.filters[:]
         try:
             code = main([str(arg) for arg in args])

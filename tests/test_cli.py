@@ -145,6 +145,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(train: Train, w
         )
         assert one["global_step"] == two["global_step"]
         assert all(torch.equal(value, two["state_dict"][key]) for key, value in one["state_dict"].items())
+    assert scalars("runs/whole/version_0") == scalars("runs/default/version_0")
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
