@@ -1,5 +1,6 @@
 """The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -152,14 +153,14 @@ class Regressor(LightningModule):
         if is_sgd and self.lr is None and not self.is_linear:
             raise InputError("lr=None: only a LinearRegression has its rate chosen from the data; give --model.lr")
         if is_sgd and self.is_linear:
-            self.plan = self._make_plan(data.batch_size, sum(len(x) for x, _ in rows))
+            self.plan = self._make_plan(data.batch_size, rows)
             data.batch_size = self.plan.batch_size
 
-    def _make_plan(self, batch_size: int | None, num_rows: int) -> Plan:
+    def _make_plan(self, batch_size: int | None, rows: Iterable[tuple[Tensor, Tensor]]) -> Plan:
         momentum = self.momentum if self.lr is None else self.momentum or 0.0
         if self.summary is None:
             d, t = len(self.feature_names), len(self.target_names)
-            return make_cautious_plan(d, t, num_rows, batch_size, self.lr, momentum)
+            return make_cautious_plan(d, t, sum(len(x) for x, _ in rows), batch_size, self.lr, momentum)
         return make_plan(self.summary, batch_size, self.lr, momentum, self.nesterov, self.weight_decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
