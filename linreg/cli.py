@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg import report
 from linreg.callbacks import DivergenceGuard, Yardstick
+from linreg.chunks import Chunks
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
 from linreg.console import describe_data, describe_resume, how_to_resume
 from linreg.data import RegressionData
@@ -94,6 +95,10 @@ class RegressionCLI(LightningCLI):
             parser.add_argument(
                 "--confidence", type=float | None, help="add confidence intervals to coefficients.csv, such as 0.95"
             )
+            parser.add_argument(
+                "--chunk", type=int | None, help="mini-batches in one step of Lightning's loop, such as 64: faster"
+            )
+            parser.add_argument("--formula", type=bool, default=False, help="with --chunk: no autograd; see linreg.chunks")
             parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
@@ -129,6 +134,8 @@ class RegressionCLI(LightningCLI):
             callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
                 callbacks += [BestCheckpoint(), LastCheckpoint()]
+            if self._get(self.config_init, "chunk") is not None:
+                callbacks.append(Chunks(self._get(self.config_init, "chunk"), self._get(self.config_init, "formula")))
             self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
             if self.has_folder:
                 kwargs["logger"] = False  # until all else is known to be right: a mistake leaves no folder

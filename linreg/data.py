@@ -7,10 +7,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from linreg.cache import mapped_table
 from linreg.errors import InputError
 from linreg.loader import TensorBatches
-from linreg.table import Table, read_csv
+from linreg.table import Source, Table
 
+MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -81,9 +83,12 @@ class RegressionData(LightningDataModule):
                 f"{num_rows} row(s) are too few to split into training, validation ({self.val_fraction}) "
                 f"and test ({self.test_fraction}) rows; set --data.val_fraction 0 --data.test_fraction 0"
             )
+        sizes, names = [num_train, num_val, num_test], ("train", "val", "test")
+        if self.table.shuffled:
+            parts = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
+            return dict(zip(names, parts, strict=True))
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.split_seed))
-        parts = order.split([num_train, num_val, num_test])
-        names = ("train", "val", "test")
+        parts = order.split(sizes)
         return {name: (self.table.x[rows], self.table.y[rows]) for name, rows in zip(names, parts, strict=True)}
 
     @property
@@ -103,7 +108,9 @@ class RegressionData(LightningDataModule):
     def train_dataloader(self) -> TensorBatches:
         if not len(self.splits["train"][0]):
             raise InputError("no row is left to train on; lower val_fraction or test_fraction")
-        return TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
+        batches = TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
+        batches.near = self.table.shuffled
+        return batches
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self.splits["val"], EVALUATION_BATCH)
@@ -155,13 +162,14 @@ class SyntheticData(RegressionData):
 
 
 class CSVData(RegressionData):
-    """The rows of a CSV file.
+    """The rows of a CSV file; also of a Parquet file, or of a folder or pattern of such files.
 
     Args:
         path: the file, with a header line; it may be gzipped.
         target: the column to predict; several as a list, ``[a, b]``.
         features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
         missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
+        cache: folder for tables of more than 16 million cells, which are converted once to a memory-mapped file.
         **split: see RegressionData.
     """
 
@@ -171,10 +179,14 @@ class CSVData(RegressionData):
         target: str | list[str],
         features: list[str] | None = None,
         missing: Literal["drop", "error"] = "drop",
+        cache: str = "~/.cache/linreg",
         **split: Any,
     ) -> None:
         super().__init__(**split)
-        self.path, self.target, self.features, self.missing = path, target, features, missing
+        self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
 
     def load(self) -> Table:
-        return read_csv(self.path, self.target, self.features, self.missing)
+        source = Source(self.path, self.target, self.features, self.missing)
+        if sum(file.num_cells for file in source.files) > MAX_CELLS:
+            return mapped_table(source, self.split_seed, self.cache)
+        return source.read()

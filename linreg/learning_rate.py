@@ -21,6 +21,7 @@ MOMENTA = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 SHARE = 0.7  # of the full-batch limit
 SLOWER = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of a noisy rate: the slower, the longer the way, and the less noise at its end
 BATCH_SIZES = (1_024, 8_192, 65_536)  # to choose from, besides all rows
+MAX_CELLS = 1 << 26  # of a full batch: a step needs 16 bytes for each
 MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
 
 
@@ -79,7 +80,7 @@ def make_plan(
     modes = Modes(summary, weight_decay)
     momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
     sizes = [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or BATCH_SIZES[:1]
-    if not batch_size and summary.num_rows > BATCH_SIZES[0]:
+    if not batch_size and summary.num_rows > BATCH_SIZES[0] and summary.num_rows * summary.num_features < MAX_CELLS:
         sizes.append(summary.num_rows)
     plans = [
         _plan(modes, min(size, summary.num_rows), lr, b, nesterov, slower)

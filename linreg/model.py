@@ -89,13 +89,17 @@ class Regressor(LightningModule):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The mean squared error of a batch in standardized units, in which predicting the mean costs 1."""
         x, y = batch
-        y_hat = self.hypothesis(self.x_standardizer(x).to(self.dtype))
+        return self.standardized_loss(self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype))
+
+    def standardized_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same for x (N, D) and y (N, T) that are standardized already."""
+        y_hat = self.hypothesis(x)
         if y.shape != y_hat.shape:
             raise InputError(
                 f"the target has shape {tuple(y.shape)} and the prediction {tuple(y_hat.shape)}; unequal shapes would "
                 "broadcast and learn the mean only. Give the target as (N, T): y.unsqueeze(1) if there is one"
             )
-        return mse_loss(y_hat, self.y_standardizer(y).to(y_hat.dtype))
+        return mse_loss(y_hat, y.to(y_hat.dtype))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch)

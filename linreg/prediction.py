@@ -47,7 +47,7 @@ class _Blocks:
     def __iter__(self) -> Iterator[tuple[Tensor, list[list[str]]]]:
         rows: list[list[str]] = []
         values: list[list[float]] = []
-        for line, cells in self.file.rows():
+        for line, cells in self.file.all_rows():
             values.append([self._value(line, name, cells[i]) for name, i in self.columns.items()])
             rows.append(cells)
             if len(rows) == BLOCK:

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from linreg.errors import InputError, nearest
@@ -45,10 +46,10 @@ class CSVFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            mode = self.path.stat().st_mode
-            if not stat.S_ISREG(mode):
+            self.before = self.path.stat()
+            if not stat.S_ISREG(self.before.st_mode):
                 raise InputError(f"{self.path}: a CSV file is expected, this is not a regular file")
-            with self._open() as text:
+            with self.open_bytes() as stream, _as_text(stream, 1) as text:
                 first = text.readline()
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file{nearest(self.path.name, _siblings(self.path))}") from None
@@ -60,7 +61,11 @@ class CSVFile:
             raise InputError(f"{self.path}, line 1: a header line with the columns' names is expected, found nothing")
         unquoted = re.sub('"[^"]*"', "", first)
         self.delimiter = next((d for d in ",\t;" if d in unquoted), ",")
-        self.names = [name.strip() for name in next(self._records())[1]]
+        with self.open_bytes() as stream:
+            records = self._records(stream, 1)
+            self.names = [name.strip() for name in next(records)[1]]
+            self.body = next(records, (2, []))[0]  # the line below the header, which may be one of several lines
+            records.close()
         self._check_header()
 
     def _check_header(self) -> None:
@@ -78,55 +83,65 @@ class CSVFile:
             raise InputError(f"{self.path}: no column {name!r} for the {role}{hint}")
         return self.names.index(name)
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row with its line number, as wide as the header; blank lines are no rows."""
-        records = self._records()
-        next(records)
+    def rows(self, stream: io.BufferedIOBase, line: int) -> Iterator[tuple[int, list[str]]]:
+        """Each row with its line number, as wide as the header; blank lines are no rows.
+
+        Args:
+            stream: bytes of the file, from the beginning of a row on.
+            line: the line number of that row.
+        """
         width, blank = len(self.names), None
-        for line, cells in records:
+        for number, cells in self._records(stream, line):
             if not cells:
-                blank = line
+                blank = number
             elif len(cells) != width:
                 hint = "a cut-off line?" if len(cells) < width else "an unquoted separator in a cell?"
-                raise self.error(line, None, f"{len(cells)} cells where the header has {width} columns ({hint})")
+                raise self.error(number, None, f"{len(cells)} cells where the header has {width} columns ({hint})")
             elif blank and width == 1:
                 raise self.error(blank, self.names[0], "a blank line; write NA for a missing cell")
             else:
-                yield line, cells
+                yield number, cells
+
+    def all_rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows of the whole file."""
+        with self.open_bytes() as stream:
+            for _ in range(self.body - 1):
+                stream.readline()
+            yield from self.rows(stream, self.body)
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """InputError if the file was written to since its header was read."""
+        after = self.path.stat()
+        if (self.before.st_size, self.before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise InputError(f"{self.path} changed while it was read; try again when nothing writes to it")
 
     def error(self, line: int, column: str | None, message: str) -> InputError:
         where = f"line {line}" + (f", column {column!r}" if column else "")
         return InputError(f"{self.path}, {where}: {message}")
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        before = self.path.stat()
+    def _records(self, stream: io.BufferedIOBase, line: int) -> Iterator[tuple[int, list[str]]]:
+        first = line - 1
         try:
-            with self._open() as text:
-                reader = csv.reader(self._lines(text), delimiter=self.delimiter, strict=True)
-                line = 1
+            with _as_text(stream, line) as text:
+                reader = csv.reader(self._lines(text, line), delimiter=self.delimiter, strict=True)
                 for cells in reader:
                     yield line, cells
-                    line = reader.line_num + 1
+                    line = first + reader.line_num + 1
         except UnicodeDecodeError:
             raise self._not_utf8() from None
         except csv.Error as error:
-            raise self.error(reader.line_num, None, f"not valid CSV: {error}") from None
+            raise self.error(first + reader.line_num, None, f"not valid CSV: {error}") from None
         except (OSError, EOFError) as error:
             raise InputError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        after = self.path.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise InputError(f"{self.path} changed while it was read; try again when nothing writes to it")
 
-    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
-        for number, line in enumerate(text, 1):
+    def _lines(self, text: io.TextIOWrapper, first: int) -> Iterator[str]:
+        for number, line in enumerate(text, first):
             if line.endswith("\r"):
                 raise self.error(number, None, "ends in a lone carriage return; save it with \\n or \\r\\n line ends")
             if "\0" in line:
                 raise self.error(number, None, "holds a NUL byte; is this a text file?")
             yield line
-
-    def _open(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(self.open_bytes(), encoding="utf-8-sig", newline="")
 
     def open_bytes(self) -> io.BufferedIOBase:
         """The file's bytes, unpacked if it is gzipped."""
@@ -143,6 +158,15 @@ class CSVFile:
                     byte = line[error.start]
                     return self.error(number, None, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8")
         return InputError(f"{self.path} is not UTF-8; save the file as UTF-8")
+
+
+@contextmanager
+def _as_text(stream: io.BufferedIOBase, line: int) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig" if line == 1 else "utf-8", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # the stream is closed by whom it belongs to
 
 
 def _siblings(path: Path) -> list[str]:

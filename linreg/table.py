@@ -1,19 +1,17 @@
-"""From a CSV file to tensors: which columns, which rows, and what was left out."""
+"""From files to tensors: which columns, which rows, and what was left out."""
 
-import io
 import os
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isnan
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from linreg.blocks import Column
 from linreg.errors import InputError
-from linreg.reader import LARGEST, CSVFile, parse_number
+from linreg.sources import CSVSource, ParquetFile, find_sources
 
 
 @dataclass
@@ -28,15 +26,92 @@ class Table:
     notes: list[str] = field(default_factory=list)  # what was left out or dropped, one line each
     true_coef: Tensor | None = None  # (T, D), where the table was made from known coefficients
     true_intercept: Tensor | None = None  # (T,)
+    shuffled: bool = False  # whether the rows lie in random order, mapped from a file: x and y may be float32 then
 
 
-@dataclass
-class _Column:
-    name: str
-    index: int
-    required: bool  # named by the user, so text in it is an error
-    has_number: bool = False
-    text: str | None = None  # why the column is left out
+class Source:
+    """The rows of one or several files, and what was left out of them.
+
+    Args:
+        path: a CSV file, which may be gzipped, a Parquet file, or a folder or pattern of such files.
+        target: the column, or columns, to predict.
+        features: the columns to predict from; None takes every other named column that holds numbers.
+        missing: "drop" leaves out the rows with a missing cell in a used column, "error" refuses them.
+
+    Raises:
+        InputError: with file, line and column, for whatever is not a table of numbers.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        target: str | Sequence[str],
+        features: Sequence[str] | None = None,
+        missing: Literal["drop", "error"] = "drop",
+    ) -> None:
+        if missing not in ("drop", "error"):
+            raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
+        self.path, self.missing = path, missing
+        self.files = find_sources(path)
+        self.targets = [target] if isinstance(target, str) else list(target)
+        self.columns = _choose(self.files[0], self.targets, features)
+        self.num_read = self.num_dropped = 0
+        self.missing_cells = np.zeros(len(self.columns), dtype=int)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order, (n, C) a block: targets, then features; NaN where missing or left out."""
+        for file in self.files:
+            for block in file.blocks(self.columns, self.missing == "error"):
+                self.num_read += len(block)
+                yield block
+        if not self.num_read:
+            raise InputError(f"{self.path} has no row below its header")
+
+    def read(self) -> Table:
+        """The whole table in memory, as float64, in order."""
+        values = _stack(self.blocks(), len(self.columns))
+        kept = self.settle()
+        return self.table(torch.from_numpy(self.whole_rows(values, kept)), kept)
+
+    def settle(self) -> list[int]:
+        """Says, once all rows were read, which of the columns hold numbers."""
+        for column in self.columns:
+            if not column.has_number and column.text is None and not column.required:
+                column.text = "no number in it"
+        kept = [i for i, column in enumerate(self.columns) if column.text is None]
+        if len(kept) == len(self.targets):
+            raise InputError(f"{self.path} has no column of numbers besides the target: " + "; ".join(self.notes()))
+        return kept
+
+    def whole_rows(self, values: np.ndarray, kept: list[int]) -> np.ndarray:
+        """The rows (n, K) of a block without a missing cell in the kept columns; counts the others."""
+        values = values if len(kept) == values.shape[1] else values[:, kept]
+        missing = np.isnan(values)
+        whole = ~missing.any(axis=1)
+        if whole.all():
+            return values
+        self.num_dropped += int((~whole).sum())
+        self.missing_cells[kept] += missing.sum(axis=0)
+        return values[whole]
+
+    def notes(self) -> list[str]:
+        """What was left out or dropped, a line each."""
+        names = self.files[0].names
+        left_out = [f"{column.name!r} ({column.text})" for column in self.columns if column.text is not None]
+        left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
+        notes = ["left out " + ", ".join(left_out)] if left_out else []
+        if self.num_dropped:
+            counts = zip(self.columns, self.missing_cells, strict=True)
+            cells = ", ".join(f"{column.name!r} {n}" for column, n in counts if n)
+            notes.append(f"dropped {self.num_dropped} of {self.num_read} rows for a missing cell in: {cells}")
+        return notes
+
+    def table(self, values: Tensor, kept: list[int]) -> Table:
+        """The table of what ``whole_rows`` let through, (N, K)."""
+        if not len(values):
+            raise InputError(f"{self.path} has no complete row of numbers: " + "; ".join(self.notes()))
+        names, split = [self.columns[i].name for i in kept], len(self.targets)
+        return Table(values[:, split:], values[:, :split], names[split:], self.targets, self.num_read, self.notes())
 
 
 def read_csv(
@@ -45,46 +120,23 @@ def read_csv(
     features: Sequence[str] | None = None,
     missing: Literal["drop", "error"] = "drop",
 ) -> Table:
-    """Reads the named columns of a CSV file as numbers.
-
-    Args:
-        path: the file; it may be gzipped.
-        target: the column, or columns, to predict.
-        features: the columns to predict from; None takes every other named column that holds numbers.
-        missing: "drop" leaves out the rows with a missing cell in a used column, "error" refuses them.
-
-    Raises:
-        InputError: with file, line and column, for whatever is not a table of numbers.
-    """
-    if missing not in ("drop", "error"):
-        raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
-    file = CSVFile(path)
-    targets = [target] if isinstance(target, str) else list(target)
-    columns = _choose(file, targets, features)
-    values = _read_fast(file, columns)
-    if values is None:
-        values = _read_exactly(file, columns, missing)
-    kept = [i for i, column in enumerate(columns) if column.text is None]
-    names = [columns[i].name for i in kept]
-    left_out = [f"{column.name!r} ({column.text})" for column in columns if column.text is not None]
-    left_out += [f"column {i + 1} (no name)" for i, name in enumerate(file.names) if not name]
-    notes = ["left out " + ", ".join(left_out)] if left_out else []
-    if len(kept) == len(targets):
-        raise InputError(f"{path} has no column of numbers besides the target: " + "; ".join(notes))
-    values = values[:, kept]
-    whole = ~np.isnan(values).any(axis=1)
-    if not whole.all():
-        per_column = {name: int(n) for name, n in zip(names, np.isnan(values).sum(axis=0), strict=True) if n}
-        counts = ", ".join(f"{name!r} {n}" for name, n in per_column.items())
-        notes.append(f"dropped {int((~whole).sum())} of {len(whole)} rows for a missing cell in: {counts}")
-    if not whole.any():
-        raise InputError(f"{path} has no complete row of numbers: " + "; ".join(notes))
-    used = torch.from_numpy(values[whole])
-    x, y = used[:, len(targets) :].contiguous(), used[:, : len(targets)].contiguous()
-    return Table(x, y, names[len(targets) :], targets, len(whole), notes)
+    """Reads the named columns of a CSV file, or of what else a ``Source`` takes, as numbers; see there."""
+    return Source(path, target, features, missing).read()
 
 
-def _choose(file: CSVFile, targets: list[str], features: Sequence[str] | None) -> list[_Column]:
+def _stack(blocks: Iterable[np.ndarray], width: int) -> np.ndarray:
+    """All rows in one array that grows in place, where a list of blocks would take the memory twice."""
+    values, n = np.empty((0, width)), 0
+    for block in blocks:
+        if n + len(block) > len(values):
+            values.resize((max(n + len(block), int(1.1 * len(values))), width), refcheck=False)
+        values[n : n + len(block)] = block
+        n += len(block)
+    values.resize((n, width), refcheck=False)
+    return values
+
+
+def _choose(file: CSVSource | ParquetFile, targets: list[str], features: Sequence[str] | None) -> list[Column]:
     """The columns to read: the targets, then the features."""
     for role, names in (("target", targets), ("features", list(features or []))):
         if len(set(names)) < len(names) or (role == "target" and not names):
@@ -92,65 +144,8 @@ def _choose(file: CSVFile, targets: list[str], features: Sequence[str] | None) -
     overlap = sorted(set(targets) & set(features or []))
     if overlap:
         raise InputError(f"{overlap[0]!r} is the target and among the features; a column can only be one of them")
-    columns = [_Column(name, file.index(name, "target"), required=True) for name in targets]
+    columns = [Column(name, required=True) for name in targets if file.index(name, "target") >= 0]
     if features is None:
         others = [name for name in file.names if name and name not in targets]
-        return columns + [_Column(name, file.names.index(name), required=False) for name in others]
-    return columns + [_Column(name, file.index(name, "features"), required=True) for name in features]
-
-
-def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
-    """All values at numpy's speed if the file is nothing but plain numbers; None at the least doubt."""
-    if len(file.names) == 1:
-        return None
-    allowed = b"0123456789.+-eE \r\n" + file.delimiter.encode()
-    chunks = []
-    before = os.stat(file.path)
-    try:
-        with file.open_bytes() as lines:
-            lines.readline()
-            while block := b"".join(lines.readlines(1 << 22)):
-                if block.translate(None, allowed) or block.count(b"\r") != block.count(b"\r\n"):
-                    return None
-                if not block.strip():
-                    continue
-                chunk = np.loadtxt(io.BytesIO(block), delimiter=file.delimiter, comments=None, ndmin=2)
-                if chunk.shape[1] != len(file.names) or not fits(np.abs(chunk)).all():
-                    return None
-                chunks.append(chunk[:, [column.index for column in columns]])
-    except (ValueError, OSError, EOFError):
-        return None
-    after = os.stat(file.path)
-    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-    return np.concatenate(chunks) if chunks and unchanged else None
-
-
-def fits(size: np.ndarray) -> np.ndarray:
-    """Which absolute values can be squared; the others, and NaN, are for the exact reader to judge."""
-    return (size == 0) | ((size > 1 / LARGEST) & (size < LARGEST))
-
-
-def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.ndarray:
-    """All values, NaN where missing, a row at a time; knows where it is when something is wrong."""
-    values = array("d")
-    for line, cells in file.rows():
-        for column in columns:
-            cell = cells[column.index]
-            try:
-                value = float("nan") if column.text is not None else parse_number(cell)
-            except ValueError as reason:
-                if column.required or column.has_number:
-                    remedy = "" if column.required else " (or choose the columns with --data.features)"
-                    raise file.error(line, column.name, f"{cell!r} {reason}{remedy}") from None
-                column.text = f"text: {cell!r} in line {line}"
-                value = float("nan")
-            if isnan(value) and column.text is None and missing == "error":
-                raise file.error(line, column.name, f"a missing cell ({cell!r}), and missing is 'error'")
-            column.has_number = column.has_number or not isnan(value)
-            values.append(value)
-    if not values:
-        raise InputError(f"{file.path} has no row below its header")
-    for column in columns:
-        if not column.has_number and column.text is None and not column.required:
-            column.text = "no number in it"
-    return np.frombuffer(values).reshape(-1, len(columns))
+        return columns + [Column(name, required=False) for name in others]
+    return columns + [Column(name, required=True) for name in features if file.index(name, "features") >= 0]

@@ -1,17 +1,19 @@
 """What a CSV file means: either the right numbers, or a refusal that says where and why."""
 
-import csv
 import gzip
-import io
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from linreg import InputError, read_csv
-from linreg.reader import CSVFile
-from linreg.table import _choose, _read_exactly, _read_fast
+from linreg.blocks import BLOCK, Column, CSVBlocks
+from linreg.reader import CSVFile, parse_number
+from linreg.table import Source
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -124,14 +126,95 @@ def test_gzip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_csv(path, "y").x, [[1, 2], [4, 5]])
 
 
-def test_the_fast_reader_agrees_with_the_exact_one_to_the_bit(tmp_path: Path) -> None:
+@cache
+def plain_rows() -> tuple[np.ndarray, list[str]]:
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(2_000, 3)) * 10.0 ** rng.integers(-30, 30, size=(2_000, 3))
-    text = io.StringIO()
-    csv.writer(text).writerows([["a", "b", "y"], *values.tolist()])
-    file = CSVFile(write(tmp_path / "t.csv", text.getvalue()))
-    columns = _choose(file, ["y"], None)
-    fast, exact = _read_fast(file, columns), _read_exactly(file, columns, "drop")
-    assert fast is not None
-    np.testing.assert_array_equal(fast, exact)
-    np.testing.assert_array_equal(exact, values[:, [2, 0, 1]])
+    values = rng.normal(size=(40_000, 3)) * 10.0 ** rng.integers(-30, 30, size=(40_000, 3))
+    return values, [",".join(map(repr, row)) for row in values.tolist()]
+
+
+def large(folder: Path, cell: str | None = None) -> tuple[Path, np.ndarray]:
+    """A file of several blocks, 40,000 rows of a, b, y, and its values; ``cell`` stands in for b in row 30,000."""
+    values, lines = (each.copy() for each in plain_rows())
+    if cell is not None:
+        first, _, last = lines[30_000].split(",")
+        lines[30_000] = f"{first},{cell},{last}"
+    return write(folder / "large.csv", "\n".join(["a,b,y", *lines])), values
+
+
+@pytest.mark.parametrize("reader", ["arrow", "numpy", "csv"])
+def test_every_reader_gives_the_same_bits(tmp_path: Path, reader: str) -> None:
+    path, values = large(tmp_path)
+    assert path.stat().st_size > 2 * BLOCK
+    blocks = CSVBlocks(CSVFile(path), [Column(name, True) for name in "yab"])
+    assert blocks.arrow is not None
+    if reader != "arrow":
+        blocks.arrow = None
+    if reader == "csv":
+        blocks._by_numpy = lambda block: None
+    else:
+        blocks._exactly = None  # no block is left to the slow reader
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), values[:, [2, 0, 1]])
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+@pytest.mark.parametrize("cell", ["x", "inf", "nan(1)", "-NaN", "1e400", "0x10", '"5"0', "1_0", "1,0", "5 0", "\u0665"])
+def test_far_below_a_cell_is_refused_by_its_line(tmp_path: Path, cell: str, arrow: bool) -> None:
+    source = Source(large(tmp_path, cell)[0], "y")
+    blocks = CSVBlocks(source.files[0], source.columns)
+    blocks.arrow = blocks.arrow if arrow else None
+    with pytest.raises(InputError, match="large.csv, line 30002"):
+        list(blocks)
+
+
+@pytest.mark.parametrize("cell", ["", "NA", " nan", " 1.5", "+2", "3.", ".5", "1E3", '"7"'])
+def test_far_below_a_cell_means_what_it_means_above(tmp_path: Path, cell: str) -> None:
+    path, values = large(tmp_path, cell)
+    values[30_000, 1] = parse_number(cell.strip('"'))
+    table = read_csv(path, "y")
+    assert table.num_read == 40_000
+    np.testing.assert_array_equal(table.x, values[~np.isnan(values).any(1), :2])
+
+
+def test_quotes_and_text_columns_in_a_large_file(tmp_path: Path) -> None:
+    path, values = large(tmp_path)
+    lines = path.read_text().splitlines()
+    notes = ["é"] * 20_000 + ['"one, quoted"'] + ["é"] * 15_000 + ['"one,\n2 lines"'] + ["NA"] * 4_998
+    write(path, "\n".join(f"{line},{note}" for line, note in zip(lines, ["note", *notes], strict=True)))
+    table = read_csv(path, "y")
+    np.testing.assert_array_equal(table.x, values[:, :2])
+    assert "'note'" in table.notes[0]
+
+
+def test_a_folder_a_pattern_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    (tmp_path / "all").mkdir()
+    for i, part in enumerate((rows[:10], rows[10:])):
+        write(tmp_path / f"all/part-{i}.csv", "a,b,y\n" + "".join(f"{a!r},{b!r},{y!r}\n" for a, b, y in part.tolist()))
+    parquet.write_table(pa.table(dict(zip("yab", rows.T[[2, 0, 1]], strict=True))), tmp_path / "t.parquet")
+    for path in ("all", "all/part-*.csv", "t.parquet"):
+        table = read_csv(tmp_path / path, "y")
+        assert sorted(table.feature_names) == ["a", "b"]
+        np.testing.assert_array_equal(table.x, rows[:, :2])
+    write(tmp_path / "all/part-2.csv", "a,c,y\n1,2,3\n")
+    with pytest.raises(InputError, match=r"part-2.csv: other columns .* 'b', 'c'"):
+        read_csv(tmp_path / "all", "y")
+    with pytest.raises(InputError, match="no file has such a name"):
+        read_csv(tmp_path / "none-*.csv", "y")
+
+
+def test_parquet_cells_that_are_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    columns = {"a": [1, 2, None], "b": [1.5, np.nan, 3.5], "s": ["u", "v", "w"], "y": [1.0, 2.0, 3.0]}
+    parquet.write_table(pa.table(columns), path)
+    table = read_csv(path, "y")
+    assert (table.num_read, table.feature_names, table.x.tolist()) == (3, ["a", "b"], [[1, 1.5]])
+    assert "'s' (string)" in table.notes[0]
+    parquet.write_table(pa.table(columns | {"b": [1.0, np.inf, 2.0]}), path)
+    with pytest.raises(InputError, match="t.parquet, row 2, column 'b': inf"):
+        read_csv(path, "y")
+    with pytest.raises(InputError, match=r"column 's': a column of numbers is expected, not of string"):
+        read_csv(path, "s")
+    write(path, "a,y\n1,2\n")
+    with pytest.raises(InputError, match="no Parquet file"):
+        read_csv(path, "y")
