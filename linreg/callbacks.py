@@ -14,6 +14,7 @@ TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, at most twice as many
+GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
 DIVERGED = 1e4  # times the loss of predicting the mean
 
 
@@ -50,18 +51,30 @@ class Yardstick(Callback):
 
 
 class DivergenceGuard(Callback):
-    """Stops a run at the first step whose loss is not finite, or 10,000 times that of predicting the mean."""
+    """Stops a run at the first step whose loss is not finite, or 10,000 times that of predicting the mean.
+
+    On a GPU it looks at the epoch's mean loss so far, every 64 steps.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Regressor, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"].item()
+        if not outputs["loss"].is_cuda:
+            self._check(trainer, pl_module, outputs["loss"].item())
+        elif batch_idx % GPU_STEPS == 0:
+            self.on_train_epoch_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
+        self._check(trainer, pl_module, float(pl_module.epoch_loss / pl_module.epoch_rows))
+
+    def _check(self, trainer: Trainer, model: Regressor, loss: float) -> None:
         if not loss < DIVERGED:
             optimizer = trainer.optimizers[0].param_groups[0]
-            plan = pl_module.plan
             remedy = "try a tenth of it"
-            if plan is not None:
-                remedy = f"all rows at once diverge above {plan.limit:.3g}; leave out --model.lr to have it chosen"
+            if model.plan is not None:
+                remedy = (
+                    f"all rows at once diverge above {model.plan.limit:.3g}; leave out --model.lr to have it chosen"
+                )
             raise RunError(
                 f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}, "
                 f"at lr {optimizer['lr']:.3g}; {remedy}. {_last_good(trainer)}"

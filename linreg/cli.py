@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg import report
 from linreg.callbacks import DivergenceGuard, Yardstick
-from linreg.chunks import Chunks
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
+from linreg.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.console import describe_data, describe_resume, how_to_resume
 from linreg.data import RegressionData
 from linreg.errors import InputError
@@ -98,7 +98,9 @@ class RegressionCLI(LightningCLI):
             parser.add_argument(
                 "--chunk", type=int | None, help="mini-batches in one step of Lightning's loop, such as 64: faster"
             )
-            parser.add_argument("--formula", type=bool, default=False, help="with --chunk: no autograd; see linreg.chunks")
+            parser.add_argument(
+                "--formula", type=bool, default=False, help="with --chunk: no autograd; see linreg.chunks"
+            )
             parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
@@ -124,6 +126,7 @@ class RegressionCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
         callbacks = [*(settings["callbacks"] or [])]
+        chunk, formula = (self._get(self.config_init, name) for name in ("chunk", "formula"))
         plugins = settings["plugins"] or []
         kwargs = {"plugins": [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]}
         if settings["enable_progress_bar"] is None:
@@ -134,8 +137,8 @@ class RegressionCLI(LightningCLI):
             callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
                 callbacks += [BestCheckpoint(), LastCheckpoint()]
-            if self._get(self.config_init, "chunk") is not None:
-                callbacks.append(Chunks(self._get(self.config_init, "chunk"), self._get(self.config_init, "formula")))
+            if chunk is not None:
+                callbacks.append(Chunks(chunk, formula))
             self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
             if self.has_folder:
                 kwargs["logger"] = False  # until all else is known to be right: a mistake leaves no folder
@@ -147,9 +150,12 @@ class RegressionCLI(LightningCLI):
                 callbacks.append(PredictionWriter(self._get(self.config_init, "output")))
                 kwargs["devices"] = 1  # rows are written in the order in which they are read
         try:
-            return Trainer(**{**settings, **kwargs, "callbacks": callbacks})
+            trainer = Trainer(**{**settings, **kwargs, "callbacks": callbacks})
         except ValueError as error:
             raise InputError(str(error)) from None
+        if chunk is not None:
+            refuse_what_needs_single_batches(trainer, self.model, formula)
+        return trainer
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:

@@ -108,7 +108,11 @@ class RegressionData(LightningDataModule):
     def train_dataloader(self) -> TensorBatches:
         if not len(self.splits["train"][0]):
             raise InputError("no row is left to train on; lower val_fraction or test_fraction")
-        batches = TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
+        x, y = self.splits["train"]
+        device = self.trainer.strategy.root_device if self.trainer else x.device
+        if device.type == "cuda" and x.nbytes + y.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            x, y = x.to(device), y.to(device)  # a copy of the whole table, instead of one of each batch
+        batches = TensorBatches(x, y, self.batch_size or 1_024, seed=self.split_seed)
         batches.near = self.table.shuffled
         return batches
 

@@ -51,12 +51,13 @@ class TensorBatches:
             yield self.x, self.y  # batch gradient descent: the same rows in any order, so nothing is gathered
             return
         order = self._order(num_rows)
+        order = None if order is None else order.to(self.x.device)
         for i in range(last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
                 yield self.x[start + self.rank : end : self.world], self.y[start + self.rank : end : self.world]
                 continue
-            rows = order[start:end][self.rank :: self.world].to(self.x.device)
+            rows = order[start:end][self.rank :: self.world]
             yield self.x.index_select(0, rows), self.y.index_select(0, rows)
 
     def _order(self, num_rows: int) -> Tensor | None:

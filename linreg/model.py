@@ -72,6 +72,7 @@ class Regressor(LightningModule):
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
         self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
+        self.remembered: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
         trial = self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when a run has begun
         if lr_scheduler is not None:
@@ -88,8 +89,17 @@ class Regressor(LightningModule):
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The mean squared error of a batch in standardized units, in which predicting the mean costs 1."""
+        return self.standardized_loss(*self.standardize(batch))
+
+    def standardize(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """A batch in standardized units; that of batch gradient descent, which does not change, is remembered."""
         x, y = batch
-        return self.standardized_loss(self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype))
+        if self.remembered and self.remembered[0] is x:
+            return self.remembered[1]
+        standardized = self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)
+        if self.training and self.summary is not None and len(x) == self.summary.num_rows:
+            self.remembered = x, standardized
+        return standardized
 
     def standardized_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The same for x (N, D) and y (N, T) that are standardized already."""
@@ -116,6 +126,9 @@ class Regressor(LightningModule):
     def on_train_epoch_end(self) -> None:
         # One self.log an epoch: one a step would cost as much as the step itself.
         self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
+
+    def on_fit_end(self) -> None:
+        self.remembered = None
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val")

@@ -1,0 +1,127 @@
+"""Mini-batches that share a step of Lightning's loop: the same run, to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Train
+from tests.test_run import events
+
+STEP_LR = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 9, gamma: 0.9}, interval: step}"
+SGD = ["--model.lr", 0.05, "--model.momentum", 0.9, "--model.lr_scheduler", STEP_LR]
+SETTINGS = {
+    "left to the data": [],
+    "sgd": SGD,
+    "nesterov and weight decay": [*SGD, "--model.nesterov", "true", "--model.weight_decay", 0.1],
+    "plain": ["--model.lr", 0.1],
+    "no bias": [*SGD, "--model.bias", "false"],
+    "adam": ["--model.optimizer", "Adam", "--model.lr", 0.1, "--model.lr_scheduler", "{class_path: "
+             "torch.optim.lr_scheduler.ExponentialLR, init_args: {gamma: 0.9}}"],
+}  # fmt: skip
+RUN = ["--data.num_rows", 1_003, "--data.batch_size", 16, "--max_epochs", 3]
+
+
+def run(train: Train, name: str, *args: object) -> dict[str, Any]:
+    code, text = train(*RUN, "--name", name, *args)
+    assert code == 0, text
+    return last(name)
+
+
+def last(name: str) -> dict[str, Any]:
+    return torch.load(f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
+
+
+def scalars(name: str) -> dict[str, list[tuple[int, float]]]:
+    found = events(Path(f"runs/{name}/version_0"))
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def assert_same(one: Any, other: Any, tolerance: float = 0.0) -> None:
+    """Of two nested states: the same keys, and the same tensors to the bit, or within a tolerance."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+    if isinstance(one, dict | list | tuple):
+        for a, b in zip(*((x.values() if isinstance(x, dict) else x) for x in (one, other)), strict=True):
+            assert_same(a, b, tolerance)
+    elif isinstance(one, torch.Tensor) and one.is_floating_point():
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_run_in_chunks_is_the_run_without(train: Train, settings: str) -> None:
+    before = run(train, "plain", *SETTINGS[settings])
+    for size in (7, 100):
+        after = run(train, f"chunk{size}", "--chunk", size, *SETTINGS[settings])
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+            assert_same(before[part], after[part])
+        assert scalars(f"chunk{size}") == scalars("plain")
+    if settings == "adam":
+        assert "--formula" in train(*RUN, "--chunk", 7, "--formula", "true", *SETTINGS[settings])[1]
+        return
+    formula = run(train, "formula", "--chunk", 7, "--formula", "true", *SETTINGS[settings])
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_same(before[part], formula[part], 1e-6)
+
+
+def test_a_bigger_model_and_a_resumed_run(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    (workplace / "chunked_net.py").write_text(
+        "from torch import nn\nfrom linreg import Regressor\n\n\nclass Net(Regressor):\n"
+        "    def __init__(self, num_features: int, num_targets: int = 1, **training):\n"
+        "        net = nn.Sequential(nn.Linear(num_features, 8), nn.ReLU(), nn.Linear(8, num_targets))\n"
+        "        super().__init__(net, num_features, num_targets, **training)\n"
+    )
+    net = ["--model", "chunked_net.Net", *SGD]
+    before = run(train, "plain", *net)
+    run(train, "resumed", *net, "--chunk", 7, "--max_epochs", 2)
+    assert train("--ckpt_path", "runs/resumed/version_0/checkpoints/last.ckpt", "--max_epochs", 3)[0] == 0
+    assert_same(before["state_dict"], last("resumed")["state_dict"])
+    assert_same(before["optimizer_states"], last("resumed")["optimizer_states"])
+    assert scalars("resumed") == scalars("plain")
+
+
+def test_divergence_is_caught_in_the_same_step(train: Train) -> None:
+    diverging = [*RUN, "--model.lr", 5.0, "--data.num_rows", 8_000, "--data.batch_size", 4_000]
+    alone, chunk = (train(*diverging, "--max_epochs", 50, *chunk)[1] for chunk in ([], ["--chunk", 64]))
+    assert "in epoch" in alone
+    assert [line for line in alone.splitlines() if "diverged" in line][0].split("version")[0] == (
+        [line for line in chunk.splitlines() if "diverged" in line][0].split("version")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--accumulate_grad_batches", 2),
+        ("--gradient_clip_val", 1.0),
+        ("--limit_train_batches", 3),
+        ("--max_steps", 5),
+        ("--overfit_batches", 2),
+        ("--precision", "bf16-mixed"),
+        ("--val_check_interval", 0.5),
+        ("--devices", 2),
+    ],
+)
+def test_a_flag_that_counts_batches_is_refused_by_name(train: Train, flag: str, value: object) -> None:
+    code, text = train(*RUN, "--chunk", 4, flag, value)
+    assert code == 2
+    assert "--chunk cannot honour" in text
+    assert flag in text
+
+
+def test_an_override_that_a_chunk_would_skip_is_refused(
+    train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    (workplace / "clipped_net.py").write_text(
+        "from linreg import LinearRegression\n\n\nclass Net(LinearRegression):\n"
+        "    def on_before_optimizer_step(self, optimizer):\n        pass\n"
+    )
+    code, text = train(*RUN, "--chunk", 4, "--model", "clipped_net.Net")
+    assert code == 2
+    assert "--chunk cannot honour Net.on_before_optimizer_step" in text
+    assert "at least 1" in train(*RUN, "--chunk", 0)[1]
