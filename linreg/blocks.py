@@ -1,4 +1,4 @@
-"""From a CSV file to numbers, a block of lines at a time: fast where a block is plain, exact wherever there is doubt."""
+"""From a CSV file to numbers, a block of lines at a time: fast where it is plain, exact where there is doubt."""
 
 import io
 import os

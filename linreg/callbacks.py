@@ -72,9 +72,7 @@ class DivergenceGuard(Callback):
             optimizer = trainer.optimizers[0].param_groups[0]
             remedy = "try a tenth of it"
             if model.plan is not None:
-                remedy = (
-                    f"all rows at once diverge above {model.plan.limit:.3g}; leave out --model.lr to have it chosen"
-                )
+                remedy = f"all rows at once diverge above {model.plan.limit:.3g}; without --model.lr it is chosen"
             raise RunError(
                 f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}, "
                 f"at lr {optimizer['lr']:.3g}; {remedy}. {_last_good(trainer)}"
