@@ -88,11 +88,9 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: Regressor, formula
     for owner, plain, names in watched:
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     wrong += ["every_n_train_steps" for callback in trainer.checkpoint_callbacks if callback._every_n_train_steps]
-    scheduler = {"class_path": "", "frequency": 1} | (
-        model.lr_scheduler if isinstance(model.lr_scheduler, dict) else {}
-    )
+    scheduler = model.lr_scheduler if isinstance(model.lr_scheduler, dict) else {}
     if scheduler.get("interval") == "step":
-        wrong += ["the scheduler's frequency"] * (scheduler["frequency"] != 1)
+        wrong += ["the scheduler's frequency"] * (scheduler.get("frequency", 1) != 1)
         wrong += ["ReduceLROnPlateau in each step"] * scheduler["class_path"].endswith("Plateau")
     optimizer = model._make_optimizer(1.0, model.momentum)
     odd = any(group.get("dampening") or group.get("maximize") for group in optimizer.param_groups)

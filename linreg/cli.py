@@ -99,7 +99,7 @@ class RegressionCLI(LightningCLI):
                 "--chunk", type=int | None, help="mini-batches in one step of Lightning's loop, such as 64: faster"
             )
             parser.add_argument(
-                "--formula", type=bool, default=False, help="with --chunk: no autograd; see linreg.chunks"
+                "--formula", type=bool, default=False, help="with --chunk: the gradient without autograd"
             )
             parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
 

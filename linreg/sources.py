@@ -59,9 +59,7 @@ class ParquetFile:
             wrong = ~fits(values) & ~(np.isnan(values) & (not refuse_missing))
             for row, i in np.argwhere(wrong[:, wanted])[:1]:
                 name, value = columns[wanted[i]].name, values[row, wanted[i]]
-                raise InputError(
-                    f"{self.path}, row {first + row}, column {name!r}: {value} is not a number to train on"
-                )
+                raise InputError(f"{self.path}, row {first + row}, column {name!r}: {value} is no finite number")
             first += batch.num_rows
             yield values
 
