@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
+from linreg.cells import parse_number
 from linreg.coefficients import as_text
 from linreg.errors import InputError, RunError
 from linreg.model import Regressor
-from linreg.reader import CSVFile, parse_number
+from linreg.reader import CSVFile
 
 BLOCK = 8_192  # rows in memory at a time
 

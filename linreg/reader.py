@@ -6,89 +6,76 @@ refused with its file, line and column: a guess would be silently wrong.
 """
 
 import csv
-import gzip
 import io
-import math
+import itertools
 import os
 import re
-import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
+from linreg.cells import NUMBER
 from linreg.errors import InputError, nearest
+from linreg.source import SourceFile
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-LARGEST = 1e150  # beyond it, or below its inverse, a value's square, and so its variance, does not fit float64
-
-
-def parse_number(cell: str) -> float:
-    """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
-    text = cell.strip(" \t")
-    if NUMBER.fullmatch(text):
-        value = float(text)
-        if not (value == 0 or 1 / LARGEST < abs(value) < LARGEST):
-            raise ValueError(
-                f"is not 0 and not between {1 / LARGEST:g} and {LARGEST:g} in size: float64 cannot square it"
-            )
-        return value
-    if text in MISSING:
-        return math.nan
-    if re.fullmatch(r"[+-]?\d+,\d+", text):
-        raise ValueError("has a decimal comma or a thousands separator: write it with a decimal point only")
-    raise ValueError("is not a number")
+NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
-class CSVFile:
-    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand."""
+class CSVFile(SourceFile):
+    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand.
+
+    Args:
+        path: where it is.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            mode = self.path.stat().st_mode
-            if not stat.S_ISREG(mode):
-                raise InputError(f"{self.path}: a CSV file is expected, this is not a regular file")
-            with self._open() as text:
-                first = text.readline()
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: no such file{nearest(self.path.name, _siblings(self.path))}") from None
-        except UnicodeDecodeError:
-            raise self._not_utf8() from None
-        except (OSError, EOFError) as error:
-            raise InputError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        super().__init__(path)
+        self.names: list[str] = []
+        self.delimiter = ","
+        with self.explained(), self.open_text() as text:
+            first = next(self._lines(text), "")
         if not first.strip():
             raise InputError(f"{self.path}, line 1: a header line with the columns' names is expected, found nothing")
         unquoted = re.sub('"[^"]*"', "", first)
         self.delimiter = next((d for d in ",\t;" if d in unquoted), ",")
         self.names = [name.strip() for name in next(self._records())[1]]
         self._check_header()
+        self._positions = {_form(name): i for i, name in enumerate(self.names) if name}
 
     def _check_header(self) -> None:
         named = [name for name in self.names if name]
         if all(NUMBER.fullmatch(name) for name in named):
-            raise InputError(f"{self.path}, line 1: a header with the columns' names is expected, found only numbers")
-        twice = sorted({name for name in named if named.count(name) > 1})
+            found = "only numbers" if named else "only empty ones"
+            raise InputError(f"{self.path}, line 1: a header with the columns' names is expected, found {found}")
+        for name in named:
+            if "\ufeff" in name:
+                raise self.error(1, name, "a byte-order mark inside a column's name; save the file as UTF-8 again")
+        twice = [repr(name) for name, count in Counter(map(_form, named)).items() if count > 1]
         if twice:
             raise InputError(f"{self.path}, line 1: each column needs its own name, twice there: {', '.join(twice)}")
 
     def index(self, name: str, role: str) -> int:
         """The position of a column; InputError names the nearest one if there is none."""
-        if name not in self.names or not name:
-            hint = nearest(name, self.names) or f"; it has: {', '.join(filter(None, self.names[:20]))}"
-            raise InputError(f"{self.path}: no column {name!r} for the {role}{hint}")
-        return self.names.index(name)
+        if _form(name) in self._positions:
+            return self._positions[_form(name)]
+        names = [name for name in self.names if name]
+        hint = nearest(name, names) or f"; it has: {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+        if len(names) == 1:
+            hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
+        raise self.error(1, None, f"no column {name!r} for the {role}{hint}")
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Each row with its line number, as wide as the header; blank lines are no rows."""
-        records = self._records()
-        next(records)
         width, blank = len(self.names), None
-        for line, cells in records:
+        for line, cells in itertools.islice(self._records(), 1, None):
             if not cells:
                 blank = line
             elif len(cells) != width:
-                hint = "a cut-off line?" if len(cells) < width else "an unquoted separator in a cell?"
-                raise self.error(line, None, f"{len(cells)} cells where the header has {width} columns ({hint})")
+                found = f"{len(cells)} cell{'s' * (len(cells) > 1)} where the header has {width} columns"
+                if len(cells) > width:
+                    raise self.error(line, None, f"{found} (an unquoted separator or a decimal comma in a cell?)")
+                lacking = f"none for {self.names[len(cells)]!r}"
+                raise self.error(line, None, f"{found}, {lacking} (a cut-off line?); it begins with {cells[0][:40]!r}")
             elif blank and width == 1:
                 raise self.error(blank, self.names[0], "a blank line; write NA for a missing cell")
             else:
@@ -99,51 +86,52 @@ class CSVFile:
         return InputError(f"{self.path}, {where}: {message}")
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        before = self.path.stat()
-        try:
-            with self._open() as text:
-                reader = csv.reader(self._lines(text), delimiter=self.delimiter, strict=True)
-                line = 1
+        line = 1
+        with self.explained(), self.open_text() as text:
+            reader = csv.reader(self._lines(text), delimiter=self.delimiter, strict=True)
+            try:
                 for cells in reader:
                     yield line, cells
                     line = reader.line_num + 1
-        except UnicodeDecodeError:
-            raise self._not_utf8() from None
-        except csv.Error as error:
-            raise self.error(reader.line_num, None, f"not valid CSV: {error}") from None
-        except (OSError, EOFError) as error:
-            raise InputError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        after = self.path.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise InputError(f"{self.path} changed while it was read; try again when nothing writes to it")
+            except csv.Error as error:
+                raise self._bad_cell(line, reader.line_num, str(error)) from None
+        self.check_unchanged()
 
     def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
         for number, line in enumerate(text, 1):
             if line.endswith("\r"):
-                raise self.error(number, None, "ends in a lone carriage return; save it with \\n or \\r\\n line ends")
-            if "\0" in line:
-                raise self.error(number, None, "holds a NUL byte; is this a text file?")
+                message = "ends in a lone carriage return; save it with \\n or \\r\\n line ends"
+                raise self.error(number, self._column_after(line), message)
+            if ("\0" in line or not line.isascii()) and (found := NOT_TEXT.search(line)):
+                byte = ord(found[0]) & 0xFF
+                what = f"byte 0x{byte:02x} is not UTF-8" if byte else "holds a NUL byte"
+                before = line[: found.start()]
+                raise self.error(number, self._column_after(before), f"{what}; save the file as text in UTF-8")
             yield line
 
-    def _open(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(self.open_bytes(), encoding="utf-8-sig", newline="")
+    def _column_after(self, before: str) -> str | None:
+        """The column that a line has come to after its beginning; None if a quote is open there."""
+        position = re.sub('"[^"]*"', "", before).count(self.delimiter)
+        return self.names[position] if before.count('"') % 2 == 0 and position < len(self.names) else None
 
-    def open_bytes(self) -> io.BufferedIOBase:
-        """The file's bytes, unpacked if it is gzipped."""
-        with self.path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        return gzip.open(self.path) if zipped else self.path.open("rb")
+    def _bad_cell(self, first: int, last: int, reason: str) -> InputError:
+        """Says which cell of the lines first to last the csv module could not take apart."""
+        with self.open_text() as text:
+            record = "".join(itertools.islice(text, first - 1, last))
+        end, limit = re.escape(self.delimiter), csv.field_size_limit()
+        cell = re.compile(rf'("(?:[^"]|"")*"|(?!")[^{end}\r\n]*){end}')
+        start = position = 0
+        while (found := cell.match(record, start)) and len(found[1]) <= limit:
+            start, position = found.end(), position + 1
+        why = f"is longer than {limit:,} characters (a quote that is never closed?)"
+        if "expected after" in reason:
+            why = "goes on after its closing quote; a quote inside quotes has to be doubled"
+        elif "end of data" in reason:
+            why = "has a quote that is never closed"
+        column = self.names[position] if position < len(self.names) else None
+        return self.error(first + record.count("\n", 0, start), column, f"{record[start : start + 20]!r}... {why}")
 
-    def _not_utf8(self) -> InputError:
-        with self.open_bytes() as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    byte = line[error.start]
-                    return self.error(number, None, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8")
-        return InputError(f"{self.path} is not UTF-8; save the file as UTF-8")
 
-
-def _siblings(path: Path) -> list[str]:
-    return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+def _form(name: str) -> str:
+    """One spelling of a name for the two that Unicode has for an accented letter, which look the same."""
+    return unicodedata.normalize("NFC", name)

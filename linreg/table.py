@@ -2,18 +2,20 @@
 
 import io
 import os
+import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from linreg.cells import EXACT, LARGEST, TextCell, parse_number
 from linreg.errors import InputError
-from linreg.reader import LARGEST, CSVFile, parse_number
+from linreg.reader import CSVFile
 
 
 @dataclass
@@ -37,6 +39,7 @@ class _Column:
     required: bool  # named by the user, so text in it is an error
     has_number: bool = False
     text: str | None = None  # why the column is left out
+    hole: InputError | None = None  # its first missing cell
 
 
 def read_csv(
@@ -57,13 +60,11 @@ def read_csv(
         InputError: with file, line and column, for whatever is not a table of numbers.
     """
     if missing not in ("drop", "error"):
-        raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
+        raise InputError(f"{path}: missing={missing!r}: 'drop' or 'error' is expected")
     file = CSVFile(path)
-    targets = [target] if isinstance(target, str) else list(target)
-    columns = _choose(file, targets, features)
-    values = _read_fast(file, columns)
-    if values is None:
-        values = _read_exactly(file, columns, missing)
+    targets = _names(path, "target", target)
+    columns = _choose(file, targets, None if features is None else _names(path, "features", features))
+    values = _read(file, columns, missing)
     kept = [i for i, column in enumerate(columns) if column.text is None]
     names = [columns[i].name for i in kept]
     left_out = [f"{column.name!r} ({column.text})" for column in columns if column.text is not None]
@@ -78,25 +79,51 @@ def read_csv(
         counts = ", ".join(f"{name!r} {n}" for name, n in per_column.items())
         notes.append(f"dropped {int((~whole).sum())} of {len(whole)} rows for a missing cell in: {counts}")
     if not whole.any():
-        raise InputError(f"{path} has no complete row of numbers: " + "; ".join(notes))
+        raise InputError(f"{path}, line 2 and below: no complete row of numbers: " + "; ".join(notes))
     used = torch.from_numpy(values[whole])
     x, y = used[:, len(targets) :].contiguous(), used[:, : len(targets)].contiguous()
-    return Table(x, y, names[len(targets) :], targets, len(whole), notes)
+    return Table(x, y, names[len(targets) :], names[: len(targets)], len(whole), notes)
 
 
-def _choose(file: CSVFile, targets: list[str], features: Sequence[str] | None) -> list[_Column]:
+def _names(path: str | os.PathLike[str], role: str, names: Any) -> list[str]:
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: {role}={names!r}: a column's name, or a list of different columns, is expected")
+    return list(names)
+
+
+def _choose(file: CSVFile, targets: list[str], features: list[str] | None) -> list[_Column]:
     """The columns to read: the targets, then the features."""
-    for role, names in (("target", targets), ("features", list(features or []))):
-        if len(set(names)) < len(names) or (role == "target" and not names):
-            raise InputError(f"{role}={names}: one or more different columns are expected")
-    overlap = sorted(set(targets) & set(features or []))
-    if overlap:
-        raise InputError(f"{overlap[0]!r} is the target and among the features; a column can only be one of them")
-    columns = [_Column(name, file.index(name, "target"), required=True) for name in targets]
+    places = {"target": [file.index(name, "target") for name in targets]}
     if features is None:
-        others = [name for name in file.names if name and name not in targets]
-        return columns + [_Column(name, file.names.index(name), required=False) for name in others]
-    return columns + [_Column(name, file.index(name, "features"), required=True) for name in features]
+        places["features"] = [i for i, name in enumerate(file.names) if name and i not in places["target"]]
+    else:
+        places["features"] = [file.index(name, "features") for name in features]
+    for role, indices in places.items():
+        if len(set(indices)) < len(indices):
+            raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
+    overlap = sorted(set(places["target"]) & set(places["features"]))
+    if overlap:
+        name = file.names[overlap[0]]
+        raise InputError(
+            f"{file.path}: {name!r} is the target and among the features; a column can only be one of them"
+        )
+    return [
+        _Column(file.names[i], i, required=role == "target" or features is not None)
+        for role, indices in places.items()
+        for i in indices
+    ]
+
+
+def _read(file: CSVFile, columns: list[_Column], missing: str) -> np.ndarray:
+    try:
+        values = _read_fast(file, columns)
+    except (OSError, zlib.error):
+        values = None  # the exact reader says what is wrong
+    if values is None:
+        values = _read_exactly(file, columns, missing)
+    file.check_unchanged()
+    return values
 
 
 def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
@@ -126,8 +153,8 @@ def _read_fast(file: CSVFile, columns: list[_Column]) -> np.ndarray | None:
 
 
 def fits(size: np.ndarray) -> np.ndarray:
-    """Which absolute values can be squared; the others, and NaN, are for the exact reader to judge."""
-    return (size == 0) | ((size > 1 / LARGEST) & (size < LARGEST))
+    """Which absolute values are beyond doubt; the others, and NaN, are for the exact reader to judge."""
+    return (size == 0) | ((size > 1 / LARGEST) & (size < EXACT))
 
 
 def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.ndarray:
@@ -136,21 +163,40 @@ def _read_exactly(file: CSVFile, columns: list[_Column], missing: str) -> np.nda
     for line, cells in file.rows():
         for column in columns:
             cell = cells[column.index]
-            try:
-                value = float("nan") if column.text is not None else parse_number(cell)
-            except ValueError as reason:
-                if column.required or column.has_number:
-                    remedy = "" if column.required else " (or choose the columns with --data.features)"
-                    raise file.error(line, column.name, f"{cell!r} {reason}{remedy}") from None
-                column.text = f"text: {cell!r} in line {line}"
-                value = float("nan")
+            if column.text is not None and cell[:1].isalpha():  # text in a column of text; half the time of parsing it
+                values.append(float("nan"))
+                continue
+            value = _value(file, line, column, cell)
             if isnan(value) and column.text is None and missing == "error":
-                raise file.error(line, column.name, f"a missing cell ({cell!r}), and missing is 'error'")
+                column.hole = column.hole or file.error(
+                    line, column.name, f"a missing cell ({cell!r}), see --data.missing"
+                )
+                if column.required or column.has_number:
+                    raise column.hole
             column.has_number = column.has_number or not isnan(value)
+            if column.hole and column.has_number:
+                raise column.hole
             values.append(value)
     if not values:
-        raise InputError(f"{file.path} has no row below its header")
+        raise InputError(f"{file.path}, line 2: no row below the header")
     for column in columns:
-        if not column.has_number and column.text is None and not column.required:
+        if not column.has_number and column.text is None:
+            if column.required:
+                raise file.error(2, column.name, "no number in this line and below, every cell is missing")
             column.text = "no number in it"
     return np.frombuffer(values).reshape(-1, len(columns))
+
+
+def _value(file: CSVFile, line: int, column: _Column, cell: str) -> float:
+    """The number in a cell, NaN if it is missing or of a column of text; a column that holds both is refused."""
+    remedy = "" if column.required else "; choose the columns with --data.features"
+    try:
+        value = parse_number(cell)
+    except ValueError as reason:
+        if column.required or column.has_number or not isinstance(reason, TextCell):
+            raise file.error(line, column.name, f"{cell[:80]!r} {reason}{remedy}") from None
+        column.text = column.text or f"text: {cell[:80]!r} in line {line}"
+        return float("nan")
+    if column.text is not None and not isnan(value):
+        raise file.error(line, column.name, f"{cell!r} is a number in a column with {column.text}{remedy}")
+    return value
