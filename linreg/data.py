@@ -45,6 +45,8 @@ class RegressionData(LightningDataModule):
         self.test_fraction = test_fraction
         self.split_seed = split_seed
 
+    source = "the data"  # what an error message calls the table
+
     def load(self) -> Table:
         """Reads or makes the whole table; called once."""
         raise NotImplementedError(f"{type(self).__name__} has to define load()")
@@ -78,8 +80,9 @@ class RegressionData(LightningDataModule):
         num_train = num_rows - num_val - num_test
         if num_train < 0 or (num_train == 0 and sum(shares) < 1):
             raise InputError(
-                f"{num_rows} row(s) are too few to split into training, validation ({self.val_fraction}) "
-                f"and test ({self.test_fraction}) rows; set --data.val_fraction 0 --data.test_fraction 0"
+                f"{self.source}: {num_rows} row(s) are too few to split into training, validation "
+                f"({self.val_fraction}) and test ({self.test_fraction}) rows; "
+                "set --data.val_fraction 0 --data.test_fraction 0"
             )
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.split_seed))
         parts = order.split([num_train, num_val, num_test])
@@ -102,7 +105,7 @@ class RegressionData(LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches:
         if not len(self.splits["train"][0]):
-            raise InputError("no row is left to train on; lower val_fraction or test_fraction")
+            raise InputError(f"{self.source}: no row is left to train on; lower val_fraction or test_fraction")
         return TensorBatches(*self.splits["train"], self.batch_size or 1_024, seed=self.split_seed)
 
     def val_dataloader(self) -> TensorBatches:
@@ -175,6 +178,7 @@ class CSVData(RegressionData):
     ) -> None:
         super().__init__(**split)
         self.path, self.target, self.features, self.missing = path, target, features, missing
+        self.source = str(path)
 
     def load(self) -> Table:
         return read_csv(self.path, self.target, self.features, self.missing)

@@ -609,3 +609,51 @@ for offset in (-1, 0, 1):
         [3] * (row - 2) + [6] + [3] * (1_200 - row),
         chosen=["a", "b"],
     )
+
+
+# -- to predict, with a model of the columns a and b -------------------------------------------------------------------
+NAN = float("nan")
+TO_PREDICT: dict[str, Case] = {}
+for name, content, x in (
+    ("as trained", "a,b,y\n1,2,3\n4,5,6\n", [[1, 2], [4, 5]]),
+    ("without the target", "a,b\n1,2\n4,5\n", [[1, 2], [4, 5]]),
+    ("in another order", "y,b,a\n3,2,1\n6,5,4\n", [[1, 2], [4, 5]]),
+    ("with more columns", "t,a,u,b\np,1,7,2\nq,4,inf,5\n", [[1, 2], [4, 5]]),
+    ("text in the target", "a,b,y\n1,2,?\n4,5,?\n", [[1, 2], [4, 5]]),
+    ("semicolons", "b;a\n2;1\n5;4\n", [[1, 2], [4, 5]]),
+    ("tabs", "b\ta\n2\t1\n5\t4\n", [[1, 2], [4, 5]]),
+    ("gzip", gzip.compress(b"b,a\n2,1\n5,4\n"), [[1, 2], [4, 5]]),
+    ("a BOM and CRLF", "\ufeffa,b\r\n1,2\r\n4,5\r\n", [[1, 2], [4, 5]]),
+    ("an index without a name", ",a,b\n0,1,2\n1,4,5\n", [[1, 2], [4, 5]]),
+    ("blank lines", "a,b\n\n1,2\n\n4,5\n\n", [[1, 2], [4, 5]]),
+    ("text over several lines", 'a,t,b\n1,"p\nq",2\n4,"r\n",5\n', [[1, 2], [4, 5]]),
+    ("missing cells", "a,b\n1,\nNA,2\n4,5\n", [[1, NAN], [NAN, 2], [4, 5]]),
+    ("a line of separators", "a,b\n,\n4,5\n", [[NAN, NAN], [4, 5]]),
+    ("a column of nothing", "a,b\n,2\n,5\n", [[NAN, 2], [NAN, 5]]),
+    ("one row", "a,b\n1,2\n", [[1, 2]]),
+    ("20,000 rows", b"a,b\n" + b"1,2\n4,5\n" * 10_000, [[1, 2], [4, 5]] * 10_000),
+    ("8,192 rows, a whole block", b"a,b\n" + b"1,2\n" * 8_192, [[1, 2]] * 8_192),
+):
+    TO_PREDICT[name] = Case(content, x=x)
+for name, content, line, column, found in (
+    ("a column lacks", "a,c\n1,2\n", 1, None, "no column 'b'"),
+    ("a misspelt column", "alpha,b\n1,2\n", 1, None, "no column 'a'"),
+    ("another case", "A,b\n1,2\n", 1, None, "did you mean 'A'"),
+    ("a column twice", "a,b,a\n1,2,3\n", 1, "a", "twice"),
+    ("no header", "1,2\n4,5\n", 1, None, "header"),
+    ("no row", "a,b\n", 2, None, "no row"),
+    ("empty", "", 1, None, "header"),
+    ("text", "a,b\n1,2\n4,x\n", 3, "b", "'x'"),
+    ("a column of text", "a,b\np,2\nq,5\n", 2, "a", "'p'"),
+    ("infinity", "a,b\n1,2\n4,inf\n", 3, "b", "'inf'"),
+    ("1e-400", "a,b\n1,2\n4,1e-400\n", 3, "b", "1e-400"),
+    ("too many digits", "a,b\n1,2\n4,9007199254740993\n", 3, "b", "9007199254740993"),
+    ("a decimal comma", "a;b\n1;2\n4;5,5\n", 3, "b", "'5,5'"),
+    ("a short row", "a,b\n1,2\n4\n", 3, "b", "1 cell "),
+    ("a long row", "a,b\n1,2\n4,5,6\n", 3, None, "3 cells"),
+    ("a bad quote", 'a,b\n1,2\n4,"5"0\n', 3, "b", '"5"0'),
+    ("text far below", b"a,b\n" + b"1,2\n" * 20_000 + b"1,x\n", 20_002, "b", "'x'"),
+    ("Latin-1 in another column", "a,b,t\n1,2,é\n".encode("latin-1"), 2, "t", "0xe9"),
+    ("a cut gzip", gzip.compress(MANY)[:-9], None, None, "gzip"),
+):
+    TO_PREDICT[name] = Case(content, line=line, column=column, found=(found,))
