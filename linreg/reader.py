@@ -59,7 +59,8 @@ class CSVFile(SourceFile):
         if _form(name) in self._positions:
             return self._positions[_form(name)]
         names = [name for name in self.names if name]
-        hint = nearest(name, names) or f"; it has: {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+        shown = [name[:40] if name[:40].isprintable() else repr(name[:40]) for name in names[:20]]
+        hint = nearest(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
         if len(names) == 1:
             hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
         raise self.error(1, None, f"no column {name!r} for the {role}{hint}")

@@ -371,6 +371,15 @@ bad("20,000 leading zeros and too many digits", b"a,b,y\n1,2,3\n4," + b"0" * 20_
 good("a text of 100,000 characters", b"a,t,b,y\n1,p,2,3\n4," + b"q" * 100_000 + b",5,6\n")
 bad("a text of 200,000 characters", b"a,t,b,y\n1,p,2,3\n4," + b"q" * 200_000 + b",5,6\n", 3, "t", "131")
 bad("HTML", "<!DOCTYPE html>\n<html><body>Not found, sorry</body></html>\n", 1, None, "no column 'y'")
+bad("a name of several lines and none fits", '"a\nm\x1b[31m",b\n1,2\n', 1, None, "no column 'y'", "'a\\nm\\x1b")
+bad(
+    "a header of 100,000 characters",
+    "x" * 50_000 + "," + "z" * 50_000 + "\n1,2\n",
+    1,
+    None,
+    "no column 'y'",
+    "xxx, zzz",
+)
 bad("JSON", '[{"a": 1, "y": 2}, {"a": 3, "y": 4}]\n', 1)
 bad("JSON lines", '{"a": 1, "y": 2}\n{"a": 3, "y": 4}\n', 1)
 bad(
