@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from linreg.cells import NUMBER
@@ -102,18 +102,25 @@ class CSVFile(SourceFile):
         for number, line in enumerate(text, 1):
             if line.endswith("\r"):
                 message = "ends in a lone carriage return; save it with \\n or \\r\\n line ends"
-                raise self.error(number, self._column_after(line), message)
+                raise self.error(number, self._column_at(number, line[:-1]), message)
             if ("\0" in line or not line.isascii()) and (found := NOT_TEXT.search(line)):
                 byte = ord(found[0]) & 0xFF
                 what = f"byte 0x{byte:02x} is not UTF-8" if byte else "holds a NUL byte"
                 before = line[: found.start()]
-                raise self.error(number, self._column_after(before), f"{what}; save the file as text in UTF-8")
+                raise self.error(number, self._column_at(number, before), f"{what}; save the file as text in UTF-8")
             yield line
 
-    def _column_after(self, before: str) -> str | None:
-        """The column that a line has come to after its beginning; None if a quote is open there."""
-        position = re.sub('"[^"]*"', "", before).count(self.delimiter)
-        return self.names[position] if before.count('"') % 2 == 0 and position < len(self.names) else None
+    def _column_at(self, line: int, before: str) -> str | None:
+        """The column that a file has come to after the beginning of a line, which may lie inside a quoted cell."""
+        if not self.names:
+            return None
+        with self.open_text() as text:
+            lines = itertools.chain(itertools.islice(text, line - 1), [before])
+            try:
+                record = deque(csv.reader(lines, delimiter=self.delimiter), maxlen=1).pop()
+            except csv.Error:
+                return None
+        return self.names[max(len(record), 1) - 1] if len(record) <= len(self.names) else None
 
     def _bad_cell(self, first: int, last: int, reason: str) -> InputError:
         """Says which cell of the lines first to last the csv module could not take apart."""

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,6 +351,10 @@ bad("Ctrl-Z at the end", "a,b,y\n1,2,3\n\x1a", 3, None, "1 cell ")
 bad("Latin-1 in a cell", "a,b,y\n1,2,3\n4,5é,6\n".encode("latin-1"), 3, "b", "0xe9", "UTF-8")
 bad("Latin-1 in the header", "a,größe,y\n1,2,3\n".encode("latin-1"), 1, None, "0xf6", "UTF-8")
 bad("Latin-1 in text", "a,t,y\n1,p,3\n4,é,6\n".encode("latin-1"), 3, "t", "0xe9")
+bad("Latin-1 in quoted text", 'a,t,y\n1,"p, é",3\n'.encode("latin-1"), 2, "t", "0xe9")
+bad("Latin-1 in a quoted second line", 'a,t,y\n1,"p\n, é",3\n'.encode("latin-1"), 3, "t", "0xe9")
+bad("a NUL after an inch mark", 'a,t,y\n1,5",2\n3,6,\x004\n', 3, "y", "NUL")
+bad("a NUL at the front", "a,t,y\n1,5,2\n\x003,6,4\n", 3, "a", "NUL")
 bad("Windows-1252 euro", b"a,t,y\n1,p,3\n4,\x80,6\n", 3, "t", "0x80")
 bad("half a character at the end", b"a,t,y\n1,p,3\n4,5,6\xc3", 3, "y", "0xc3")
 bad("an overlong NUL", b"a,t,y\n1,\xc0\x80,3\n", 2, "t", "0xc0")
@@ -430,6 +435,9 @@ bad(
     file="t.csv.gz",
 )
 bad("gzip with garbage inside", gzip.compress(MANY)[:6_000] + b"\xff" * 500, None, None, "gzip", file="t.csv.gz")
+broken = zlib.compressobj(wbits=31)  # after a good half comes a block of a type that does not exist
+broken = broken.compress(MANY) + broken.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 9
+bad("gzip, plain numbers and a block that is none", broken, None, None, "gzip", file="t.csv.gz")
 bad("gzip, mixed, with garbage inside", gzip.compress(MIXED)[:14] + b"\xff" * 500, None, None, "gzip", file="t.csv.gz")
 bad("Latin-1 in a cut gzip", gzip.compress(MANY + b"\xe9,1,2\n" + MANY)[:-30], 5_002, "a", "0xe9", file="t.csv.gz")
 
