@@ -124,6 +124,7 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_refused(path: Path, head
 @settings(max_examples=1_000, **FIXED)
 @given(header=HEADERS, text=st.lists(st.sampled_from(TAME), min_size=3, max_size=40).map("".join) | TEXTS)
 @example("a,b,y\n", "1,2,3\n\n4,5,6")
+@example("a,b,y\n", "1,2,9007199254740993")
 def test_the_fast_reader_agrees_with_the_exact_one(path: Path, header: str, text: str) -> None:
     assume(
         not re.search(r"[eE]-\d{3}", text)
