@@ -2,19 +2,22 @@
 
 import io
 import os
+import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isnan, nan
 from types import ModuleType
 
 import numpy as np
 
+from linreg.cells import EXACT, LARGEST, LIKE_A_NUMBER, MISSING, TextCell, parse_number
 from linreg.errors import InputError
-from linreg.reader import LARGEST, MISSING, CSVFile, parse_number
+from linreg.reader import CSVFile
 
-BLOCK = 1 << 20  # bytes; what is larger leaves the processor's cache
+FIRST, BLOCK = 1 << 16, 1 << 20  # bytes; larger blocks leave the processor's cache
 THREADS = min(os.cpu_count() or 1, 4)
 ROWS = 65_536  # of a block from the exact reader, at most
 PLAIN = b"0123456789.+-eE \r\n"
@@ -28,13 +31,14 @@ class Column:
     required: bool  # named by the user, so text in it is an error
     has_number: bool = False
     text: str | None = None  # why it is left out
+    hole: InputError | None = None  # its first missing cell, where that is an error
 
 
 class CSVBlocks:
     """Iterates over the columns' values in blocks (n, C) of float64, NaN where a cell is missing or a column left out.
 
     Whole lines are parsed by pyarrow, on several threads, or without it by numpy. Whatever these do not take for plain
-    numbers, or might take for something else than ``reader`` says, goes through the csv module, which knows its place.
+    numbers, or might take for something else than ``cells`` says, goes through the csv module, which knows its place.
 
     Args:
         file: the file.
@@ -48,38 +52,27 @@ class CSVBlocks:
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False) -> None:
         self.file, self.columns, self.refuse_missing = file, columns, refuse_missing
         self.positions = [file.index(column.name, "table") for column in columns]
-        self.arrow = import_arrow() if file.before.st_size > BLOCK else None  # importing it takes as long as 10 MB
+        self.arrow = import_arrow() if file.num_bytes > BLOCK else None  # importing it takes as long as 10 MB
 
     def __iter__(self) -> Iterator[np.ndarray]:
         parse, threads = (self._by_arrow, THREADS) if self.arrow else (self._by_numpy, 1)
         waiting: deque[tuple[Future[np.ndarray | None], bytes, int]] = deque()
-        line = self.file.body
-        with self.file.open_bytes() as stream, ThreadPoolExecutor(threads) as pool:
-            for _ in range(line - 1):
-                stream.readline()
+        line, size = 1, FIRST
+        with self.file.explained(), self.file.open_bytes() as stream, ThreadPoolExecutor(threads) as pool:
             while True:
-                start, (block, whole) = stream.tell(), self._next_block(stream)
+                start, (block, whole) = stream.tell(), next_block(stream, size)
                 if block and whole:
-                    waiting.append((pool.submit(parse, block), block, line))
+                    waiting.append((pool.submit(parse if line > 1 else lambda header: None, block), block, line))
                     line += np.count_nonzero(np.frombuffer(block, np.uint8) == 10)  # 5 times as fast as block.count
                 while waiting and (len(waiting) > threads or not (block and whole)):
                     yield from self._settle(*waiting.popleft())
-                if not whole:  # a cell may go on in the next block
+                if not whole:
                     stream.seek(start)
                     yield from self._exactly(stream, line)
                 if not (block and whole):
                     break
+                size = BLOCK
         self.file.check_unchanged()
-
-    def _next_block(self, stream: io.BufferedIOBase) -> tuple[bytes, bool]:
-        """Some whole lines, and whether each holds whole cells."""
-        try:
-            block = stream.read(BLOCK)
-            block += stream.readline()
-        except (OSError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{self.file.path}: cannot be read: {reason}") from None
-        return block, b'"' not in block or all(line.count(b'"') % 2 == 0 for line in block.split(b"\n"))
 
     def _settle(self, future: "Future[np.ndarray | None]", block: bytes, line: int) -> Iterator[np.ndarray]:
         values = future.result()
@@ -87,7 +80,9 @@ class CSVBlocks:
             yield from self._exactly(io.BytesIO(block), line)
             return
         for column, has_number in zip(self.columns, ~np.isnan(values).all(axis=0), strict=True):
-            column.has_number = column.has_number or bool(has_number)
+            column.has_number = column.has_number or (bool(has_number) and column.text is None)
+            if column.hole and column.has_number:
+                raise column.hole
         yield values
 
     def _by_arrow(self, block: bytes) -> np.ndarray | None:
@@ -97,30 +92,34 @@ class CSVBlocks:
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return None
         pa, csv = self.arrow, self.arrow.csv
-        wanted = [i for i, column in enumerate(self.columns) if column.text is None]
-        names = [str(i) for i in range(len(self.file.names))]
-        chosen = [names[self.positions[i]] for i in wanted]
+        numbers = [i for i, column in enumerate(self.columns) if column.text is None]
+        types = {str(at): pa.float64() if i in numbers else pa.string() for i, at in enumerate(self.positions)}
         try:
             if not block.isascii():
                 block.decode()
             table = csv.read_csv(
                 pa.py_buffer(block),
-                csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
+                csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(block) + 1,
+                    column_names=[str(i) for i in range(len(self.file.names))],
+                ),
                 csv.ParseOptions(delimiter=self.file.delimiter, quote_char=False),
                 csv.ConvertOptions(
-                    check_utf8=False,
-                    column_types=dict.fromkeys(chosen, pa.float64()),
-                    include_columns=chosen,
-                    null_values=MISSING,
+                    check_utf8=False, column_types=types, include_columns=list(types), null_values=MISSING
                 ),
             )
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
-        values = np.full((table.num_rows, len(self.columns)), np.nan)
-        for i, column in zip(wanted, table.columns, strict=True):
-            values[:, i] = column.to_numpy()
-        num_missing = sum(column.null_count for column in table.columns)
-        if fits(values).sum() + num_missing != table.num_rows * len(wanted) or (num_missing and self.refuse_missing):
+        values, num_missing = np.full((table.num_rows, len(self.columns)), nan), 0
+        for i, column in enumerate(table.columns):
+            if i in numbers:
+                values[:, i] = column.to_numpy()
+                num_missing += column.null_count
+            elif pa.compute.any(pa.compute.match_substring_regex(column, LIKE_A_NUMBER)).as_py():
+                return None
+        certain = fits(values, exponents=b"e-" in block or b"E-" in block).sum()
+        if certain + num_missing != table.num_rows * len(numbers) or (num_missing and self.refuse_missing):
             return None
         return values
 
@@ -134,46 +133,73 @@ class CSVBlocks:
             values = np.loadtxt(io.BytesIO(block), delimiter=self.file.delimiter, comments=None, ndmin=2)
         except ValueError:
             return None
-        return values[:, self.positions] if values.shape[1] == len(self.file.names) and fits(values).all() else None
+        if values.shape[1] != len(self.file.names) or any(column.text for column in self.columns):
+            return None
+        return values[:, self.positions] if fits(values, b"e-" in block or b"E-" in block).all() else None
 
     def _exactly(self, stream: io.BufferedIOBase, line: int) -> Iterator[np.ndarray]:
         values, width = array("d"), len(self.columns)
-        for number, cells in self.file.rows(stream, line):
-            values.extend(self._number(number, i, cells[at]) for i, at in enumerate(self.positions))
-            if len(values) == ROWS * width:
-                yield np.frombuffer(values).reshape(-1, width)
-                values = array("d")
+        with self.file.as_text(stream, line) as text:
+            for number, cells in self.file.rows_of(text, line):
+                for column, at in zip(self.columns, self.positions, strict=True):
+                    values.append(self._number(number, column, cells[at]))
+                if len(values) == ROWS * width:
+                    yield np.frombuffer(values).reshape(-1, width)
+                    values = array("d")
         if values:
             yield np.frombuffer(values).reshape(-1, width)
 
-    def _number(self, line: int, i: int, cell: str) -> float:
-        column = self.columns[i]
-        if column.text is not None:
-            return np.nan
+    def _number(self, line: int, column: Column, cell: str) -> float:
+        """The number in a cell, NaN if it is missing or of a column of text; a column that holds both is refused."""
+        if column.text is not None and cell[:1].isalpha():  # half the time of parsing it
+            return nan
+        remedy = "" if column.required else "; choose the columns with --data.features"
         try:
             value = parse_number(cell)
         except ValueError as reason:
-            if column.required or column.has_number:
-                remedy = "" if column.required else " (or choose the columns with --data.features)"
-                raise self.file.error(line, column.name, f"{cell!r} {reason}{remedy}") from None
-            column.text = f"text: {cell!r} in line {line}"
-            return np.nan
-        if value != value and self.refuse_missing:
-            raise self.file.error(line, column.name, f"a missing cell ({cell!r}), and missing is 'error'")
-        column.has_number = column.has_number or value == value
+            if column.required or column.has_number or not isinstance(reason, TextCell):
+                raise self.file.error(line, column.name, f"{cell[:80]!r} {reason}{remedy}") from None
+            column.text = column.text or f"text: {cell[:80]!r} in line {line}"
+            return nan
+        if column.text is not None:
+            if isnan(value):
+                return nan
+            raise self.file.error(line, column.name, f"{cell!r} is a number in a column with {column.text}{remedy}")
+        if isnan(value) and self.refuse_missing:
+            missing = self.file.error(line, column.name, f"a missing cell ({cell!r}), see --data.missing")
+            column.hole = column.hole or missing
+        column.has_number = column.has_number or not isnan(value)
+        if column.hole and (column.has_number or column.required):
+            raise column.hole
         return value
+
+
+def next_block(stream: io.BufferedIOBase, size: int) -> tuple[bytes, bool]:
+    """Some lines, and whether they can be read by themselves: no quoted cell goes on, and the file does not break off."""
+    try:
+        block = stream.read(size)
+        block += stream.readline()
+    except (OSError, EOFError, zlib.error):
+        return b"", False
+    return block, b'"' not in block or all(row.count(b'"') % 2 == 0 for row in block.split(b"\n"))
+
+
+def fits(values: np.ndarray, exponents: bool) -> np.ndarray:
+    """Which values are beyond doubt; the others, and NaN, are for the exact reader to judge.
+
+    Args:
+        values: of a block.
+        exponents: whether it holds negative ones, so that a 0 may be what is too small for float64.
+    """
+    size = np.abs(values)
+    return ((size == 0) & (not exponents)) | ((size > 1 / LARGEST) & (size < EXACT))
 
 
 def import_arrow() -> ModuleType | None:
     """Pyarrow where it is installed: an extra of 170 MB, which reads a large file about 6 times as fast as numpy."""
     try:
+        import pyarrow.compute
         import pyarrow.csv
     except ImportError:
         return None
     return pyarrow
-
-
-def fits(values: np.ndarray) -> np.ndarray:
-    """Which values can be squared; the others, and NaN, are for the exact reader to judge."""
-    size = np.abs(values)
-    return (size == 0) | ((size > 1 / LARGEST) & (size < LARGEST))

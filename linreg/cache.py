@@ -33,7 +33,7 @@ def mapped_table(source: Source, seed: int, folder: str) -> Table:
     Raises:
         RunError: if the file cannot be written.
     """
-    key = {"version": VERSION, "seed": seed, "targets": source.targets, "missing": source.missing}
+    key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
     key["columns"] = [(column.name, column.required) for column in source.columns]
     key["files"] = [
         (str(file.path.absolute()), file.path.stat().st_size, file.path.stat().st_mtime_ns) for file in source.files

@@ -58,7 +58,7 @@ class RegressionCLI(LightningCLI):
         if subcommand == "predict":
             return []
         if self.checkpoint is None:
-            is_csv = typed.value("--data.path") and not typed.value("--data")
+            is_csv = typed.value("--data.path") is not None and not typed.value("--data")
             return ["data: {class_path: CSVData}"] * bool(is_csv)
         if "config" not in self.checkpoint:
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):

@@ -47,6 +47,8 @@ class RegressionData(LightningDataModule):
         self.test_fraction = test_fraction
         self.split_seed = split_seed
 
+    source = "the data"  # what an error message calls the table
+
     def load(self) -> Table:
         """Reads or makes the whole table; called once."""
         raise NotImplementedError(f"{type(self).__name__} has to define load()")
@@ -80,8 +82,9 @@ class RegressionData(LightningDataModule):
         num_train = num_rows - num_val - num_test
         if num_train < 0 or (num_train == 0 and sum(shares) < 1):
             raise InputError(
-                f"{num_rows} row(s) are too few to split into training, validation ({self.val_fraction}) "
-                f"and test ({self.test_fraction}) rows; set --data.val_fraction 0 --data.test_fraction 0"
+                f"{self.source}: {num_rows} row(s) are too few to split into training, validation "
+                f"({self.val_fraction}) and test ({self.test_fraction}) rows; "
+                "set --data.val_fraction 0 --data.test_fraction 0"
             )
         sizes, names = [num_train, num_val, num_test], ("train", "val", "test")
         if self.table.shuffled:
@@ -107,7 +110,7 @@ class RegressionData(LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches:
         if not len(self.splits["train"][0]):
-            raise InputError("no row is left to train on; lower val_fraction or test_fraction")
+            raise InputError(f"{self.source}: no row is left to train on; lower val_fraction or test_fraction")
         x, y = self.splits["train"]
         device = self.trainer.strategy.root_device if self.trainer else x.device
         if device.type == "cuda" and x.nbytes + y.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
@@ -188,9 +191,9 @@ class CSVData(RegressionData):
     ) -> None:
         super().__init__(**split)
         self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
+        self.source = str(path)
 
     def load(self) -> Table:
         source = Source(self.path, self.target, self.features, self.missing)
-        if sum(file.num_cells for file in source.files) > MAX_CELLS:
-            return mapped_table(source, self.split_seed, self.cache)
-        return source.read()
+        large = sum(file.num_cells for file in source.files) > MAX_CELLS
+        return mapped_table(source, self.split_seed, self.cache) if large else source.read()

@@ -14,5 +14,6 @@ class RunError(RuntimeError):
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """The remedy for a misspelt name, to append to a message; empty if nothing is near."""
-    close = difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
+    close = [other for other in names if other and other.casefold() == name.casefold()]
+    close = close or difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

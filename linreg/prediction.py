@@ -1,21 +1,26 @@
 """Predictions for the rows of a CSV file, written beside them, in their order, a block at a time."""
 
+import contextlib
 import csv
+import itertools
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
+from linreg.cells import parse_number
 from linreg.coefficients import as_text
 from linreg.errors import InputError, RunError
 from linreg.model import Regressor
-from linreg.reader import CSVFile, parse_number
+from linreg.reader import CSVFile
 
 BLOCK = 8_192  # rows in memory at a time
+Rows = list[tuple[int, list[str]]]
 
 
 class PredictionData(LightningDataModule):
@@ -38,29 +43,26 @@ class PredictionData(LightningDataModule):
 
 
 class _Blocks:
-    """Batches ``(x, rows)``: float64 features with NaN for a missing cell, and the rows' cells as they stand."""
+    """Batches ``(x, rows)``: float64 features with NaN for a missing cell, and the rows' lines and cells."""
 
     def __init__(self, file: CSVFile, feature_names: list[str], refuse_missing: bool) -> None:
         self.file, self.refuse_missing = file, refuse_missing
         self.columns = {name: file.index(name, "model's features") for name in feature_names}
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[list[str]]]]:
-        rows: list[list[str]] = []
-        values: list[list[float]] = []
-        for line, cells in self.file.all_rows():
-            values.append([self._value(line, name, cells[i]) for name, i in self.columns.items()])
-            rows.append(cells)
-            if len(rows) == BLOCK:
-                yield torch.tensor(values, dtype=torch.float64), rows
-                rows, values = [], []
-        if rows:
+    def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
+        numbered, empty = self.file.rows(), True
+        while rows := list(itertools.islice(numbered, BLOCK)):
+            values = [[self._value(line, name, cells[i]) for name, i in self.columns.items()] for line, cells in rows]
+            empty = False
             yield torch.tensor(values, dtype=torch.float64), rows
+        if empty:
+            raise self.file.error(2, None, "no row below the header")
 
     def _value(self, line: int, name: str, cell: str) -> float:
         try:
             value = parse_number(cell)
         except ValueError as reason:
-            raise self.file.error(line, name, f"{cell!r} {reason}") from None
+            raise self.file.error(line, name, f"{cell[:80]!r} {reason}") from None
         if value != value and self.refuse_missing:
             raise self.file.error(line, name, f"a missing cell ({cell!r}), and missing is 'error'")
         return value
@@ -75,17 +77,23 @@ class PredictionWriter(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        if not self.path.name or "\0" in path:
+            raise InputError(f"--output {path!r}: the name of a CSV file to write is expected")
         self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self.stream: TextIO | None = None
         self.num_rows = self.num_empty = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: Regressor) -> None:
-        file = trainer.predict_dataloaders.file
+        self.file = file = trainer.predict_dataloaders.file
         names = ["prediction"]
         if len(pl_module.target_names) > 1:
             names = [f"prediction_{target}" for target in pl_module.target_names]
         for name in names:
             if name in file.names:
                 raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
+        if self.path.exists() and (not self.path.is_file() or self.path.samefile(file.path)):
+            why = "the file to predict" if self.path.is_file() else "not a regular file"
+            raise InputError(f"--output {self.path}: this is {why}; give the name of a new file")
         try:
             self.stream = self.temporary.open("w", newline="", encoding="utf-8")
         except OSError as error:
@@ -98,12 +106,14 @@ class PredictionWriter(Callback):
         trainer: Trainer,
         pl_module: Regressor,
         outputs: Tensor,
-        batch: tuple[Tensor, list[list[str]]],
+        batch: tuple[Tensor, Rows],
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for cells, y_hat in zip(batch[1], outputs.tolist(), strict=True):
-            missing = any(value != value for value in y_hat)
+        holes = batch[0].isnan().any(dim=1).tolist()
+        for (line, cells), missing, y_hat in zip(batch[1], holes, outputs.tolist(), strict=True):
+            if not missing and not all(map(math.isfinite, y_hat)):
+                raise self.file.error(line, None, "too far from the training rows: the prediction is not finite")
             self.writer.writerow([*cells, *("" if missing else repr(value) for value in y_hat)])
             self.num_empty += missing
         self.num_rows += len(batch[1])
@@ -118,4 +128,7 @@ class PredictionWriter(Callback):
         print(f"{self.path}: {self.num_rows:,} predictions{empty}")
 
     def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
+        if self.stream is not None:
+            with contextlib.suppress(OSError):
+                self.stream.close()
         self.temporary.unlink(missing_ok=True)

@@ -6,168 +6,148 @@ refused with its file, line and column: a guess would be silently wrong.
 """
 
 import csv
-import gzip
 import io
-import math
+import itertools
 import os
 import re
-import stat
+import unicodedata
+from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
+from linreg.cells import NUMBER
 from linreg.errors import InputError, nearest
+from linreg.text_file import TextFile
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-LARGEST = 1e150  # beyond it, or below its inverse, a value's square, and so its variance, does not fit float64
-
-
-def parse_number(cell: str) -> float:
-    """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
-    text = cell.strip(" \t")
-    if NUMBER.fullmatch(text):
-        value = float(text)
-        if not (value == 0 or 1 / LARGEST < abs(value) < LARGEST):
-            raise ValueError(
-                f"is not 0 and not between {1 / LARGEST:g} and {LARGEST:g} in size: float64 cannot square it"
-            )
-        return value
-    if text in MISSING:
-        return math.nan
-    if re.fullmatch(r"[+-]?\d+,\d+", text):
-        raise ValueError("has a decimal comma or a thousands separator: write it with a decimal point only")
-    raise ValueError("is not a number")
+NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
-class CSVFile:
-    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand."""
+class CSVFile(TextFile):
+    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand.
+
+    Args:
+        path: where it is.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self.before = self.path.stat()
-            if not stat.S_ISREG(self.before.st_mode):
-                raise InputError(f"{self.path}: a CSV file is expected, this is not a regular file")
-            with self.open_bytes() as stream, _as_text(stream, 1) as text:
-                first = text.readline()
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: no such file{nearest(self.path.name, _siblings(self.path))}") from None
-        except UnicodeDecodeError:
-            raise self._not_utf8() from None
-        except (OSError, EOFError) as error:
-            raise InputError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        super().__init__(path)
+        self.names: list[str] = []
+        self.delimiter = ","
+        with self.explained(), self.open_text() as text:
+            first = next(self._lines(text, 1), "")
         if not first.strip():
             raise InputError(f"{self.path}, line 1: a header line with the columns' names is expected, found nothing")
         unquoted = re.sub('"[^"]*"', "", first)
         self.delimiter = next((d for d in ",\t;" if d in unquoted), ",")
-        with self.open_bytes() as stream:
-            records = self._records(stream, 1)
+        with self.explained(), self.open_text() as text:
+            records = self._records(text, 1)
             self.names = [name.strip() for name in next(records)[1]]
-            self.body = next(records, (2, []))[0]  # the line below the header, which may be one of several lines
             records.close()
         self._check_header()
+        self._positions = {_form(name): i for i, name in enumerate(self.names) if name}
 
     def _check_header(self) -> None:
         named = [name for name in self.names if name]
         if all(NUMBER.fullmatch(name) for name in named):
-            raise InputError(f"{self.path}, line 1: a header with the columns' names is expected, found only numbers")
-        twice = sorted({name for name in named if named.count(name) > 1})
+            found = "only numbers" if named else "only empty ones"
+            raise InputError(f"{self.path}, line 1: a header with the columns' names is expected, found {found}")
+        for name in named:
+            if "\ufeff" in name:
+                raise self.error(1, name, "a byte-order mark inside a column's name; save the file as UTF-8 again")
+        twice = [repr(name) for name, count in Counter(map(_form, named)).items() if count > 1]
         if twice:
             raise InputError(f"{self.path}, line 1: each column needs its own name, twice there: {', '.join(twice)}")
 
     def index(self, name: str, role: str) -> int:
         """The position of a column; InputError names the nearest one if there is none."""
-        if name not in self.names or not name:
-            hint = nearest(name, self.names) or f"; it has: {', '.join(filter(None, self.names[:20]))}"
-            raise InputError(f"{self.path}: no column {name!r} for the {role}{hint}")
-        return self.names.index(name)
+        if _form(name) in self._positions:
+            return self._positions[_form(name)]
+        names = [name for name in self.names if name]
+        shown = [name[:40] if name[:40].isprintable() else repr(name[:40]) for name in names[:20]]
+        hint = nearest(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
+        if len(names) == 1:
+            hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
+        raise self.error(1, None, f"no column {name!r} for the {role}{hint}")
 
-    def rows(self, stream: io.BufferedIOBase, line: int) -> Iterator[tuple[int, list[str]]]:
-        """Each row with its line number, as wide as the header; blank lines are no rows.
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Each row of the file with its line number, as wide as the header; blank lines are no rows."""
+        with self.explained(), self.open_text() as text:
+            yield from self.rows_of(text, 1)
+        self.check_unchanged()
 
-        Args:
-            stream: bytes of the file, from the beginning of a row on.
-            line: the line number of that row.
-        """
+    def rows_of(self, text: io.TextIOWrapper, first: int) -> Iterator[tuple[int, list[str]]]:
+        """The rows of a part of the file that begins with line ``first``."""
         width, blank = len(self.names), None
-        for number, cells in self._records(stream, line):
+        for line, cells in itertools.islice(self._records(text, first), int(first == 1), None):
             if not cells:
-                blank = number
+                blank = line
             elif len(cells) != width:
-                hint = "a cut-off line?" if len(cells) < width else "an unquoted separator in a cell?"
-                raise self.error(number, None, f"{len(cells)} cells where the header has {width} columns ({hint})")
+                found = f"{len(cells)} cell{'s' * (len(cells) > 1)} where the header has {width} columns"
+                if len(cells) > width:
+                    raise self.error(line, None, f"{found} (an unquoted separator or a decimal comma in a cell?)")
+                lacking = f"none for {self.names[len(cells)]!r}"
+                raise self.error(line, None, f"{found}, {lacking} (a cut-off line?); it begins with {cells[0][:40]!r}")
             elif blank and width == 1:
                 raise self.error(blank, self.names[0], "a blank line; write NA for a missing cell")
             else:
-                yield number, cells
-
-    def all_rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows of the whole file."""
-        with self.open_bytes() as stream:
-            for _ in range(self.body - 1):
-                stream.readline()
-            yield from self.rows(stream, self.body)
-        self.check_unchanged()
-
-    def check_unchanged(self) -> None:
-        """InputError if the file was written to since its header was read."""
-        after = self.path.stat()
-        if (self.before.st_size, self.before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise InputError(f"{self.path} changed while it was read; try again when nothing writes to it")
+                yield line, cells
 
     def error(self, line: int, column: str | None, message: str) -> InputError:
         where = f"line {line}" + (f", column {column!r}" if column else "")
         return InputError(f"{self.path}, {where}: {message}")
 
-    def _records(self, stream: io.BufferedIOBase, line: int) -> Iterator[tuple[int, list[str]]]:
-        first = line - 1
-        try:
-            with _as_text(stream, line) as text:
-                reader = csv.reader(self._lines(text, line), delimiter=self.delimiter, strict=True)
+    def _records(self, text: io.TextIOWrapper, first: int) -> Iterator[tuple[int, list[str]]]:
+        line = first
+        with self.explained():
+            reader = csv.reader(self._lines(text, first), delimiter=self.delimiter, strict=True)
+            try:
                 for cells in reader:
                     yield line, cells
-                    line = first + reader.line_num + 1
-        except UnicodeDecodeError:
-            raise self._not_utf8() from None
-        except csv.Error as error:
-            raise self.error(first + reader.line_num, None, f"not valid CSV: {error}") from None
-        except (OSError, EOFError) as error:
-            raise InputError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+                    line = first + reader.line_num
+            except csv.Error as error:
+                raise self._bad_cell(line, first - 1 + reader.line_num, str(error)) from None
 
     def _lines(self, text: io.TextIOWrapper, first: int) -> Iterator[str]:
         for number, line in enumerate(text, first):
             if line.endswith("\r"):
-                raise self.error(number, None, "ends in a lone carriage return; save it with \\n or \\r\\n line ends")
-            if "\0" in line:
-                raise self.error(number, None, "holds a NUL byte; is this a text file?")
+                message = "ends in a lone carriage return; save it with \\n or \\r\\n line ends"
+                raise self.error(number, self._column_at(number, line[:-1]), message)
+            if ("\0" in line or not line.isascii()) and (found := NOT_TEXT.search(line)):
+                byte = ord(found[0]) & 0xFF
+                what = f"byte 0x{byte:02x} is not UTF-8" if byte else "holds a NUL byte"
+                before = line[: found.start()]
+                raise self.error(number, self._column_at(number, before), f"{what}; save the file as text in UTF-8")
             yield line
 
-    def open_bytes(self) -> io.BufferedIOBase:
-        """The file's bytes, unpacked if it is gzipped."""
-        with self.path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        return gzip.open(self.path) if zipped else self.path.open("rb")
+    def _column_at(self, line: int, before: str) -> str | None:
+        """The column that a file has come to after the beginning of a line, which may lie inside a quoted cell."""
+        if not self.names:
+            return None
+        with self.open_text() as text:
+            lines = itertools.chain(itertools.islice(text, line - 1), [before])
+            try:
+                record = deque(csv.reader(lines, delimiter=self.delimiter), maxlen=1).pop()
+            except csv.Error:
+                return None
+        return self.names[max(len(record), 1) - 1] if len(record) <= len(self.names) else None
 
-    def _not_utf8(self) -> InputError:
-        with self.open_bytes() as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    byte = line[error.start]
-                    return self.error(number, None, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8")
-        return InputError(f"{self.path} is not UTF-8; save the file as UTF-8")
+    def _bad_cell(self, first: int, last: int, reason: str) -> InputError:
+        """Says which cell of the lines first to last the csv module could not take apart."""
+        with self.open_text() as text:
+            record = "".join(itertools.islice(text, first - 1, last))
+        end, limit = re.escape(self.delimiter), csv.field_size_limit()
+        cell = re.compile(rf'("(?:[^"]|"")*"|(?!")[^{end}\r\n]*){end}')
+        start = position = 0
+        while (found := cell.match(record, start)) and len(found[1]) <= limit:
+            start, position = found.end(), position + 1
+        why = f"is longer than {limit:,} characters (a quote that is never closed?)"
+        if "expected after" in reason:
+            why = "goes on after its closing quote; a quote inside quotes has to be doubled"
+        elif "end of data" in reason:
+            why = "has a quote that is never closed"
+        column = self.names[position] if position < len(self.names) else None
+        return self.error(first + record.count("\n", 0, start), column, f"{record[start : start + 20]!r}... {why}")
 
 
-@contextmanager
-def _as_text(stream: io.BufferedIOBase, line: int) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig" if line == 1 else "utf-8", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()  # the stream is closed by whom it belongs to
-
-
-def _siblings(path: Path) -> list[str]:
-    return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+def _form(name: str) -> str:
+    """One spelling of a name for the two that Unicode has for an accented letter, which look the same."""
+    return unicodedata.normalize("NFC", name)

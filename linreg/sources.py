@@ -56,10 +56,12 @@ class ParquetFile:
             for i in wanted:
                 values[:, i] = batch.column(columns[i].name).cast("float64", safe=False).to_numpy(zero_copy_only=False)
                 columns[i].has_number = columns[i].has_number or not np.isnan(values[:, i]).all()
-            wrong = ~fits(values) & ~(np.isnan(values) & (not refuse_missing))
+            wrong = ~fits(values, exponents=False) & ~(np.isnan(values) & (not refuse_missing))
             for row, i in np.argwhere(wrong[:, wanted])[:1]:
                 name, value = columns[wanted[i]].name, values[row, wanted[i]]
-                raise InputError(f"{self.path}, row {first + row}, column {name!r}: {value} is no finite number")
+                raise InputError(
+                    f"{self.path}, row {first + row}, column {name!r}: {value} is not finite, or more than float64 can hold"
+                )
             first += batch.num_rows
             yield values
 
@@ -70,7 +72,7 @@ class CSVSource(CSVFile):
     @property
     def num_cells(self) -> int:
         """About how many cells it holds, at 8 bytes each, or 4 where it is packed."""
-        return self.before.st_size // (4 if self.path.suffix == ".gz" else 8)
+        return self.num_bytes // (4 if self.path.suffix == ".gz" else 8)
 
     def blocks(self, columns: list[Column], refuse_missing: bool) -> Iterator[np.ndarray]:
         """See ``CSVBlocks``."""
@@ -79,18 +81,18 @@ class CSVSource(CSVFile):
 
 def find_sources(path: str | os.PathLike[str]) -> list[CSVSource | ParquetFile]:
     """The files behind a path, a folder or a pattern such as ``data/2024-*.csv``, all with the same columns."""
-    text = os.fspath(path)
+    text = path if isinstance(path, str) else str(path) if isinstance(path, os.PathLike) else ""
     if os.path.isdir(text):
         paths = sorted(p for p in glob.glob(os.path.join(glob.escape(text), "*")) if p.endswith(SUFFIXES))
         if not paths:
             raise InputError(f"{text}: a CSV file is expected, this is a folder without any {', '.join(SUFFIXES)}")
     elif os.path.lexists(text) or not glob.has_magic(text):
-        paths = [text]
+        paths = [text or path]
     else:
         paths = sorted(glob.glob(text))
         if not paths:
             raise InputError(f"{text}: no file has such a name")
-    sources = [ParquetFile(path) if path.endswith(".parquet") else CSVSource(path) for path in paths]
+    sources = [ParquetFile(path) if str(path).endswith(".parquet") else CSVSource(path) for path in paths]
     for source in sources[1:]:
         different = sorted(set(source.names) ^ set(sources[0].names))
         if different:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,11 +50,12 @@ class Source:
         missing: Literal["drop", "error"] = "drop",
     ) -> None:
         if missing not in ("drop", "error"):
-            raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
+            raise InputError(f"{path}: missing={missing!r}: 'drop' or 'error' is expected")
         self.path, self.missing = path, missing
         self.files = find_sources(path)
-        self.targets = [target] if isinstance(target, str) else list(target)
-        self.columns = _choose(self.files[0], self.targets, features)
+        targets = _names(path, "target", target)
+        self.num_targets = len(targets)
+        self.columns = _choose(self.files[0], targets, None if features is None else _names(path, "features", features))
         self.num_read = self.num_dropped = 0
         self.missing_cells = np.zeros(len(self.columns), dtype=int)
 
@@ -65,7 +66,7 @@ class Source:
                 self.num_read += len(block)
                 yield block
         if not self.num_read:
-            raise InputError(f"{self.path} has no row below its header")
+            raise InputError(f"{self.files[-1].path}, line 2: no row below the header")
 
     def read(self) -> Table:
         """The whole table in memory, as float64, in order."""
@@ -76,10 +77,13 @@ class Source:
     def settle(self) -> list[int]:
         """Says, once all rows were read, which of the columns hold numbers."""
         for column in self.columns:
-            if not column.has_number and column.text is None and not column.required:
+            if not column.has_number and column.text is None:
+                if column.required:
+                    where = f"{self.files[0].path}, line 2, column {column.name!r}"
+                    raise InputError(f"{where}: no number in this line and below, every cell is missing")
                 column.text = "no number in it"
         kept = [i for i, column in enumerate(self.columns) if column.text is None]
-        if len(kept) == len(self.targets):
+        if len(kept) == self.num_targets:
             raise InputError(f"{self.path} has no column of numbers besides the target: " + "; ".join(self.notes()))
         return kept
 
@@ -109,9 +113,9 @@ class Source:
     def table(self, values: Tensor, kept: list[int]) -> Table:
         """The table of what ``whole_rows`` let through, (N, K)."""
         if not len(values):
-            raise InputError(f"{self.path} has no complete row of numbers: " + "; ".join(self.notes()))
-        names, split = [self.columns[i].name for i in kept], len(self.targets)
-        return Table(values[:, split:], values[:, :split], names[split:], self.targets, self.num_read, self.notes())
+            raise InputError(f"{self.path}, line 2 and below: no complete row of numbers: " + "; ".join(self.notes()))
+        names, split = [self.columns[i].name for i in kept], self.num_targets
+        return Table(values[:, split:], values[:, :split], names[split:], names[:split], self.num_read, self.notes())
 
 
 def read_csv(
@@ -136,16 +140,31 @@ def _stack(blocks: Iterable[np.ndarray], width: int) -> np.ndarray:
     return values
 
 
-def _choose(file: CSVSource | ParquetFile, targets: list[str], features: Sequence[str] | None) -> list[Column]:
+def _names(path: str | os.PathLike[str], role: str, names: Any) -> list[str]:
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: {role}={names!r}: a column's name, or a list of different columns, is expected")
+    return list(names)
+
+
+def _choose(file: CSVSource | ParquetFile, targets: list[str], features: list[str] | None) -> list[Column]:
     """The columns to read: the targets, then the features."""
-    for role, names in (("target", targets), ("features", list(features or []))):
-        if len(set(names)) < len(names) or (role == "target" and not names):
-            raise InputError(f"{role}={names}: one or more different columns are expected")
-    overlap = sorted(set(targets) & set(features or []))
-    if overlap:
-        raise InputError(f"{overlap[0]!r} is the target and among the features; a column can only be one of them")
-    columns = [Column(name, required=True) for name in targets if file.index(name, "target") >= 0]
+    places = {"target": [file.index(name, "target") for name in targets]}
     if features is None:
-        others = [name for name in file.names if name and name not in targets]
-        return columns + [Column(name, required=False) for name in others]
-    return columns + [Column(name, required=True) for name in features if file.index(name, "features") >= 0]
+        places["features"] = [i for i, name in enumerate(file.names) if name and i not in places["target"]]
+    else:
+        places["features"] = [file.index(name, "features") for name in features]
+    for role, indices in places.items():
+        if len(set(indices)) < len(indices):
+            raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
+    overlap = sorted(set(places["target"]) & set(places["features"]))
+    if overlap:
+        name = file.names[overlap[0]]
+        raise InputError(
+            f"{file.path}: {name!r} is the target and among the features; a column can only be one of them"
+        )
+    return [
+        Column(file.names[i], required=role == "target" or features is not None)
+        for role, indices in places.items()
+        for i in indices
+    ]
