@@ -1,7 +1,6 @@
 """The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
 
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from linreg.errors import InputError
-from linreg.learning_rate import Plan, make_cautious_plan, make_plan
-from linreg.least_squares import MAX_COLUMNS, LeastSquares
+from linreg.learning_rate import Plan
+from linreg.least_squares import LeastSquares
 from linreg.metrics import RegressionMetrics
 from linreg.optimization import check_settings, make_optimizer, make_scheduler
+from linreg.preparation import prepare
 from linreg.resume import check_same_rows, keep_what_was_typed
-from linreg.standardizer import Standardizer, moments
+from linreg.standardizer import Standardizer
+
+PART = 8_192  # rows of a large batch that are standardized at a time: fresh memory for all of them is dear
 
 
 class Regressor(LightningModule):
@@ -96,10 +98,11 @@ class Regressor(LightningModule):
         x, y = batch
         if self.remembered and self.remembered[0] is x:
             return self.remembered[1]
-        standardized = self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)
-        if self.training and self.summary is not None and len(x) == self.summary.num_rows:
-            self.remembered = x, standardized
-        return standardized
+        if self.training and self.summary is not None and len(x) == self.summary.num_rows > PART:
+            parts = [self.standardize(part) for part in zip(x.split(PART), y.split(PART), strict=True)]
+            self.remembered = x, tuple(map(torch.cat, zip(*parts, strict=True)))
+            return self.remembered[1]
+        return self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)
 
     def standardized_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The same for x (N, D) and y (N, T) that are standardized already."""
@@ -160,35 +163,8 @@ class Regressor(LightningModule):
         self._log_metrics("test")
 
     def setup(self, stage: str) -> None:
-        """Learns from the training rows, before any training, what can be known exactly."""
-        data = self.trainer.datamodule
-        if stage != "fit" or data is None:
-            return
-        self.feature_names, self.target_names = list(data.feature_names), list(data.target_names)
-        d, t = len(self.feature_names), len(self.target_names)
-        rows = data.in_order("train") if hasattr(data, "in_order") else data.train_dataloader()
-        if d + t <= MAX_COLUMNS:
-            self.summary = LeastSquares(d, t, self.has_intercept)
-            for x, y in rows:
-                self.summary.update(x, y)
-            mean, std = self.summary.mean, self.summary.std
-        else:
-            mean, std = moments(rows, self.has_intercept)
-        self.x_standardizer.fit(mean[:d], std[:d])
-        self.y_standardizer.fit(mean[d:], std[d:])
-        is_sgd = self.optimizer in ("SGD", "torch.optim.SGD")
-        if is_sgd and self.lr is None and not self.is_linear:
-            raise InputError("lr=None: only a LinearRegression has its rate chosen from the data; give --model.lr")
-        if is_sgd and self.is_linear:
-            self.plan = self._make_plan(data.batch_size, rows)
-            data.batch_size = self.plan.batch_size
-
-    def _make_plan(self, batch_size: int | None, rows: Iterable[tuple[Tensor, Tensor]]) -> Plan:
-        momentum = self.momentum if self.lr is None else self.momentum or 0.0
-        if self.summary is None:
-            d, t = len(self.feature_names), len(self.target_names)
-            return make_cautious_plan(d, t, sum(len(x) for x, _ in rows), batch_size, self.lr, momentum)
-        return make_plan(self.summary, batch_size, self.lr, momentum, self.nesterov, self.weight_decay)
+        if stage == "fit" and self.trainer.datamodule is not None:
+            prepare(self, self.trainer.datamodule)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.fresh_optimizer()
