@@ -175,7 +175,7 @@ class CSVBlocks:
 
 
 def next_block(stream: io.BufferedIOBase, size: int) -> tuple[bytes, bool]:
-    """Some lines, and whether they can be read by themselves: no quoted cell goes on, and the file does not break off."""
+    """Some lines, and whether they can be read by themselves: no quoted cell goes on, the file does not break off."""
     try:
         block = stream.read(size)
         block += stream.readline()

@@ -60,7 +60,7 @@ class ParquetFile:
             for row, i in np.argwhere(wrong[:, wanted])[:1]:
                 name, value = columns[wanted[i]].name, values[row, wanted[i]]
                 raise InputError(
-                    f"{self.path}, row {first + row}, column {name!r}: {value} is not finite, or more than float64 can hold"
+                    f"{self.path}, row {first + row}, column {name!r}: {value} is more than float64 can hold"
                 )
             first += batch.num_rows
             yield values

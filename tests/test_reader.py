@@ -218,7 +218,7 @@ def test_parquet_cells_that_are_no_numbers(tmp_path: Path) -> None:
     assert (table.num_read, table.feature_names, table.x.tolist()) == (3, ["a", "b"], [[1, 1.5]])
     assert "'s' (string)" in table.notes[0]
     parquet.write_table(pa.table(columns | {"b": [1.0, np.inf, 2.0]}), path)
-    with pytest.raises(InputError, match=r"t\.parquet, row 2, column 'b': inf"):
+    with pytest.raises(InputError, match=r"t\.parquet, row 2, column 'b': inf is more"):
         read_csv(path, "y")
     with pytest.raises(InputError, match=r"column 's': a column of numbers is expected, not of string"):
         read_csv(path, "s")
