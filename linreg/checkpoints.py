@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from linreg.allowed import check_allowed
 from linreg.errors import InputError, RunError
 from linreg.learning_rate import GOAL
 from linreg.model import Regressor
@@ -44,6 +45,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load_model(path: str | os.PathLike[str]) -> Regressor:
     """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
     class_path = read_checkpoint(path)["class_path"]
+    check_allowed(class_path, str(path))
     module, _, name = class_path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -108,7 +110,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if not sum(trainer.num_val_batches):
+        if not trainer.enable_validation:  # num_val_batches is still 0 here if the first epoch has no validation
             self.monitor = "loss/train"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
@@ -125,3 +127,4 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rank = state_dict.get("rank", 0)
         super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg import report
+from linreg import allowed, report
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
 from linreg.console import describe_data, describe_resume, how_to_resume
@@ -35,6 +35,7 @@ class RegressionCLI(LightningCLI):
     """
 
     def __init__(self, typed: list[str]) -> None:
+        allowed.restrict_imports()
         self.arguments = Arguments(typed)
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = read_checkpoint(path) if path else None
@@ -99,13 +100,23 @@ class RegressionCLI(LightningCLI):
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"--seed_everything: {error}") from None
+
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
 
     def instantiate_classes(self) -> None:
-        confidence = self._get(self.config, "confidence")
+        confidence, most = self._get(self.config, "confidence"), self._get(self.config, "check")
         if confidence is not None and not 0 < confidence < 1:
             raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
+        if most is not None and not most > 0:
+            raise InputError(f"--check {most:g}: a share above 0 is expected, such as 0.01")
+        if self._get(self.config, "trainer") is None:
+            raise InputError("trainer: null; leave the section out to have its defaults")
         if self.subcommand != "fit" and self.checkpoint is None:
             raise InputError(f"{self.subcommand} needs --ckpt_path, a checkpoint of the run to look at")
         self.config_init = self.parser.instantiate(self.config)
@@ -173,10 +184,13 @@ class RegressionCLI(LightningCLI):
             self.trainer.logger = self._run_logger()
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            self._test_and_report(model, datamodule)
         except SystemExit:
             if self.trainer.is_global_zero:
                 print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
             raise
+
+    def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
         if best:
             model.load_state_dict(read_checkpoint(best)["state_dict"])

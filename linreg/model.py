@@ -13,7 +13,7 @@ from linreg.errors import InputError
 from linreg.learning_rate import Plan, make_cautious_plan, make_plan
 from linreg.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.metrics import RegressionMetrics
-from linreg.optimization import check_settings, make_optimizer, make_scheduler
+from linreg.optimization import check_settings, make_optimizer, make_scheduler, step_plateaus
 from linreg.resume import check_same_rows, keep_what_was_typed
 from linreg.standardizer import Standardizer, moments
 
@@ -102,6 +102,11 @@ class Regressor(LightningModule):
     def on_train_epoch_end(self) -> None:
         # One self.log an epoch: one a step would cost as much as the step itself.
         self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
+        step_plateaus(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # those have had their step
+            super().lr_scheduler_step(scheduler, metric)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val")
