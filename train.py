@@ -21,14 +21,19 @@ def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
 
+def follow(number: int, frame: FrameType | None) -> None:
+    """Leaves it to the first of several processes (``--devices N``) to stop: the others end with it."""
+
+
 if __name__ == "__main__":
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     for each in STOPS:
-        signal.signal(each, leave)  # importing takes seconds
+        signal.signal(each, leave if is_first else follow)  # importing takes seconds
 
     from linreg.main import main
 
     for each in STOPS:
-        signal.signal(each, stop)
+        signal.signal(each, stop if is_first else follow)
     try:
         sys.exit(main(sys.argv[1:]))
     finally:

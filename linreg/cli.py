@@ -15,9 +15,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from linreg import allowed, report
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
-from linreg.console import describe_data, describe_resume, how_to_resume
+from linreg.console import describe_data, describe_resume, end_other_processes, how_to_resume
 from linreg.data import RegressionData
-from linreg.errors import InputError
+from linreg.errors import InputError, RunError
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
@@ -188,7 +188,15 @@ class RegressionCLI(LightningCLI):
         except SystemExit:
             if self.trainer.is_global_zero:
                 print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
+                end_other_processes(self.trainer)
             raise
+        except RuntimeError as error:
+            if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
+                raise
+            if not self.trainer.is_global_zero:
+                os._exit(1)  # the first process has ended, and has said why
+            end_other_processes(self.trainer)
+            raise RunError(f"another process of the run was lost; {how_to_resume(self.trainer)}") from None
 
     def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)

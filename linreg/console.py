@@ -66,3 +66,9 @@ def how_to_resume(trainer: Trainer) -> str:
     if not last:
         return "no epoch was finished, so there is nothing to resume"
     return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}"
+
+
+def end_other_processes(trainer: Trainer) -> None:
+    """Ends what ``--devices N`` has started, which would wait for this process for ever."""
+    for process in getattr(trainer.strategy.launcher, "procs", []):
+        process.kill()

@@ -7,6 +7,7 @@ import warnings
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.cli import RegressionCLI
 from linreg.errors import InputError, RunError
@@ -36,7 +37,8 @@ def main(typed: list[str]) -> int:
         if mistake is None:
             raise
         remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
-        print(f"error: {mistake}{remedy}", file=sys.stderr)
+        if rank_zero_only.rank == 0:  # the others find the same
+            print(f"error: {mistake}{remedy}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
