@@ -15,14 +15,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from linreg import allowed, report
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
-from linreg.console import describe_data, describe_resume, end_other_processes, how_to_resume
+from linreg.console import describe_data, describe_resume
 from linreg.data import RegressionData
-from linreg.errors import InputError, RunError
+from linreg.errors import InputError
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
-from linreg.resume import differences, recorded_config
+from linreg.resume import check_resumable, differences, recorded_config
 from linreg.run_folder import RunLogger, RunRecord, new_run_folder
+from linreg.stopping import one_line_endings
 
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 
@@ -60,6 +61,8 @@ class RegressionCLI(LightningCLI):
         if self.checkpoint is None:
             is_csv = typed.value("--data.path") and not typed.value("--data")
             return ["data: {class_path: CSVData}"] * bool(is_csv)
+        if subcommand == "fit":
+            check_resumable(self.checkpoint)
         if "config" not in self.checkpoint:
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
@@ -182,21 +185,9 @@ class RegressionCLI(LightningCLI):
             self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
         if self.has_folder:
             self.trainer.logger = self._run_logger()
-        try:
+        with one_line_endings(self.trainer):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             self._test_and_report(model, datamodule)
-        except SystemExit:
-            if self.trainer.is_global_zero:
-                print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
-                end_other_processes(self.trainer)
-            raise
-        except RuntimeError as error:
-            if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
-                raise
-            if not self.trainer.is_global_zero:
-                os._exit(1)  # the first process has ended, and has said why
-            end_other_processes(self.trainer)
-            raise RunError(f"another process of the run was lost; {how_to_resume(self.trainer)}") from None
 
     def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)

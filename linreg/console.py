@@ -1,8 +1,6 @@
 """What a run says of itself on screen before its report."""
 
 import math
-import os
-import shlex
 
 from lightning.pytorch import Trainer
 
@@ -57,18 +55,3 @@ def describe_resume(epoch: int, changed: list[str]) -> str:
     """From where a run goes on, and what it does otherwise than before."""
     lines = [f"resume  after epoch {epoch:,}, as before" + (" but for:" if changed else "")]
     return "\n".join(lines + [f"        {line}" for line in changed])
-
-
-def how_to_resume(trainer: Trainer) -> str:
-    """The command that goes on from where a stopped run was last saved."""
-    saved = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
-    last = [path for path in saved if path.endswith("last.ckpt")]
-    if not last:
-        return "no epoch was finished, so there is nothing to resume"
-    return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}"
-
-
-def end_other_processes(trainer: Trainer) -> None:
-    """Ends what ``--devices N`` has started, which would wait for this process for ever."""
-    for process in getattr(trainer.strategy.launcher, "procs", []):
-        process.kill()

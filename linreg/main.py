@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 
 import torch
@@ -20,6 +21,12 @@ def the_users(error: BaseException | None) -> InputError | None:
     return error
 
 
+def quiet(thread: threading.ExceptHookArgs) -> None:
+    """Prints what ended a thread, unless it is a file that could not be written."""
+    if not issubclass(thread.exc_type, OSError):
+        threading.__excepthook__(thread)
+
+
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -30,6 +37,7 @@ def main(typed: list[str]) -> int:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
     # A resumed run goes on in its own folder, which holds its checkpoints.
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+    threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     try:
         RegressionCLI(typed)
     except (ValueError, MisconfigurationException) as error:
@@ -43,6 +51,9 @@ def main(typed: list[str]) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -86,6 +87,8 @@ class PredictionWriter(Callback):
         for name in names:
             if name in file.names:
                 raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
+        if self.path.is_dir():
+            raise InputError(f"--output {self.path}: is a folder; the name of a file is expected")
         try:
             self.stream = self.temporary.open("w", newline="", encoding="utf-8")
         except OSError as error:
@@ -102,20 +105,30 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        rows = []
         for cells, y_hat in zip(batch[1], outputs.tolist(), strict=True):
             missing = any(value != value for value in y_hat)
-            self.writer.writerow([*cells, *("" if missing else repr(value) for value in y_hat)])
+            rows.append([*cells, *("" if missing else repr(value) for value in y_hat)])
             self.num_empty += missing
-        self.num_rows += len(batch[1])
+        try:
+            self.writer.writerows(rows)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self.num_rows += len(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Regressor) -> None:
         try:
             self.stream.close()
             os.replace(self.temporary, self.path)
         except OSError as error:
-            raise RunError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         empty = f", {self.num_empty} of them empty for a missing cell" if self.num_empty else ""
         print(f"{self.path}: {self.num_rows:,} predictions{empty}")
 
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"--output {self.path}: cannot be written: {error.strerror}")
+
     def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
+        with suppress(AttributeError, OSError):  # it was not opened, or what it still holds has no room
+            self.stream.close()
         self.temporary.unlink(missing_ok=True)

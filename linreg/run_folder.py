@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
+from linreg.files import write_whole
 
 ROOT = Path("runs")
 HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
@@ -84,11 +85,18 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
-            (Path(trainer.logger.log_dir) / "config.yaml").write_text(self.config)
+            write_whole(Path(trainer.logger.log_dir, "config.yaml"), self.config.encode())
             optimizer = trainer.optimizers[0]
             settings = {"batch_size": trainer.datamodule.batch_size, "optimizer": type(optimizer).__name__}
             settings |= {k: optimizer.param_groups[0].get(k, 0.0) for k in ("lr", "momentum", "weight_decay")}
             trainer.logger.log_start(settings, HPARAMS_METRICS)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        logger = trainer.logger
+        if (
+            isinstance(logger, RunLogger)
+            and trainer.is_global_zero
+            and not Path(logger.log_dir, "config.yaml").exists()
+        ):
+            raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
         checkpoint["config"] = self.config
