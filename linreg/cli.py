@@ -23,7 +23,7 @@ from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
 from linreg.resume import check_resumable, differences, recorded_config
 from linreg.run_folder import RunLogger, RunRecord, new_run_folder
-from linreg.stopping import one_line_endings
+from linreg.stopping import StopBetweenBatches, one_line_endings
 
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 
@@ -140,7 +140,7 @@ class RegressionCLI(LightningCLI):
         if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
             kwargs["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
         if self.subcommand == "fit":
-            callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
+            callbacks += [StopBetweenBatches(), Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
                 callbacks += [BestCheckpoint(), LastCheckpoint()]
             self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]

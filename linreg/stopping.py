@@ -5,34 +5,94 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.errors import RunError
+
+PROCESS = os.getpid()
+LOST = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
+received: list[int] = []  # signals, the first of which decides the exit code
+between_batches = False  # whether a callback is about to look at them
+leaving = False
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """A signal handler: ends a training at its next batch, or at once if asked twice; all else at once.
+
+    An exception that is raised between any two instructions can be lost in a library, with a traceback on screen.
+    """
+    if os.getpid() != PROCESS:
+        return  # a worker of a DataLoader, which its parent ends
+    received.append(number)
+    sys.unraisablehook = lambda _: None  # whatever else breaks now is no news
+    if not between_batches or len(received) > 1:
+        leave()
+
+
+def leave() -> None:
+    """Raises SystemExit, once, with the exit code that a shell expects of a stopped program."""
+    global leaving
+    if not leaving:
+        leaving = True
+        raise SystemExit(128 + received[0])
+
+
+class StopBetweenBatches(Callback):
+    """Ends a run that a signal has asked to stop."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(True)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if received:
+            leave()
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if received:
+            leave()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(False)
+
+    def _look(self, on: bool) -> None:
+        global between_batches
+        between_batches = on
+        if received:
+            leave()
 
 
 @contextmanager
 def one_line_endings(trainer: Trainer) -> Iterator[None]:
     """Says how to resume when a signal stops the run, and makes a RunError of what the machine denies it."""
+    global between_batches
     try:
         yield
-    except SystemExit:
-        if trainer.is_global_zero:
-            print(f"stopped; {how_to_resume(trainer)}", file=sys.stderr)
-            end_other_processes(trainer)
-        raise
-    except BrokenPipeError:  # nobody reads what is printed
-        raise
-    except OSError as error:
-        what = os.fsdecode(error.filename) if error.filename else "a file of the run"
-        raise RunError(f"{what} could not be written: {error.strerror or error}; {how_to_resume(trainer)}") from None
-    except RuntimeError as error:
-        if "Connection closed by peer" not in str(error) and "Connection reset by peer" not in str(error):
+    except BaseException as error:
+        between_batches = False
+        if received or isinstance(error, SystemExit):
+            if trainer.is_global_zero:
+                print(f"stopped; {how_to_resume(trainer)}", file=sys.stderr)
+                end_other_processes(trainer)
+            raise SystemExit(128 + received[0] if received else error.code) from None
+        what = _denied(error)
+        if what is None:
             raise
         if not trainer.is_global_zero:
             os._exit(1)  # the first process has ended, and has said why
         end_other_processes(trainer)
-        raise RunError(f"another process of the run was lost; {how_to_resume(trainer)}") from None
+        raise RunError(f"{what}; {how_to_resume(trainer)}") from None
+
+
+def _denied(error: BaseException) -> str | None:
+    """What the machine has denied a run: a file, or one of its processes; None for any other error."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        what = os.fsdecode(error.filename) if error.filename else "a file of the run"
+        return f"{what} could not be written: {error.strerror or error}"
+    lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+    return "another process of the run was lost" if lost else None
 
 
 def how_to_resume(trainer: Trainer) -> str:
