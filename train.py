@@ -20,10 +20,10 @@ if __name__ == "__main__":
         signal.signal(each, leave)
 
     from linreg.main import main
-    from linreg.stopping import stop
+    from linreg.stopping import follow, stop
 
     for each in STOPS:
-        signal.signal(each, stop if IS_FIRST else leave)
+        signal.signal(each, stop if IS_FIRST else follow)
     try:
         sys.exit(main(sys.argv[1:]))
     finally:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg import allowed, report
+from linreg import report
+from linreg.allowed import restrict_imports
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
 from linreg.console import describe_data, describe_resume
@@ -22,10 +20,8 @@ from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
 from linreg.resume import check_resumable, differences, recorded_config
-from linreg.run_folder import RunLogger, RunRecord, new_run_folder
+from linreg.run_folder import RunRecord, open_run
 from linreg.stopping import StopBetweenBatches, one_line_endings
-
-RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 
 
 class RegressionCLI(LightningCLI):
@@ -36,7 +32,7 @@ class RegressionCLI(LightningCLI):
     """
 
     def __init__(self, typed: list[str]) -> None:
-        allowed.restrict_imports()
+        restrict_imports()
         self.arguments = Arguments(typed)
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = read_checkpoint(path) if path else None
@@ -162,16 +158,6 @@ class RegressionCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print(text, flush=True)
 
-    def _run_logger(self) -> RunLogger:
-        path = self.arguments.value("--ckpt_path")
-        if path and Path(path).parent.name == "checkpoints":  # goes on in the run's own folder
-            return RunLogger(Path(path).parents[1], purge_step=self.checkpoint["global_step"])
-        if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
-            os.environ[RUN_FOLDER] = str(new_run_folder(self._get(self.config, "name")))
-        elif RUN_FOLDER not in os.environ:
-            raise InputError("several processes are started with --devices N, not each by itself")
-        return RunLogger(Path(os.environ[RUN_FOLDER]))
-
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
         config["ckpt_path"] = None
@@ -182,9 +168,10 @@ class RegressionCLI(LightningCLI):
         self._say(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         if self.checkpoint:
             changed = differences(self.checkpoint.get("config", "{}"), self._config_text())
-            self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
+            self._say(describe_resume(self.checkpoint["epoch"] + 1, changed, datamodule.train_dataloader()))
         if self.has_folder:
-            self.trainer.logger = self._run_logger()
+            path = self.arguments.value("--ckpt_path")
+            self.trainer.logger = open_run(self._get(self.config, "name"), path, self.checkpoint)
         with one_line_endings(self.trainer):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             self._test_and_report(model, datamodule)

@@ -29,16 +29,14 @@ class Regressor(LightningModule):
         num_features: D.
         num_targets: T.
         lr: learning rate, above 0; None chooses it from the data, for SGD on a linear hypothesis.
-        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside an ``lr`` that is
-            given.
+        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside a given ``lr``.
         nesterov: whether SGD's momentum is Nesterov's.
         weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
         optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
             {betas: [0.9, 0.99]}}``.
         lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
             torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
-            loss/val}``; None keeps a given rate constant, and lets one that was
-            chosen from the data fall as its noise requires.
+            loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
     """
 
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline

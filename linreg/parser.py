@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from linreg import allowed
+from linreg.allowed import remedy
 from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
 from linreg.linear_regression import LinearRegression
@@ -67,7 +67,7 @@ class Parser(LightningArgumentParser):
                 message = message.strip() + hint
                 break
         denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
-        text = f"{denied[1]!r} may not be named; {allowed.remedy()}" if denied else _one_line(message)
+        text = f"{denied[1]!r} may not be named; {remedy()}" if denied else _one_line(message)
         sys.stderr.write(f"error: {text} (python train.py --help lists the flags)\n")
         sys.exit(2)
 

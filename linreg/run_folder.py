@@ -1,5 +1,6 @@
 """A run's folder, ``runs/NAME/version_N``: its number, its config, and its TensorBoard events."""
 
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +15,7 @@ from linreg.errors import InputError, RunError
 from linreg.files import write_whole
 
 ROOT = Path("runs")
+RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
 
 
@@ -71,6 +73,17 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()  # and no hparams.yaml beside config.yaml
+
+
+def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunLogger:
+    """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder."""
+    if ckpt_path and checkpoint and Path(ckpt_path).parent.name == "checkpoints":
+        return RunLogger(Path(ckpt_path).parents[1], purge_step=checkpoint["global_step"])
+    if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
+        os.environ[RUN_FOLDER] = str(new_run_folder(name))
+    elif RUN_FOLDER not in os.environ:
+        raise InputError("several processes are started with --devices N, not each by itself")
+    return RunLogger(Path(os.environ[RUN_FOLDER]))
 
 
 class RunRecord(Callback):

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ def stop(number: int, frame: FrameType | None) -> None:
         leave()
 
 
+def follow(number: int, frame: FrameType | None) -> None:
+    """The signal handler of the other processes of ``--devices N``: they end with the first."""
+
+
 def leave() -> None:
     """Raises SystemExit, once, with the exit code that a shell expects of a stopped program."""
     global leaving
@@ -44,6 +49,9 @@ class StopBetweenBatches(Callback):
     """Ends a run that a signal has asked to stop."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        ours = signal.getsignal(signal.SIGINT)
+        if ours in (stop, follow):  # Lightning's own talks to the other processes from within the handler, and may hang
+            signal.signal(signal.SIGTERM, ours)
         self._look(True)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

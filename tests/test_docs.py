@@ -122,7 +122,7 @@ ARROWS = {  # who may import whom inside the package; nothing imports `linreg` i
     "coefficients": "files linear_regression model table",
     "report": "coefficients data errors figures files least_squares linear_regression metrics model run_folder",
     "prediction": "coefficients errors model reader",
-    "parser": "data errors linear_regression",
+    "parser": "allowed data errors linear_regression",
     "main": "cli errors",
 }
 
