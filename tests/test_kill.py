@@ -56,7 +56,7 @@ def drive(kills: int, scheduler: str) -> None:
     settings = [*SETTINGS, "--check_val_every_n_epoch", "3" if scheduler == "epoch" else "1"]
     settings += ["--model.lr_scheduler", SCHEDULERS[scheduler]]
     assert os.waitpid(start([*settings, "--name", "whole"]), 0)[1] == 0
-    done, finished, going_on = 0, 0, False
+    done, finished, going_on, epochs = 0, 0, False, set()
     while done < kills or going_on:
         child = start(["--ckpt_path", str(newest_checkpoint()[-1])] if going_on else settings)
         began, patience = time.monotonic(), moments.uniform(0.5, 2.5) if done < kills else 60
@@ -70,8 +70,9 @@ def drive(kills: int, scheduler: str) -> None:
             os.waitpid(child, 0)
             done += 1
             going_on = len(newest_checkpoint()) > finished
+            epochs.add(torch.load(newest_checkpoint()[-1], weights_only=True)["epoch"] if going_on else -1)
         time.sleep(max(0.0, began + SECOND - time.monotonic()))
-    print(f"{scheduler}: {done} kills, {finished} runs finished", flush=True)
+    print(f"{scheduler}: {done} kills, in {len(epochs)} different epochs; {finished} run(s) finished", flush=True)
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -159,3 +159,16 @@ def test_two_runs_at_once_get_two_folders(workplace: Path) -> None:
     assert [run.wait() for run in runs] == [0, 0]
     for number in (0, 1):
         assert Path(f"runs/default/version_{number}/metrics.json").exists()
+
+
+def test_a_column_name_is_no_formula(train: Train) -> None:
+    names = ["=a", "+b", "-c", "@d"]
+    rows = [[(i * k) % 11 for k in (1, 3, 5, 7)] for i in range(40)]
+    lines = [",".join(map(str, [*row, sum(row)])) for row in rows]
+    Path("t.csv").write_text("\n".join([",".join([*names, "y"]), *lines]))
+    assert train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1)[0] == 0
+    assert train("predict", "--ckpt_path", f"{CKPT}/last.ckpt", "--data.path", "t.csv")[0] == 0
+    header = Path("predictions.csv").read_text().splitlines()[0].split(",")
+    first = [row.split(",")[0] for row in Path("runs/default/version_0/coefficients.csv").read_text().splitlines()]
+    assert header == [*(f"'{name}" for name in names), "y", "prediction"]
+    assert first == ["name", *(f"'{name}" for name in names), "(intercept)"]
