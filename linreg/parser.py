@@ -96,12 +96,13 @@ def _describe_classes() -> list[str]:
     return texts
 
 
+FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _read_yaml = get_loader("yaml")
 
 
 def load_yaml(text: str) -> Any:
     """YAML as jsonargparse reads it, except that a key given twice is an error: else the last one wins unseen."""
-    nodes, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    nodes, seen = [yaml.compose(text, Loader=FASTEST)] if ":" in text else [], set()
     while nodes:
         node = nodes.pop()
         if id(node) in seen:  # an anchor may refer to itself

@@ -86,13 +86,6 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     return RunLogger(Path(os.environ[RUN_FOLDER]))
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value is made of None, bool, int, float, str, list and dict only (no classes derived from them)."""
-    if type(value) in (list, dict):
-        return all(map(is_plain, [*value.keys(), *value.values()] if isinstance(value, dict) else value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
 class RunRecord(Callback):
     """Writes config.yaml beside the checkpoints, and into each of them.
 
@@ -104,12 +97,6 @@ class RunRecord(Callback):
         self.config = config
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for name, value in pl_module.hparams.items():
-            if not is_plain(value):
-                raise InputError(
-                    f"the hyperparameter {name!r} is a {type(value).__name__}: numbers, text, lists and dicts are "
-                    "expected, since a checkpoint that holds anything else needs code to be loaded"
-                )
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
             write_whole(Path(trainer.logger.log_dir, "config.yaml"), self.config.encode())
             optimizer = trainer.optimizers[0]
