@@ -75,7 +75,7 @@ def test_a_module_beside_the_program_may_be_named(
         ("model: {init_args: {lr: 0.1, lr: 0.2}}", ["line 1", "'lr' is given twice"]),
         ("- model\n- data", ["not a list"]),
         ("# nothing", ["empty"]),
-        ("model: {init_args: {lr: 0.1}", ["line 1"]),
+        ("model: {init_args: {lr: 0.1}", ["wrong.yaml: line"]),
         ("model: {init_args: {lr: .nan}}", ["lr=nan", "finite"]),
         ("model: {init_args: {lr: fast}}", ['"lr"', "float", "fast"]),
         ("model: {init_args: {nesterov: maybe}}", ["nesterov", "bool", "maybe"]),
