@@ -1,23 +1,31 @@
 """Trains, measures and applies a linear regression; ``python train.py --help`` says how."""
 
+import os
 import signal
 import sys
 from types import FrameType
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+IS_FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes, which end with the first
 
 
-def stop(number: int, frame: FrameType | None) -> None:
-    """Ends the program in good order, with the exit code that a shell expects of a stopped one."""
-    for each in STOPS:
-        signal.signal(each, signal.SIG_IGN)  # once is enough; what is being cleaned up now should not be cut short
-    raise SystemExit(128 + number)
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends the program while it imports: nothing is open yet, and some module would swallow an exception."""
+    if IS_FIRST:
+        os._exit(128 + number)
 
 
 if __name__ == "__main__":
     for each in STOPS:
-        signal.signal(each, stop)  # before the imports, which take seconds
+        signal.signal(each, leave)
 
     from linreg.main import main
+    from linreg.stopping import follow, stop
 
-    sys.exit(main(sys.argv[1:]))
+    for each in STOPS:
+        signal.signal(each, stop if IS_FIRST else follow)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)  # Python itself takes a moment to end

@@ -3,20 +3,26 @@
 import importlib
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from linreg.errors import InputError, RunError
+from linreg.allowed import check_allowed
+from linreg.errors import InputError
+from linreg.files import write_whole
 from linreg.learning_rate import GOAL
 from linreg.model import Regressor
 from linreg.run_folder import RunLogger
+
+FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -36,14 +42,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception as error:  # torch's UnpicklingError: it holds more than numbers, text, lists and dicts
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds objects that are not safe to load ({reason})") from None
-    if not isinstance(checkpoint, dict) or "columns" not in checkpoint:
-        raise InputError(f"{path} is no checkpoint of this template")
+    _check_content(path, checkpoint)
     return checkpoint
+
+
+def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
+    """InputError for a file of another program, or of a newer version of this one."""
+    kinds = {"columns": dict, "class_path": str, "hyper_parameters": dict, "state_dict": dict}
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), t) for k, t in kinds.items()):
+        raise InputError(f"{path} is no checkpoint of this template")
+    if checkpoint.get("format", FORMAT) > FORMAT:
+        raise InputError(f"{path} was written by a newer version of this template; update linreg to read it")
+    theirs, ours = str(checkpoint.get("pytorch-lightning_version", "0.0")), lightning.__version__
+    if [int(n) for n in re.findall(r"\d+", theirs)[:2]] > [int(n) for n in re.findall(r"\d+", ours)[:2]]:
+        raise InputError(f"{path} was written by Lightning {theirs}, and this is {ours}; update lightning to read it")
 
 
 def load_model(path: str | os.PathLike[str]) -> Regressor:
     """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
     class_path = read_checkpoint(path)["class_path"]
+    check_allowed(class_path, str(path))
     module, _, name = class_path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -55,24 +73,14 @@ def load_model(path: str | os.PathLike[str]) -> Regressor:
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill or a full disk leaves the old file as it was."""
+    """Makes a checkpoint in memory before it touches the disk, and loads none that holds code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise RunError(f"{path} could not be written: {error.strerror}; the one before it is intact") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        torch.save(checkpoint | {"format": FORMAT}, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return read_checkpoint(path)
@@ -103,13 +111,20 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self) -> None:
-        super().__init__(filename="best", monitor="loss/val", enable_version_counter=False)
+        # At an epoch's end, from where a run can go on exactly; Lightning's own moment is within it.
+        when = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(filename="best", monitor="loss/val", **when)
         self.rank = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if not sum(trainer.num_val_batches):
+        if not trainer.enable_validation:  # num_val_batches is still 0 here if the first epoch has no validation
             self.monitor = "loss/train"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_new = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
+        if self.monitor == "loss/train" or is_new:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         excess = trainer.lightning_module.excess_mse()
@@ -125,3 +140,4 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rank = state_dict.get("rank", 0)
         super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

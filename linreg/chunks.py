@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from linreg.callbacks import DIVERGED
@@ -83,7 +83,7 @@ class Chunks(Callback):
 def refuse_what_needs_single_batches(trainer: Trainer, model: Regressor, formula: bool) -> None:
     """InputError for what a chunk cannot honour: a flag, a hook, a scheduler, a checkpoint within an epoch."""
     wrong = [f"--{flag.removeprefix('num_')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
-    watched = [(model, LightningModule, HOOKS + METHODS), (model, Regressor, ["loss", "training_step"])]
+    watched = [(model, Regressor, [*HOOKS, *METHODS, "loss", "training_step"])]
     watched += [(callback, Callback, HOOKS) for callback in trainer.callbacks]
     for owner, plain, names in watched:
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]

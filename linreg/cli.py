@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg import report
+from linreg.allowed import restrict_imports
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
 from linreg.chunks import Chunks, refuse_what_needs_single_batches
-from linreg.console import describe_data, describe_resume, how_to_resume
+from linreg.console import describe_data, describe_resume
 from linreg.data import RegressionData
 from linreg.errors import InputError
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
-from linreg.resume import differences, recorded_config
-from linreg.run_folder import RunLogger, RunRecord, new_run_folder
-
-RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
+from linreg.resume import check_resumable, differences, recorded_config
+from linreg.run_folder import RunRecord, open_run
+from linreg.stopping import StopBetweenBatches, one_line_endings
 
 
 class RegressionCLI(LightningCLI):
@@ -36,6 +33,7 @@ class RegressionCLI(LightningCLI):
     """
 
     def __init__(self, typed: list[str]) -> None:
+        restrict_imports()
         self.arguments = Arguments(typed)
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = read_checkpoint(path) if path else None
@@ -60,6 +58,8 @@ class RegressionCLI(LightningCLI):
         if self.checkpoint is None:
             is_csv = typed.value("--data.path") is not None and not typed.value("--data")
             return ["data: {class_path: CSVData}"] * bool(is_csv)
+        if subcommand == "fit":
+            check_resumable(self.checkpoint)
         if "config" not in self.checkpoint:
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
@@ -106,13 +106,23 @@ class RegressionCLI(LightningCLI):
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"--seed_everything: {error}") from None
+
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
 
     def instantiate_classes(self) -> None:
-        confidence = self._get(self.config, "confidence")
+        confidence, most = self._get(self.config, "confidence"), self._get(self.config, "check")
         if confidence is not None and not 0 < confidence < 1:
             raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
+        if most is not None and not most > 0:
+            raise InputError(f"--check {most:g}: a share above 0 is expected, such as 0.01")
+        if self._get(self.config, "trainer") is None:
+            raise InputError("trainer: null; leave the section out to have its defaults")
         if self.subcommand != "fit" and self.checkpoint is None:
             raise InputError(f"{self.subcommand} needs --ckpt_path, a checkpoint of the run to look at")
         self.config_init = self.parser.instantiate(self.config)
@@ -134,7 +144,7 @@ class RegressionCLI(LightningCLI):
         if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
             kwargs["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
         if self.subcommand == "fit":
-            callbacks += [Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
+            callbacks += [StopBetweenBatches(), Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
                 callbacks += [BestCheckpoint(), LastCheckpoint()]
             if chunk is not None:
@@ -161,16 +171,6 @@ class RegressionCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print(text, flush=True)
 
-    def _run_logger(self) -> RunLogger:
-        path = self.arguments.value("--ckpt_path")
-        if path and Path(path).parent.name == "checkpoints":  # goes on in the run's own folder
-            return RunLogger(Path(path).parents[1], purge_step=self.checkpoint["global_step"])
-        if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
-            os.environ[RUN_FOLDER] = str(new_run_folder(self._get(self.config, "name")))
-        elif RUN_FOLDER not in os.environ:
-            raise InputError("several processes are started with --devices N, not each by itself")
-        return RunLogger(Path(os.environ[RUN_FOLDER]))
-
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
         config["ckpt_path"] = None
@@ -181,15 +181,15 @@ class RegressionCLI(LightningCLI):
         self._say(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
         if self.checkpoint:
             changed = differences(self.checkpoint.get("config", "{}"), self._config_text())
-            self._say(describe_resume(self.checkpoint["epoch"] + 1, changed))
+            self._say(describe_resume(self.checkpoint["epoch"] + 1, changed, datamodule.train_dataloader()))
         if self.has_folder:
-            self.trainer.logger = self._run_logger()
-        try:
+            path = self.arguments.value("--ckpt_path")
+            self.trainer.logger = open_run(self._get(self.config, "name"), path, self.checkpoint)
+        with one_line_endings(self.trainer):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        except SystemExit:
-            if self.trainer.is_global_zero:
-                print(f"stopped; {how_to_resume(self.trainer)}", file=sys.stderr)
-            raise
+            self._test_and_report(model, datamodule)
+
+    def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
         best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
         if best:
             model.load_state_dict(read_checkpoint(best)["state_dict"])

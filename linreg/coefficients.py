@@ -1,6 +1,7 @@
 """The table of coefficients: learned, exact with its uncertainty, and true where that is known."""
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from linreg.files import write_whole
 from linreg.linear_regression import LinearRegression
 from linreg.model import Regressor
 from linreg.table import Table
@@ -49,12 +51,13 @@ def coefficient_rows(model: Regressor, table: Table, confidence: float | None = 
 
 def write_coefficients(path: Path, rows: list[Row]) -> None:
     """Writes the rows as CSV, with an empty cell for what the data do not determine."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        for row in rows:
-            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-            writer.writerow(values | {"name": as_text(row["name"])})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*rows[0]])
+    writer.writeheader()
+    for row in rows:
+        values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        writer.writerow(values | {"name": as_text(row["name"])})
+    write_whole(path, text.getvalue().encode())
 
 
 def as_text(name: str) -> str:

@@ -1,10 +1,10 @@
 """What a run says of itself on screen before its report."""
 
 import math
-import os
-import shlex
+from typing import Any
 
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, RandomSampler
 
 from linreg.data import RegressionData
 from linreg.learning_rate import MAX_STEPS
@@ -53,16 +53,9 @@ def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> st
     return "\n".join(lines)
 
 
-def describe_resume(epoch: int, changed: list[str]) -> str:
+def describe_resume(epoch: int, changed: list[str], loader: Any) -> str:
     """From where a run goes on, and what it does otherwise than before."""
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
+        changed = [*changed, "the order of the rows: shuffle=True does not repeat it; use linreg.loader.TensorBatches"]
     lines = [f"resume  after epoch {epoch:,}, as before" + (" but for:" if changed else "")]
     return "\n".join(lines + [f"        {line}" for line in changed])
-
-
-def how_to_resume(trainer: Trainer) -> str:
-    """The command that goes on from where a stopped run was last saved."""
-    saved = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
-    last = [path for path in saved if path.endswith("last.ckpt")]
-    if not last:
-        return "no epoch was finished, so there is nothing to resume"
-    return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}"

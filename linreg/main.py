@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.cli import RegressionCLI
 from linreg.errors import InputError, RunError
@@ -19,6 +21,12 @@ def the_users(error: BaseException | None) -> InputError | None:
     return error
 
 
+def quiet(thread: threading.ExceptHookArgs) -> None:
+    """Prints what ended a thread, unless it is a file that could not be written."""
+    if not issubclass(thread.exc_type, OSError):
+        threading.__excepthook__(thread)
+
+
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -29,6 +37,7 @@ def main(typed: list[str]) -> int:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
     # A resumed run goes on in its own folder, which holds its checkpoints.
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+    threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     try:
         RegressionCLI(typed)
     except (ValueError, MisconfigurationException) as error:
@@ -36,11 +45,15 @@ def main(typed: list[str]) -> int:
         if mistake is None:
             raise
         remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
-        print(f"error: {mistake}{remedy}", file=sys.stderr)
+        if rank_zero_only.rank == 0:  # the others find the same
+            print(f"error: {mistake}{remedy}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

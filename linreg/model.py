@@ -13,7 +13,7 @@ from linreg.errors import InputError
 from linreg.learning_rate import Plan
 from linreg.least_squares import LeastSquares
 from linreg.metrics import RegressionMetrics
-from linreg.optimization import check_settings, make_optimizer, make_scheduler
+from linreg.optimization import check_settings, make_optimizer, make_scheduler, step_plateaus
 from linreg.preparation import prepare
 from linreg.resume import check_same_rows, keep_what_was_typed
 from linreg.standardizer import Standardizer
@@ -32,16 +32,14 @@ class Regressor(LightningModule):
         num_features: D.
         num_targets: T.
         lr: learning rate, above 0; None chooses it from the data, for SGD on a linear hypothesis.
-        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside an ``lr`` that is
-            given.
+        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside a given ``lr``.
         nesterov: whether SGD's momentum is Nesterov's.
         weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
         optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
             {betas: [0.9, 0.99]}}``.
         lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
             torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
-            loss/val}``; None keeps a given rate constant, and lets one that was
-            chosen from the data fall as its noise requires.
+            loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
     """
 
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
@@ -129,6 +127,11 @@ class Regressor(LightningModule):
     def on_train_epoch_end(self) -> None:
         # One self.log an epoch: one a step would cost as much as the step itself.
         self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
+        step_plateaus(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # those have had their step
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_fit_end(self) -> None:
         self.remembered = None

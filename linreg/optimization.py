@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from linreg.errors import InputError, nearest
@@ -78,10 +79,31 @@ def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, An
             raise InputError(f"lr_scheduler has no {name!r}; it has: {', '.join(when)}")
     if given.get("interval", "epoch") not in ("epoch", "step"):
         raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
+    if cls is module.ReduceLROnPlateau and given.get("interval", "epoch") != "epoch":
+        raise InputError(
+            "lr_scheduler ReduceLROnPlateau: interval 'epoch' is expected; no metric is taken at each step"
+        )
     try:
         return {"scheduler": cls(optimizer, **args)} | when | given
     except (TypeError, ValueError) as error:
         raise InputError(f"lr_scheduler {cls.__name__}: {error}") from None
+
+
+def step_plateaus(trainer: Trainer) -> None:
+    """Steps each ReduceLROnPlateau at the end of an epoch with a validation.
+
+    Lightning does so after the epoch's checkpoints are written, so that a resumed run lacks an update.
+    """
+    epoch = trainer.current_epoch + 1
+    for config in trainer.lr_scheduler_configs:
+        if config.reduce_on_plateau and not epoch % (trainer.check_val_every_n_epoch or 1) + epoch % config.frequency:
+            value = trainer.callback_metrics.get(config.monitor)
+            if value is None:
+                known = ", ".join(trainer.callback_metrics)
+                raise InputError(
+                    f"lr_scheduler monitor={config.monitor!r}: there is no such metric; there are: {known}"
+                )
+            config.scheduler.step(value)
 
 
 def _arguments(cls: type) -> list[str]:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
+from linreg.allowed import remedy
 from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
 from linreg.linear_regression import LinearRegression
@@ -63,8 +66,19 @@ class Parser(LightningArgumentParser):
             if typed not in flags and (hint := nearest(typed, flags)):
                 message = message.strip() + hint
                 break
-        sys.stderr.write(f"error: {message}\n(python train.py --help lists the flags)\n")
+        denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
+        text = f"{denied[1]!r} may not be named; {remedy()}" if denied else _one_line(message)
+        sys.stderr.write(f"error: {text} (python train.py --help lists the flags)\n")
         sys.exit(2)
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's list of the types that it has tried, as a sentence."""
+    lines = [line.strip(" -") for line in message.strip().splitlines()]
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
+    text = "; ".join(line[:300] for line in lines if line and not line.startswith(noise)).replace(":;", ":")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
+    return re.sub(r"Expected an? (\w+); Expected an? (\w+)", r"\1 or \2 is expected", text)
 
 
 def _describe_classes() -> list[str]:
@@ -80,6 +94,56 @@ def _describe_classes() -> list[str]:
         parser.add_class_arguments(cls, key, skip=skipped)
         texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")
     return texts
+
+
+FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_read_yaml = get_loader("yaml")
+
+
+def load_yaml(text: str) -> Any:
+    """YAML as jsonargparse reads it, except that a key given twice is an error: else the last one wins unseen."""
+    nodes, seen = [yaml.compose(text, Loader=FASTEST)] if ":" in text else [], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:  # an anchor may refer to itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key, value in node.value:
+                if keys.count(key.value) > 1:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                nodes.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+    return _read_yaml(text)
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
+
+
+def check_config(path: str) -> None:
+    """InputError for a config file that is not there, or that is not a mapping in YAML."""
+    if not Path(path).is_file():
+        hint = nearest(Path(path).name, [known.name for known in CONFIGS.glob("*.yaml")])
+        raise InputError(f"--config {path}: no such file{hint}")
+    try:
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise InputError(f"--config {path}:{line} {getattr(error, 'problem', error)}") from None
+    if content is None:
+        raise InputError(f"--config {path}: the file is empty")
+    if not isinstance(content, dict):
+        raise InputError(
+            f"--config {path}: sections such as `model:`, `data:` and `trainer:` are expected, not a "
+            f"{type(content).__name__}"
+        )
 
 
 class Arguments:
@@ -103,15 +167,7 @@ class Arguments:
             else:
                 self.flags.append("=".join([flag, *inline]))
         for config in self.configs:
-            if not Path(config).is_file():
-                hint = nearest(Path(config).name, [path.name for path in CONFIGS.glob("*.yaml")])
-                raise InputError(f"--config {config}: no such file{hint}")
-            try:
-                empty = not Path(config).read_text(encoding="utf-8").strip()
-            except (UnicodeDecodeError, OSError) as error:
-                raise InputError(f"--config {config}: a YAML file is expected, this cannot be read: {error}") from None
-            if empty:
-                raise InputError(f"--config {config}: the file is empty")
+            check_config(config)
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""

@@ -1,11 +1,11 @@
 """Predictions for the rows of a CSV file, written beside them, in their order, a block at a time."""
 
-import contextlib
 import csv
 import itertools
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -110,25 +110,32 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        holes = batch[0].isnan().any(dim=1).tolist()
+        rows, holes = [], batch[0].isnan().any(dim=1).tolist()
         for (line, cells), missing, y_hat in zip(batch[1], holes, outputs.tolist(), strict=True):
             if not missing and not all(map(math.isfinite, y_hat)):
                 raise self.file.error(line, None, "too far from the training rows: the prediction is not finite")
-            self.writer.writerow([*cells, *("" if missing else repr(value) for value in y_hat)])
+            rows.append([*cells, *("" if missing else repr(value) for value in y_hat)])
             self.num_empty += missing
-        self.num_rows += len(batch[1])
+        try:
+            self.writer.writerows(rows)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self.num_rows += len(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Regressor) -> None:
         try:
             self.stream.close()
             os.replace(self.temporary, self.path)
         except OSError as error:
-            raise RunError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         empty = f", {self.num_empty} of them empty for a missing cell" if self.num_empty else ""
         print(f"{self.path}: {self.num_rows:,} predictions{empty}")
 
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"--output {self.path}: cannot be written: {error.strerror}")
+
     def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
         if self.stream is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):  # what it still holds may have no room
                 self.stream.close()
         self.temporary.unlink(missing_ok=True)

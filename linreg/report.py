@@ -14,6 +14,7 @@ from linreg.coefficients import Row, coefficient_rows, write_coefficients
 from linreg.data import RegressionData
 from linreg.errors import RunError
 from linreg.figures import fitted_line, predicted_vs_actual, to_image
+from linreg.files import write_whole
 from linreg.least_squares import LeastSquares
 from linreg.linear_regression import excess
 from linreg.metrics import RegressionMetrics
@@ -110,7 +111,7 @@ def finish(model: Regressor, data: RegressionData, logger: Any, confidence: floa
     lines = [show(metrics, coefficients, model.is_linear)]
     if isinstance(logger, RunLogger):
         folder = Path(logger.log_dir)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_whole(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
         write_coefficients(folder / "coefficients.csv", coefficients)
         draw(result, logger)
         logger.save()

@@ -30,14 +30,35 @@ def recorded_config(checkpoint: dict[str, Any], subcommand: str, other_file: boo
     return yaml.safe_dump(config, sort_keys=False)
 
 
+def check_resumable(checkpoint: dict[str, Any]) -> None:
+    """InputError for a checkpoint that a run cannot go on from exactly."""
+    if "loops" not in checkpoint or not checkpoint.get("optimizer_states"):
+        raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    if progress["processed"] != progress["started"]:
+        raise InputError(
+            f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
+            "cannot be repeated exactly; resume from last.ckpt, or save with every_n_epochs in place of "
+            "every_n_train_steps"
+        )
+
+
 def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
     """Refuses to go on with other columns or rows than before; their mean and spread tell them apart."""
+    ours = f"{type(model).__module__}.{type(model).__qualname__}"
+    if checkpoint["class_path"] != ours:
+        raise InputError(
+            f"the checkpoint is one of {checkpoint['class_path']}, not of {ours}; start a new run without it"
+        )
     before = [*checkpoint["columns"]["features"], *checkpoint["columns"]["targets"]]
     now = [*model.feature_names, *model.target_names]
     if before != now:
         raise InputError(
             f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
         )
+    shapes = ({name: value.shape for name, value in s.items()} for s in (checkpoint["state_dict"], model.state_dict()))
+    if next(shapes) != next(shapes):
+        raise InputError("the checkpoint's model has weights of another shape; start a new run without --ckpt_path")
     buffers = {name: value for name, value in model.state_dict().items() if "_standardizer." in name}
     if not all(torch.allclose(checkpoint["state_dict"][name], value, rtol=1e-9) for name, value in buffers.items()):
         raise InputError(

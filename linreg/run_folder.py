@@ -1,5 +1,6 @@
 """A run's folder, ``runs/NAME/version_N``: its number, its config, and its TensorBoard events."""
 
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -11,8 +12,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
+from linreg.files import write_whole
 
 ROOT = Path("runs")
+RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
 
 
@@ -72,6 +75,17 @@ class RunLogger(TensorBoardLogger):
         self.experiment.flush()  # and no hparams.yaml beside config.yaml
 
 
+def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunLogger:
+    """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder."""
+    if ckpt_path and checkpoint and Path(ckpt_path).parent.name == "checkpoints":
+        return RunLogger(Path(ckpt_path).parents[1], purge_step=checkpoint["global_step"])
+    if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
+        os.environ[RUN_FOLDER] = str(new_run_folder(name))
+    elif RUN_FOLDER not in os.environ:
+        raise InputError("several processes are started with --devices N, not each by itself")
+    return RunLogger(Path(os.environ[RUN_FOLDER]))
+
+
 class RunRecord(Callback):
     """Writes config.yaml beside the checkpoints, and into each of them.
 
@@ -84,11 +98,18 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
-            (Path(trainer.logger.log_dir) / "config.yaml").write_text(self.config)
+            write_whole(Path(trainer.logger.log_dir, "config.yaml"), self.config.encode())
             optimizer = trainer.optimizers[0]
             settings = {"batch_size": trainer.datamodule.batch_size, "optimizer": type(optimizer).__name__}
             settings |= {k: optimizer.param_groups[0].get(k, 0.0) for k in ("lr", "momentum", "weight_decay")}
             trainer.logger.log_start(settings, HPARAMS_METRICS)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        logger = trainer.logger
+        if (
+            isinstance(logger, RunLogger)
+            and trainer.is_global_zero
+            and not Path(logger.log_dir, "config.yaml").exists()
+        ):
+            raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
         checkpoint["config"] = self.config

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import random
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ import torch
 
 from linreg import LeastSquares, LinearRegression, SyntheticData
 from linreg.learning_rate import limit
-from tests.conftest import Process, Train, command, read_rows
+from tests.conftest import Process, Train, read_rows
 
 CKPT = "runs/default/version_0/checkpoints"
 
@@ -121,33 +117,6 @@ def test_going_back_to_an_earlier_checkpoint_leaves_each_step_once(train: Train)
     assert [step for step, _ in scalars("runs/default/version_0")["loss/train"]] == [0, 1, 2, 3]
 
 
-def test_a_run_killed_again_and_again_ends_like_one_that_was_not(train: Train, workplace: Path) -> None:
-    settings = ["--data.batch_size", 16, "--model.lr", 0.05, "--model.momentum", 0.9, "--max_epochs", 100]
-    assert train(*settings, "--name", "whole")[0] == 0
-    moments = random.Random(0)
-    for _ in range(3):
-        resumable = Path(CKPT, "last.ckpt").exists()
-        run = subprocess.Popen(
-            command(*(["--ckpt_path", f"{CKPT}/last.ckpt"] if resumable else settings)), stdout=subprocess.DEVNULL
-        )
-        for _ in range(600):
-            if Path(CKPT, "last.ckpt").exists() or run.poll() is not None:
-                break
-            time.sleep(0.1)
-        time.sleep(moments.uniform(0.2, 1.0) + 3.5 * resumable)  # importing takes about 3 s
-        run.kill()
-        run.wait()
-    assert train("--ckpt_path", f"{CKPT}/last.ckpt")[0] == 0
-    for name in ("last", "best"):
-        one, two = (
-            torch.load(f"runs/{run}/version_0/checkpoints/{name}.ckpt", weights_only=True)
-            for run in ("whole", "default")
-        )
-        assert one["global_step"] == two["global_step"]
-        assert all(torch.equal(value, two["state_dict"][key]) for key, value in one["state_dict"].items())
-    assert scalars("runs/whole/version_0") == scalars("runs/default/version_0")
-
-
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 def test_a_rate_just_below_the_limit_converges_and_just_above_is_caught(
     momentum: float, nesterov: bool, train: Train
@@ -226,26 +195,6 @@ def test_other_rows_are_refused_on_resume(train: Train) -> None:
         code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, flag, value)
         assert code == 2
         assert "start a new run" in out
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_how_to_go_on(number: signal.Signals, code: int, workplace: Path, train: Train) -> None:
-    arguments = command("--max_epochs", 100_000, "--data.batch_size", 64)
-    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in range(600):
-            if Path(CKPT, "last.ckpt").exists():
-                break
-            time.sleep(0.1)
-        run.send_signal(number)
-        _, err = run.communicate(timeout=60)
-    finally:
-        run.kill()
-    assert run.returncode == code
-    assert err.splitlines() == [f"stopped; resume it with: python train.py --ckpt_path {CKPT}/last.ckpt"]
-    saved = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
-    resumed, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", saved["epoch"] + 2)
-    assert resumed == 0, out
 
 
 def test_measuring_a_checkpoint(train: Train) -> None:

@@ -1,6 +1,7 @@
 """A run from the command line: its folder, its numbers, its curves, its pictures."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +118,9 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     assert b"momentum" in table["_hparams_/session_start_info"]
 
 
-def test_a_config_repeats_its_run_to_the_bit(train: Train, workplace: Path) -> None:
-    assert train("--data.batch_size", 64, "--max_epochs", 2)[0] == 0
+@pytest.mark.parametrize("batch_size", [1, 64, 800])
+def test_a_config_repeats_its_run_to_the_bit(batch_size: int, train: Train, workplace: Path) -> None:
+    assert train("--data.batch_size", batch_size, "--max_epochs", 2)[0] == 0
     assert train("--config", "runs/default/version_0/config.yaml")[0] == 0
     one, two = (torch.load(f"runs/default/version_{i}/checkpoints/last.ckpt", weights_only=True) for i in (0, 1))
     assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
@@ -162,7 +164,38 @@ def test_no_rows_held_out(train: Train, workplace: Path) -> None:
     assert metrics["rows"]["train"] == 1000
 
 
-def test_every_checkpoint_is_plain(train: Train, workplace: Path) -> None:
-    assert train("--max_epochs", 2, "--model.optimizer", "Adam", "--model.lr", 0.1)[0] == 0
-    for path in Path("runs").rglob("*.ckpt"):
+MINE = """
+from pathlib import Path
+from linreg import LinearRegression
+
+class Mine(LinearRegression):
+    def __init__(self, num_features: int, num_targets: int = 1, extra: Path | None = None, **training):
+        super().__init__(num_features, num_targets, **training)
+"""
+SCHEDULER = (
+    "{class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.1, total_steps: 9}, interval: step}"
+)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--model.optimizer", "Adam", "--model.lr", 0.1, "--model.lr_scheduler", "ReduceLROnPlateau"],
+        ["--model.optimizer", "{class_path: torch.optim.AdamW, init_args: {betas: [0.8, 0.9]}}", "--model.lr", 0.1]
+        + ["--model.lr_scheduler", SCHEDULER],
+        ["--model", "mine.Mine", "--model.extra", "a/path"],
+    ],
+)
+def test_every_checkpoint_is_plain(
+    flags: list[object], train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    Path("mine.py").write_text(MINE)
+    code, out = train(*flags, "--max_epochs", 2)
+    assert code == 0, out
+    sys.modules.pop("mine", None)
+    paths = list(Path("runs").rglob("*.ckpt"))
+    assert len(paths) == 2
+    for path in paths:
         assert torch.load(path, weights_only=True)["columns"]["features"] == ["x1", "x2", "x3"]

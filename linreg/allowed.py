@@ -1,0 +1,63 @@
+"""What a config may name. Nothing else is imported, so that no stranger's config or checkpoint can run code."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from jsonargparse import set_parsing_settings
+
+from linreg.errors import InputError
+
+ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
+    "linreg",
+    "torch.optim",
+    *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
+    "lightning.pytorch.strategies",
+    "lightning.fabric.plugins",  # where Lightning's precision and cluster plugins are defined
+]
+REFUSED = ["*", "lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callbacks.lambda_function"]
+
+
+def own_modules() -> list[str]:
+    """The modules that lie beside the program or in the current folder: the user has put them there."""
+    folders = {Path.cwd(), Path(sys.argv[0]).resolve().parent}
+    names = {path.stem for folder in folders for path in folder.glob("*.py")}
+    names |= {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
+    return sorted(name for name in names if name.isidentifier() and _lies_in(name, folders))
+
+
+def _lies_in(name: str, folders: set[Path]) -> bool:
+    """Whether importing a module would take it from one of the folders; it could be one of Python's own instead."""
+    try:
+        spec = importlib.util.find_spec(name)  # imports nothing for a name without a dot
+    except ValueError:  # a module that was not imported from a file
+        return False
+    if spec is None or not spec.origin:
+        return False
+    path = Path(spec.origin)
+    return (path.parent.parent if path.name == "__init__.py" else path.parent) in folders
+
+
+def restrict_imports() -> None:
+    """Lets jsonargparse import what is allowed, and refuse all else before it is imported."""
+    set_parsing_settings(import_path_denylist=REFUSED, import_path_allowlist=ALLOWED + own_modules())
+
+
+def check_allowed(class_path: str, where: str) -> None:
+    """InputError for a class that may not be imported, by a caller that imports it itself.
+
+    Args:
+        class_path: module and class, with dots.
+        where: what names it.
+    """
+    if not any(class_path.startswith(f"{name}.") for name in ALLOWED + own_modules()):
+        raise InputError(f"{where} names {class_path!r}; {remedy()}")
+
+
+def remedy() -> str:
+    """What may be named, and how to allow more."""
+    return (
+        "a config or checkpoint may only name classes of linreg, torch.optim, Lightning's callbacks, loggers and the "
+        "like (not LambdaCallback), or of a .py file beside train.py; others have to be added to ALLOWED in "
+        "linreg/allowed.py"
+    )

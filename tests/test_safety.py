@@ -1,0 +1,174 @@
+"""Files that can be opened: configs and checkpoints that run no code, checkpoints that are refused with the reason."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from tests.conftest import Train, command
+
+CKPT = "runs/default/version_0/checkpoints"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "model: {class_path: subprocess.Popen, init_args: {args: [touch, PWNED]}}",
+        "model: {class_path: evil_module.Model}",
+        "model: !!python/object/apply:os.system ['touch PWNED']",
+        "trainer: {callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: os.system}}]}",
+        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.lambda_function.LambdaCallback}]}",
+        "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {lambda_func: evil_module.f}}]}",
+        "trainer: {callbacks: [{class_path: linreg.cli.os.system}]}",
+        "trainer: {plugins: [{class_path: evil_module.Plugin}]}",
+        "trainer: {strategy: {class_path: evil_module.Strategy}}",
+        "trainer: {logger: {class_path: subprocess.Popen, init_args: {args: [touch, PWNED]}}}",
+        "trainer: {profiler: {class_path: evil_module.Profiler}}",
+        "model: {init_args: {optimizer: {class_path: evil_module.Optimizer}}}",
+        "model: {init_args: {optimizer: evil_module.Optimizer}}",
+        "model: {init_args: {lr: 0.1, lr_scheduler: {class_path: os.system, init_args: {command: touch PWNED}}}}",
+        "data: {class_path: evil_module.Data}",
+    ],
+)
+def test_a_config_cannot_run_code(config: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/evil_module.py").write_text("open('PWNED', 'w')")  # can be imported, but lies somewhere else
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    Path("evil.yaml").write_text(config)
+    code, out = train("--config", "evil.yaml", "--max_epochs", 1)
+    assert code == 2, out
+    assert "Traceback" not in out
+    assert not Path("PWNED").exists()
+    assert not Path("runs").exists()
+
+
+def test_a_module_beside_the_program_may_be_named(
+    train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    Path("mine.py").write_text("from linreg import LinearRegression\nclass Mine(LinearRegression):\n    pass\n")
+    code, out = train("--model", "mine.Mine", "--max_epochs", 1)
+    assert code == 0, out
+    assert train("test", "--ckpt_path", f"{CKPT}/last.ckpt")[0] == 0
+    content = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    torch.save(content | {"class_path": "subprocess.Popen"}, "evil.ckpt")
+    code, out = train("test", "--ckpt_path", "evil.ckpt")
+    assert code == 2
+    assert "'subprocess.Popen'" in out
+    torch.save(content | {"config": "model: {class_path: subprocess.Popen, init_args: {args: ls}}"}, "evil.ckpt")
+    code, out = train("--ckpt_path", "evil.ckpt")
+    assert code == 2
+    assert "'subprocess.Popen'" in out
+    sys.modules.pop("mine")
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ("model: {init_args: {lr: 0.1, lr: 0.2}}", ["line 1", "'lr' is given twice"]),
+        ("- model\n- data", ["not a list"]),
+        ("# nothing", ["empty"]),
+        ("model: {init_args: {lr: 0.1}", ["wrong.yaml: line"]),
+        ("model: {init_args: {lr: .nan}}", ["lr=nan", "finite"]),
+        ("model: {init_args: {lr: fast}}", ['"lr"', "float", "fast"]),
+        ("model: {init_args: {nesterov: maybe}}", ["nesterov", "bool", "maybe"]),
+        ("model: {init_args: {penalty: 0.1}}", ["penalty"]),
+        ("model: {class_path: linreg.Nope}", ["linreg.Nope"]),
+        ("modell: {lr: 1}", ["modell"]),
+        ("trainer: {max_epochs: 1.5}", ["max_epochs", "1.5"]),
+        ("trainer: null", ["trainer: null"]),
+        ("seed_everything: -3", ["--seed_everything", "-3"]),
+        ("trainer: {max_epochs: -5}", ["max_epochs", "-5"]),
+    ],
+)
+def test_a_config_that_is_wrong(config: str, parts: list[str], train: Train) -> None:
+    Path("wrong.yaml").write_text(config)
+    code, out = train("--config", "wrong.yaml")
+    assert code == 2, out
+    assert len(out.splitlines()) == 1, out
+    assert all(part in out for part in parts), out
+    assert not Path("runs").exists()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch PWNED",)
+
+
+def plain_lightning(path: str) -> None:
+    trainer = Trainer(max_epochs=0, logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy.connect(LightningModule())
+    trainer.save_checkpoint(path)
+
+
+def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
+    config = "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: "
+    config += "{every_n_train_steps: 4, save_top_k: -1, filename: '{step}'}}]}"
+    Path("steps.yaml").write_text(config)
+    flags = ["--data.batch_size", 100, "--model.lr", 0.1, "--max_epochs", 2, "--name", "default"]
+    assert train("--config", "steps.yaml", *flags)[0] == 0
+    good = Path(CKPT, "last.ckpt").read_bytes()
+    content = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    Path("empty.ckpt").touch()
+    Path("short.ckpt").write_bytes(good[: len(good) // 2])
+    Path("folder.ckpt").mkdir()
+    Path("random.ckpt").write_bytes(pickle.dumps(Bomb()))
+    buffer = io.BytesIO()
+    torch.save({"columns": Bomb()}, buffer)
+    Path("bomb.ckpt").write_bytes(buffer.getvalue())
+    plain_lightning("plain.ckpt")
+    torch.save(content | {"format": 99}, "newer.ckpt")
+    torch.save(content | {"pytorch-lightning_version": "9.1.0"}, "lightning.ckpt")
+    torch.save({k: v for k, v in content.items() if k != "optimizer_states"}, "weights.ckpt")
+    torch.save(content | {"class_path": "linreg.model.Regressor"}, "other.ckpt")
+    for name, extra, part in (
+        ("none.ckpt", [], "no such checkpoint"),
+        ("empty.ckpt", [], "no whole checkpoint"),
+        ("short.ckpt", [], "no whole checkpoint"),
+        ("folder.ckpt", [], "no such checkpoint file"),
+        ("random.ckpt", [], "no whole checkpoint"),
+        ("bomb.ckpt", [], "not safe to load"),
+        ("plain.ckpt", [], "no checkpoint of this template"),
+        ("newer.ckpt", [], "newer version of this template"),
+        ("lightning.ckpt", [], "Lightning 9.1.0"),
+        ("weights.ckpt", [], "weights only"),
+        ("other.ckpt", [], "linreg.model.Regressor"),
+        (f"{CKPT}/last.ckpt", ["--data.num_features", "5"], "columns"),
+        (f"{CKPT}/step=4.ckpt", [], "inside an epoch, at step 4"),
+        (f"{CKPT}/step=8.ckpt", [], "inside an epoch, at step 8"),
+    ):
+        code, out = train("test", "--ckpt_path", name) if "step" in name else train("--ckpt_path=" + name, *extra)
+        if "step" in name:
+            assert code == 0, out
+            code, out = train("--ckpt_path=" + name)
+        assert code == 2, f"{name}: {out}"
+        assert out.count("error:") == 1, f"{name}: {out}"
+        assert part in out.splitlines()[-1], f"{name}: {out}"
+    assert not Path("PWNED").exists()
+
+
+def test_two_runs_at_once_get_two_folders(workplace: Path) -> None:
+    runs = [subprocess.Popen(command("--max_epochs", 1), stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    for number in (0, 1):
+        assert Path(f"runs/default/version_{number}/metrics.json").exists()
+
+
+def test_a_column_name_is_no_formula(train: Train) -> None:
+    names = ["=a", "+b", "-c", "@d"]
+    rows = [[(i * k) % 11 for k in (1, 3, 5, 7)] for i in range(40)]
+    lines = [",".join(map(str, [*row, sum(row)])) for row in rows]
+    Path("t.csv").write_text("\n".join([",".join([*names, "y"]), *lines]))
+    assert train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1)[0] == 0
+    assert train("predict", "--ckpt_path", f"{CKPT}/last.ckpt", "--data.path", "t.csv")[0] == 0
+    header = Path("predictions.csv").read_text().splitlines()[0].split(",")
+    first = [row.split(",")[0] for row in Path("runs/default/version_0/coefficients.csv").read_text().splitlines()]
+    assert header == [*(f"'{name}" for name in names), "y", "prediction"]
+    assert first == ["name", *(f"'{name}" for name in names), "(intercept)"]
