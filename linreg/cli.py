@@ -18,11 +18,19 @@ from linreg.console import describe_data, describe_resume
 from linreg.data import RegressionData
 from linreg.errors import InputError
 from linreg.model import Regressor
-from linreg.parser import CONFIGS, SUBCOMMANDS, Arguments, Parser
+from linreg.parser import CONFIGS, Arguments, Parser
 from linreg.prediction import PredictionData, PredictionWriter
 from linreg.resume import check_resumable, differences, recorded_config
 from linreg.run_folder import RunRecord, open_run
 from linreg.stopping import StopBetweenBatches, one_line_endings
+
+FIT_FLAGS = (
+    ("--check", float | None, None, "exit with 1 if the final excess_mse is above this, such as 0.01"),
+    ("--confidence", float | None, None, "add confidence intervals to coefficients.csv, such as 0.95"),
+    ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
+    ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
+    ("--name", str, "default", "the run's name: runs/NAME/version_N"),
+)
 
 
 class RegressionCLI(LightningCLI):
@@ -45,7 +53,7 @@ class RegressionCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={name: {"description": None} for name in SUBCOMMANDS},
+            parser_kwargs={self.arguments.subcommand: {"description": None}},
             auto_configure_optimizers=False,
             args=self.arguments.arrange(str(CONFIGS / "default.yaml"), *self._implied_config()),
         )
@@ -66,9 +74,10 @@ class RegressionCLI(LightningCLI):
             return []
         return [recorded_config(self.checkpoint, subcommand, other_file=typed.value("--data.path") is not None)]
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+    def subcommands(self) -> dict[str, set[str]]:
+        """The one that was typed, since the parser of each takes 0.05 s to build; and what of it is not a flag."""
+        name = self.arguments.subcommand
+        return {name: LightningCLI.subcommands()[name] | {"weights_only"}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Parser:
         self.preparing = subcommand
@@ -89,19 +98,8 @@ class RegressionCLI(LightningCLI):
             parser.set_defaults({"model": {"class_path": "linreg.LinearRegression"}})
             for name in ("num_features", "num_targets"):
                 parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-            parser.add_argument(
-                "--check", type=float | None, help="exit with 1 if the final excess_mse is above this, such as 0.01"
-            )
-            parser.add_argument(
-                "--confidence", type=float | None, help="add confidence intervals to coefficients.csv, such as 0.95"
-            )
-            parser.add_argument(
-                "--chunk", type=int | None, help="mini-batches in one step of Lightning's loop, such as 64: faster"
-            )
-            parser.add_argument(
-                "--formula", type=bool, default=False, help="with --chunk: the gradient without autograd"
-            )
-            parser.add_argument("--name", type=str, default="default", help="the run's name: runs/NAME/version_N")
+            for name, kind, default, meaning in FIT_FLAGS:
+                parser.add_argument(name, type=kind, default=default, help=meaning)
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
