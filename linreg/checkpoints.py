@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -72,6 +72,18 @@ def load_model(path: str | os.PathLike[str]) -> Regressor:
     return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
 
 
+def check_names(callbacks: list[Callback]) -> None:
+    """InputError if a checkpoint of the user's own would be written outside of the run's folder."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            name = Path(callback.filename or "")
+            if callback.dirpath or name.is_absolute() or ".." in name.parts or not str(name).isprintable():
+                raise InputError(
+                    f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}: checkpoints "
+                    "lie in the run's own folder; give a plain filename, and no dirpath"
+                )
+
+
 class CheckpointFile(TorchCheckpointIO):
     """Makes a checkpoint in memory before it touches the disk, and loads none that holds code."""
 
@@ -88,6 +100,8 @@ class CheckpointFile(TorchCheckpointIO):
 
 class LastCheckpoint(ModelCheckpoint):
     """``last.ckpt``: where the run stands, after every epoch."""
+
+    on_train_batch_end = Callback.on_train_batch_end  # nothing to do between two steps
 
     def __init__(self) -> None:
         # No monitor: with one, `save_last` writes only when the best improves.
@@ -109,6 +123,8 @@ class BestCheckpoint(ModelCheckpoint):
     1 % before all others. On a small table an early epoch can have the lowest validation loss by chance, long before
     the training is done.
     """
+
+    on_train_batch_end = Callback.on_train_batch_end  # nothing to do between two steps
 
     def __init__(self) -> None:
         # At an epoch's end, from where a run can go on exactly; Lightning's own moment is within it.

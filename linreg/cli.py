@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from linreg import report
 from linreg.allowed import restrict_imports
-from linreg.callbacks import DivergenceGuard, Yardstick
-from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, load_model, read_checkpoint
-from linreg.chunks import Chunks, refuse_what_needs_single_batches
+from linreg.checkpoints import load_model, read_checkpoint
+from linreg.chunks import Chunks
 from linreg.console import describe_data, describe_resume
 from linreg.data import RegressionData
 from linreg.errors import InputError
 from linreg.model import Regressor
-from linreg.parser import CONFIGS, Arguments, Parser
-from linreg.prediction import PredictionData, PredictionWriter
+from linreg.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
+from linreg.prediction import PredictionData
 from linreg.resume import check_resumable, differences, recorded_config
-from linreg.run_folder import RunRecord, open_run
-from linreg.stopping import StopBetweenBatches, one_line_endings
-
-FIT_FLAGS = (
-    ("--check", float | None, None, "exit with 1 if the final excess_mse is above this, such as 0.01"),
-    ("--confidence", float | None, None, "add confidence intervals to coefficients.csv, such as 0.95"),
-    ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
-    ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
-    ("--name", str, "default", "the run's name: runs/NAME/version_N"),
-)
+from linreg.run_folder import open_run
+from linreg.stopping import one_line_endings
+from linreg.trainer import make_fitter, make_predictor, make_trainer
 
 
 class RegressionCLI(LightningCLI):
@@ -132,38 +122,15 @@ class RegressionCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self._get(self.config_init, "trainer")
-        callbacks = [*(settings["callbacks"] or [])]
-        chunk, formula = (self._get(self.config_init, name) for name in ("chunk", "formula"))
-        plugins = settings["plugins"] or []
-        kwargs = {"plugins": [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]}
-        if settings["enable_progress_bar"] is None:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
-            kwargs["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
-        if self.subcommand == "fit":
-            callbacks += [StopBetweenBatches(), Yardstick(), DivergenceGuard(), RunRecord(self._config_text())]
-            if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
-                callbacks += [BestCheckpoint(), LastCheckpoint()]
-            if chunk is not None:
-                callbacks.append(Chunks(chunk, formula))
-            self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
-            if self.has_folder:
-                kwargs["logger"] = False  # until all else is known to be right: a mistake leaves no folder
-            if settings["max_epochs"] is None and settings["max_steps"] == -1:
-                kwargs["max_epochs"] = -1  # the yardstick says when to stop
-        else:
-            kwargs |= {"logger": False, "enable_checkpointing": False}
-            if self.subcommand == "predict":
-                callbacks.append(PredictionWriter(self._get(self.config_init, "output")))
-                kwargs["devices"] = 1  # rows are written in the order in which they are read
-        try:
-            trainer = Trainer(**{**settings, **kwargs, "callbacks": callbacks})
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        if chunk is not None:
-            refuse_what_needs_single_batches(trainer, self.model, formula)
-        return trainer
+        settings = {**self._get(self.config_init, "trainer")}
+        if self.subcommand == "predict":
+            return make_predictor(settings, self._get(self.config_init, "output"))
+        if self.subcommand != "fit":
+            return make_trainer(settings, logger=False, enable_checkpointing=False)
+        chunk = self._get(self.config_init, "chunk")
+        chunks = None if chunk is None else Chunks(chunk, self._get(self.config_init, "formula"))
+        self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
+        return make_fitter(settings, self.model, self._config_text(), chunks)
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:

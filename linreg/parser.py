@@ -21,6 +21,14 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULTS = {"model": LinearRegression, "data": CSVData, "synthetic": SyntheticData}
 
+FIT_FLAGS = (
+    ("--check", float | None, None, "exit with 1 if the final excess_mse is above this, such as 0.01"),
+    ("--confidence", float | None, None, "add confidence intervals to coefficients.csv, such as 0.95"),
+    ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
+    ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
+    ("--name", str, "default", "the run's name: runs/NAME/version_N"),
+)
+
 FIRST_SCREEN = """\
 python train.py                                               fit a synthetic problem
 python train.py --data.path FILE.csv --data.target COLUMN     fit a CSV file

@@ -124,7 +124,7 @@ def test_a_rate_just_below_the_limit_converges_and_just_above_is_caught(
     summary = LeastSquares(3).update(*SyntheticData(noise_std=1.0).splits["train"])
     top = limit(2 * float(summary.eigenvalues[0]), momentum, nesterov)
     flags = ["--model.momentum", momentum, "--model.nesterov", str(nesterov).lower(), "--max_epochs", 320]
-    flags += ["--data.noise_std", 1.0]
+    flags += ["--data.noise_std", 1.0, "--check_val_every_n_epoch", 320, "--enable_checkpointing", "false"]
     code, out = train("--model.lr", 0.99 * top, *flags, "--check", 0.01)
     assert code == 0, out
     code, out = train("--model.lr", 1.01 * top, *flags)

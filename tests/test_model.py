@@ -1,5 +1,6 @@
 """The model against formulas worked out by hand and by numpy."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from linreg import InputError, LinearRegression, Regressor, SyntheticData
 from linreg.metrics import RegressionMetrics
+from tests.conftest import Train
+from tests.test_run import events
 
 
 def fit(model: Regressor, data: SyntheticData, tmp_path: Path, **settings: Any) -> Trainer:
@@ -157,3 +160,16 @@ def test_several_targets(tmp_path: Path) -> None:
     exact = np.linalg.lstsq(a, y, rcond=None)[0]
     np.testing.assert_allclose(model.coef, exact[1:].T, atol=1e-2)
     np.testing.assert_allclose(model.intercept, exact[0], atol=1e-2)
+
+
+def test_a_full_batch_is_remembered_and_no_other_one(train: Train) -> None:
+    """20,000 rows at once: the loss of the validation rows is their own, and the answer that of smaller batches."""
+    flags = ["--data.num_rows", 20_000, "--data.noise_std", 1.0, "--max_epochs", 25]
+    assert train(*flags, "--data.batch_size", 20_000, "--model.lr", 0.3)[0] == 0
+    metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
+    assert metrics["excess_mse"] < 1e-6
+    model = LinearRegression.load_from_checkpoint("runs/default/version_0/checkpoints/best.ckpt", weights_only=True)
+    found = events(Path("runs/default/version_0"))
+    loss, mse = (found.Scalars(tag)[-1].value for tag in ("loss/val", "mse/val"))
+    assert loss * float(model.y_standardizer.std) ** 2 == pytest.approx(mse, rel=1e-5)
+    assert mse == pytest.approx(metrics["val"]["mse"], rel=1e-5)

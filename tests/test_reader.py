@@ -165,13 +165,20 @@ def test_every_reader_gives_the_same_bits(tmp_path: Path, reader: str) -> None:
 
 
 @pytest.mark.parametrize("arrow", [True, False])
-@pytest.mark.parametrize("cell", ["x", "inf", "nan(1)", "-NaN", "1e400", "0x10", '"5"0', "1_0", "1,0", "5 0", "\u0665"])
+@pytest.mark.parametrize(
+    "cell", ["x", "inf", "nan(1)", "-NaN", "1e400", "0x10", '"5"0', "1_0", "1,0", "5 0", "1,2\r3,4", "1e-400", "\u0665"]
+)
 def test_far_below_a_cell_is_refused_by_its_line(tmp_path: Path, cell: str, arrow: bool) -> None:
     source = Source(large(tmp_path, cell)[0], "y")
     blocks = CSVBlocks(source.files[0], source.columns)
     blocks.arrow = blocks.arrow if arrow else None
     with pytest.raises(InputError, match=r"large\.csv, line 30002"):
         list(blocks)
+
+
+def test_far_below_a_missing_cell_is_refused_if_asked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"line 30002, column 'b': a missing cell"):
+        read_csv(large(tmp_path, "NA")[0], "y", missing="error")
 
 
 @pytest.mark.parametrize("cell", ["", "NA", " nan", " 1.5", "+2", "3.", ".5", "1E3", '"7"'])
@@ -191,6 +198,9 @@ def test_quotes_and_text_columns_in_a_large_file(tmp_path: Path) -> None:
     table = read_csv(path, "y")
     np.testing.assert_array_equal(table.x, values[:, :2])
     assert "'note'" in table.notes[0]
+    notes[1:] = ['"one,\n2 lines"'] * (len(notes) - 1)  # so that one lies across the end of each block
+    write(path, "\n".join(f"{line},{note}" for line, note in zip(lines, ["note", *notes], strict=True)))
+    np.testing.assert_array_equal(read_csv(path, "y").x, values[:, :2])
 
 
 def test_a_folder_a_pattern_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:

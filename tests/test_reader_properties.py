@@ -106,7 +106,7 @@ def reference(path: Path, table: Table) -> tuple[list[list[float]], int]:
     return kept, len(rows)
 
 
-@settings(max_examples=1_500, **FIXED)
+@settings(max_examples=800, **FIXED)
 @given(header=HEADERS, text=TEXTS)
 @example("a,b,y\n", "1,2,3\n4,5,6\n\n")
 @example("a,y\r\n", "1,2\r\n\r\n 3 , 4")
@@ -121,10 +121,11 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_refused(path: Path, head
     assert table.num_read == num_rows
 
 
-@settings(max_examples=1_000, **FIXED)
+@settings(max_examples=600, **FIXED)
 @given(header=HEADERS, text=st.lists(st.sampled_from(TAME), min_size=3, max_size=40).map("".join) | TEXTS)
 @example("a,b,y\n", "1,2,3\n\n4,5,6")
 @example("a,b,y\n", "1,2,9007199254740993")
+@example("a,b,y\n", "1,2,3e-400")
 def test_the_fast_reader_agrees_with_the_exact_one(path: Path, header: str, text: str) -> None:
     path.write_bytes((header + text).encode())
     try:
@@ -138,6 +139,7 @@ def test_the_fast_reader_agrees_with_the_exact_one(path: Path, header: str, text
     fast = {reader: getattr(blocks, reader)(body) for reader in ("_by_arrow", "_by_numpy")}
     if all(values is None for values in fast.values()):
         return
+    # Raises for what a fast reader should have left to it.
     exact = np.concatenate([np.empty((0, len(columns))), *blocks._exactly(io.BytesIO(body), 2)])
     assert all(column.text is None for column in columns)
     for values in fast.values():

@@ -172,3 +172,15 @@ def test_a_column_name_is_no_formula(train: Train) -> None:
     first = [row.split(",")[0] for row in Path("runs/default/version_0/coefficients.csv").read_text().splitlines()]
     assert header == [*(f"'{name}" for name in names), "y", "prediction"]
     assert first == ["name", *(f"'{name}" for name in names), "(intercept)"]
+
+
+@pytest.mark.parametrize("place", ["dirpath: /tmp/else", "dirpath: ../..", "filename: ../../x", "filename: /tmp/x"])
+def test_a_checkpoint_of_ones_own_stays_in_the_run(place: str, train: Train) -> None:
+    Path("own.yaml").write_text(f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {{{place}}}}}]}}")
+    code, text = train("--config", "own.yaml")
+    assert code == 2
+    assert "checkpoints lie in the run's own folder" in text
+    assert not Path("runs").exists()
+    Path("own.yaml").write_text("trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {filename: mine}}]}")
+    assert train("--config", "own.yaml", "--max_epochs", 1)[0] == 0
+    assert Path("runs/own/version_0/checkpoints/mine.ckpt").is_file()
