@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_POINTS = 2_000
+MAX_POINTS = 2_000  # that a picture needs
 
 
 def predicted_vs_actual(y_hat: Tensor, y: Tensor, name: str) -> Figure:
     """Predictions (N,) over targets (N,): a perfect model lies on the diagonal."""
     figure, axes = _axes(f"actual {name}", f"predicted {name}")
-    y_hat, y = _thin(y_hat), _thin(y)
     ends = [min(y.min(), y_hat.min()), max(y.max(), y_hat.max())]
     axes.plot(ends, ends, color="0.6", label="predicted = actual")
     axes.plot(y, y_hat, ".", alpha=0.5, label=f"{len(y):,} rows")
@@ -29,9 +28,9 @@ def fitted_line(x: Tensor, y: Tensor, y_hat: Tensor, exact: Tensor, x_name: str,
     """One feature (N,), its target, the fitted and the exact predictions, each (N,)."""
     figure, axes = _axes(x_name, y_name)
     order = x.argsort()
-    axes.plot(_thin(x), _thin(y), ".", color="0.6", alpha=0.5, label="rows")
-    axes.plot(_thin(x[order]), _thin(y_hat[order]), linewidth=3, label="fitted")
-    axes.plot(_thin(x[order]), _thin(exact[order]), "--", label="exact least squares")
+    axes.plot(x, y, ".", color="0.6", alpha=0.5, label="rows")
+    axes.plot(x[order], y_hat[order], linewidth=3, label="fitted")
+    axes.plot(x[order], exact[order], "--", label="exact least squares")
     axes.legend()
     return figure
 
@@ -53,7 +52,3 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return figure, axes
-
-
-def _thin(values: Tensor) -> np.ndarray:
-    return values[:: -(-len(values) // MAX_POINTS)].numpy()

@@ -65,8 +65,7 @@ class Regressor(LightningModule):
         self.y_standardizer = Standardizer(num_targets)
         self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.val_metrics = RegressionMetrics("/val")
-        self.test_metrics = RegressionMetrics("/test")
+        self.val_metrics, self.test_metrics = RegressionMetrics("/val"), RegressionMetrics("/test")
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
         self.target_names = [f"y{i + 1}" for i in range(num_targets)]
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
@@ -179,14 +178,12 @@ class Regressor(LightningModule):
         return optimizer
 
     def fresh_optimizer(self) -> torch.optim.Optimizer:
-        if self.plan is None:
-            return self._make_optimizer(self.lr, self.momentum)
-        return self._make_optimizer(self.plan.lr, self.plan.momentum)
+        chosen = self if self.plan is None else self.plan
+        return self._make_optimizer(chosen.lr, chosen.momentum)
 
     def _make_optimizer(self, lr: float | None, momentum: float | None) -> torch.optim.Optimizer:
-        nesterov = self.nesterov or None
-        settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": self.weight_decay}
-        return make_optimizer(self.optimizer, self.hypothesis.named_parameters(), **settings)
+        settings = {"momentum": momentum, "nesterov": self.nesterov or None, "weight_decay": self.weight_decay}
+        return make_optimizer(self.optimizer, self.hypothesis.named_parameters(), lr=lr, **settings)
 
     @property
     def exact_loss(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from linreg.coefficients import Row, coefficient_rows, write_coefficients
 from linreg.data import RegressionData
 from linreg.errors import RunError
-from linreg.figures import fitted_line, predicted_vs_actual, to_image
+from linreg.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
 from linreg.files import write_whole
 from linreg.least_squares import LeastSquares
 from linreg.linear_regression import excess
@@ -136,7 +136,7 @@ def check(share: float | None, most: float | None, linear: bool) -> None:
 def draw(result: Result, logger: RunLogger) -> None:
     """Logs the pictures to TensorBoard: predicted against actual, and for a single feature the line itself."""
     split = "test" if result.data.row_counts["test"] else "train"
-    x, y = result.data.splits[split]
+    x, y = (part[:: -(-len(part) // MAX_POINTS)] for part in result.data.splits[split])
     with torch.inference_mode():
         y_hat = result.model(x)
     step = result.model.trainer.global_step

@@ -81,7 +81,7 @@ class Usual(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01)
+        return torch.optim.SGD(self.parameters())  # at torch's default rate, 1e-3
 
     def on_train_start(self) -> None:
         self.start = time.perf_counter()
@@ -160,7 +160,7 @@ def steps(rounds: int) -> dict[str, dict[str, float]]:
     """Time of an epoch beside that of the bare loop that shuffles, at several batch sizes."""
     table = {}
     for size, n, epochs in ((32, 64_000, 1), (256, 256_000, 1), (4_096, 1_000_000, 1), (980_000, 1_000_000, 30)):
-        table["full" if size == 980_000 else str(size)] = ratios(epoch_contenders(size, n, epochs), rounds)
+        table["all" if size == 980_000 else f"{size:,}"] = ratios(epoch_contenders(size, n, epochs), rounds)
     return table
 
 
@@ -253,7 +253,7 @@ READ = """
 import resource, sys, time
 {imports}
 start = time.perf_counter()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = int(open("/proc/self/statm").read().split()[1]) * 4
 {read}
 seconds = time.perf_counter() - start
 print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 132e6)
@@ -261,11 +261,11 @@ print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1
 READERS = {
     "pandas.read_csv": ("import pandas", "pandas.read_csv(sys.argv[1])"),
     "linreg.read_csv (float64)": ("import linreg, pyarrow.csv", "linreg.read_csv(sys.argv[1], 'y')"),
-    "CSVData, first time": (
+    "linreg.CSVData, first time": (
         "import linreg, tempfile, pyarrow.csv",
         "linreg.CSVData(sys.argv[1], 'y', cache=tempfile.mkdtemp(dir='.')).splits",
     ),
-    "CSVData, again": ("import linreg", "linreg.CSVData(sys.argv[1], 'y', cache='cache').splits"),
+    "linreg.CSVData, again": ("import linreg", "linreg.CSVData(sys.argv[1], 'y', cache='cache').splits"),
 }
 
 
@@ -315,17 +315,26 @@ def reading(path: Path, rounds: int) -> dict[str, dict[str, float]]:
     middle = {name: np.median(values, axis=0) for name, values in found.items()}
     first = next(iter(middle.values()))[0]
     return {
-        "reading it": {name: value[0] / first for name, value in middle.items()} | {"seconds": first},
-        "its peak memory over the float32 tensor": {name: value[1] for name, value in middle.items()},
+        "reading it into tensors": {name: value[0] / first for name, value in middle.items()} | {"seconds": first},
+        "peak memory over the float32 tensor": {name: value[1] for name, value in middle.items()},
     }
 
 
 def show(result: dict[str, dict[str, float]]) -> str:
-    """Markdown tables, one for those that share their contenders."""
-    lines = []
-    for title, column in result.items():
-        lines += ["", f"| {title} | ratio |", "|---|---|"]
-        lines += [f"| {name} | {value:.3g} |" for name, value in column.items()]
+    """Two Markdown tables: the steps, and all else; each figure beside the 1 of the same column or title."""
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+    steps = {title: column for title, column in result.items() if title.startswith("a step")}
+    lines = ["| " + " | ".join(["", *steps]) + " |", "|---" * (len(steps) + 1) + "|"] if steps else []
+    for name in next(iter(steps.values()), {}):
+        if name != "seconds":
+            lines.append("| " + " | ".join([name, *(cell(column.get(name)) for column in steps.values())]) + " |")
+    others = {title: column for title, column in result.items() if title not in steps}
+    lines += ["", "| | | |", "|---|---|---|"] if others else []
+    for title, column in others.items():
+        lines += [f"| {title} | {name} | {cell(value)} |" for name, value in column.items() if name != "seconds"]
     return "\n".join(lines)
 
 
@@ -346,7 +355,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         if "steps" in options.only:
-            result |= {f"a step, batches of {size}": column for size, column in steps(options.rounds).items()}
+            result |= {f"a step, {size} rows": column for size, column in steps(options.rounds).items()}
         if "goal" in options.only:
             result["time to 1 %"] = to_one_percent(options.rounds)
         if "processes" in options.only:
