@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,7 +114,7 @@ def _open(place: Path) -> Table | None:
     """The table that was converted before; None if there is none, or if it is not whole."""
     try:
         record = json.loads((place / "table.json").read_text())
-        mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="c")  # private, for torch; the pages are shared
+        mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="r")  # writable, Linux would want memory for it
         width = len(record["features"]) + len(record["targets"])
         checksum = 0
         for start in range(0, len(mapped), BUCKET):
@@ -122,7 +123,9 @@ def _open(place: Path) -> Table | None:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    values, split = torch.from_numpy(mapped).view(-1, width), len(record["targets"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        values, split = torch.from_numpy(mapped).view(-1, width), len(record["targets"])
     x, y = values[:, split:], values[:, :split]
     names = record["features"], record["targets"]
-    return Table(x, y, *names, record["read"], record["notes"], shuffled=True)
+    return Table(x, y, *names, record["read"], record["notes"], mapped=True)

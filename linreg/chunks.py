@@ -52,7 +52,7 @@ class Chunks(Callback):
             raise InputError(f"--chunk needs the data module's own TensorBatches, not a {type(batches).__name__}")
         self.batch_size = batches.batch_size
         batches.batch_size *= min(self.size, max(len(batches) - 1, 1))  # the same order; all rows would not be shuffled
-        self.in_memory = not batches.near and batches.x.device == self.model.device
+        self.in_memory = not batches.mapped and batches.x.device == self.model.device
         if self.in_memory:  # standardized once and for all
             batches.x, batches.y = self.model.standardize((batches.x, batches.y))
         return batches

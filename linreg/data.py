@@ -87,7 +87,7 @@ class RegressionData(LightningDataModule):
                 "set --data.val_fraction 0 --data.test_fraction 0"
             )
         sizes, names = [num_train, num_val, num_test], ("train", "val", "test")
-        if self.table.shuffled:
+        if self.table.mapped:
             parts = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
             return dict(zip(names, parts, strict=True))
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.split_seed))
@@ -115,9 +115,8 @@ class RegressionData(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else x.device
         if device.type == "cuda" and x.nbytes + y.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             x, y = x.to(device), y.to(device)  # a copy of the whole table, instead of one of each batch
-        batches = TensorBatches(x, y, self.batch_size or 1_024, seed=self.split_seed)
-        batches.near = self.table.shuffled
-        return batches
+        mapped = self.table.mapped and x.device.type == "cpu"
+        return TensorBatches(x, y, self.batch_size or 1_024, seed=self.split_seed, mapped=mapped)
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self.splits["val"], EVALUATION_BATCH)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 MAX_COLUMNS = 2_000  # the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
-GRAM_ROWS = 4_096  # a smaller chunk is not worth it
+GRAM_ROWS = 4_096  # at a time: more would leave the processor's cache, fewer are not worth a Gram matrix
 GRAM_TRACE = 1e6
 
 
@@ -49,6 +49,11 @@ class LeastSquares:
 
     def update(self, x: Tensor, y: Tensor) -> "LeastSquares":
         """Takes in a chunk of rows, x (n, D) and y (n, T), on any device and of any float type."""
+        for part in zip(x.split(GRAM_ROWS), y.split(GRAM_ROWS), strict=True):
+            self._take(*part)
+        return self
+
+    def _take(self, x: Tensor, y: Tensor) -> None:
         rows = torch.ones(len(x), self.r.shape[1], dtype=torch.float64)
         values = rows[:, int(self.intercept) :]
         values[:, : self.num_features], values[:, self.num_features :] = x.cpu(), y.cpu()
@@ -58,7 +63,6 @@ class LeastSquares:
         self.min, self.max = torch.minimum(self.min, values.amin(0)), torch.maximum(self.max, values.amax(0))
         values -= self.shift
         self._absorb(rows)
-        return self
 
     def merge(self, other: "LeastSquares") -> "LeastSquares":
         """Takes in another summary of the same columns; the order of merging does not matter."""

@@ -18,16 +18,25 @@ class TensorBatches:
     Args:
         x: (N, D) features.
         y: (N, T) targets.
-        batch_size: rows of a batch, of all processes together, at least 1; N or more yields all rows at once, in place.
-        seed: shuffles the rows anew in each epoch; None keeps their order.
+        batch_size: rows of a batch, of all processes together, at least 1.
+        seed: shuffles the rows anew in each epoch, but yields N or more at once, in place; None keeps their order.
         share: False gives every process all rows.
+        mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
+            together.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
-    near = False  # True reads rows from near each other, for a mapped file whose rows lie in random order already
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int, seed: int | None = None, share: bool = True) -> None:
-        self.x, self.y, self.batch_size, self.seed = x, y, batch_size, seed
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        seed: int | None = None,
+        share: bool = True,
+        mapped: bool = False,
+    ) -> None:
+        self.x, self.y, self.batch_size, self.seed, self.mapped = x, y, batch_size, seed, mapped
         self.rank, self.world = 0, 1
         if share and dist.is_initialized() and len(x) >= dist.get_world_size():
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
@@ -47,7 +56,7 @@ class TensorBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         num_rows, last = len(self.x), len(self) - 1
-        if not last and self.world == 1:
+        if not last and self.world == 1 and self.seed is not None:
             yield self.x, self.y  # batch gradient descent: the same rows in any order, so nothing is gathered
             return
         order = self._order(num_rows)
@@ -55,7 +64,8 @@ class TensorBatches:
         for i in range(last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
-                yield self.x[start + self.rank : end : self.world], self.y[start + self.rank : end : self.world]
+                part = slice(start + self.rank, end, self.world)
+                yield self.x[part].clone(), self.y[part].clone()  # what a receiver does to them is its own affair
                 continue
             rows = order[start:end][self.rank :: self.world]
             yield self.x.index_select(0, rows), self.y.index_select(0, rows)
@@ -64,7 +74,7 @@ class TensorBatches:
         if self.seed is None:
             return None
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if not self.near:
+        if not self.mapped:
             return torch.randperm(num_rows, generator=generator)
         order, starts = [], torch.randperm(-(-num_rows // NEAR), generator=generator) * NEAR
         for some in starts.split(MIXED):

@@ -96,9 +96,11 @@ class Regressor(LightningModule):
         if self.remembered and self.remembered[0] is x:
             return self.remembered[1]
         if self.training and self.summary is not None and len(x) == self.summary.num_rows > PART:
-            parts = [self.standardize(part) for part in zip(x.split(PART), y.split(PART), strict=True)]
-            self.remembered = x, tuple(map(torch.cat, zip(*parts, strict=True)))
-            return self.remembered[1]
+            z_x, z_y = (torch.empty_like(part, dtype=self.dtype) for part in batch)
+            for part in (slice(i, i + PART) for i in range(0, len(x), PART)):
+                z_x[part], z_y[part] = self.standardize((x[part], y[part]))
+            self.remembered = x, (z_x, z_y)
+            return z_x, z_y
         return self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)
 
     def standardized_loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -148,15 +150,13 @@ class Regressor(LightningModule):
         x, y = batch
         self.log(f"loss/{stage}", self.loss(batch), batch_size=len(x), sync_dist=True)
         mean = self.y_standardizer.mean  # no metric minds the shift, and R2 keeps its digits on targets far from 0
-        self._metrics(stage).update(self(x) - mean, y - mean)
-
-    def _metrics(self, stage: str) -> RegressionMetrics:
-        return self.val_metrics if stage == "val" else self.test_metrics
+        getattr(self, f"{stage}_metrics").update(self(x) - mean, y - mean)
 
     def _log_metrics(self, stage: str) -> None:
         # Logged as numbers, once: handing the metric objects to self.log at each step costs four times as much.
-        self.log_dict(self._metrics(stage).compute(), sync_dist=True)
-        self._metrics(stage).reset()
+        metrics: RegressionMetrics = getattr(self, f"{stage}_metrics")
+        self.log_dict(metrics.compute(), sync_dist=True)
+        metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")

@@ -71,8 +71,8 @@ class CSVSource(CSVFile):
 
     @property
     def num_cells(self) -> int:
-        """About how many cells it holds, at 8 bytes each, or 4 where it is packed."""
-        return self.num_bytes // (4 if self.path.suffix == ".gz" else 8)
+        """About how many cells it holds, at 8 bytes each, or 3 where it is packed."""
+        return self.num_bytes // (3 if self.zipped else 8)
 
     def blocks(self, columns: list[Column], refuse_missing: bool) -> Iterator[np.ndarray]:
         """See ``CSVBlocks``."""

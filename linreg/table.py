@@ -26,7 +26,7 @@ class Table:
     notes: list[str] = field(default_factory=list)  # what was left out or dropped, one line each
     true_coef: Tensor | None = None  # (T, D), where the table was made from known coefficients
     true_intercept: Tensor | None = None  # (T,)
-    shuffled: bool = False  # whether the rows lie in random order, mapped from a file: x and y may be float32 then
+    mapped: bool = False  # whether it is a read-only file, its rows in random order: x and y may be float32 then
 
 
 class Source:
