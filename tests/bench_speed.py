@@ -171,7 +171,7 @@ def epoch_contenders(size: int, n: int, epochs: int) -> dict[str, Contender]:
     some = x[:few], y[:few]
     contenders: dict[str, Contender] = {
         "bare loop, shuffled": lambda: loop(lambda: TensorBatches(x, y, size, seed=0), epochs) / len(x),
-        "bare loop, slices": lambda: loop(lambda: TensorBatches(x, y, size), epochs) / len(x),
+        "bare loop, slices": lambda: loop(lambda: zip(x.split(size), y.split(size), strict=True), epochs) / len(x),
         "bare loop, DataLoader": lambda: loop(lambda: usual_loader(*some, size), 1) / few * epochs,
         "Lightning, as usually written": lambda: usual(*some, size) / few * epochs,
         "Lightning, barebones": lambda: barebones(x, y, size, epochs) / len(x),
@@ -333,9 +333,12 @@ def show(result: dict[str, dict[str, float]]) -> str:
         if name != "seconds":
             lines.append("| " + " | ".join([name, *(cell(column.get(name)) for column in steps.values())]) + " |")
     others = {title: column for title, column in result.items() if title not in steps}
-    lines += ["", "| | | |", "|---|---|---|"] if others else []
+    lines += ["", "| | |", "|---|---|"] if others else []
     for title, column in others.items():
-        lines += [f"| {title} | {name} | {cell(value)} |" for name, value in column.items() if name != "seconds"]
+        first, *rest = [(name, value) for name, value in column.items() if name != "seconds"]
+        beside = f", beside {first[0]}" if first[1] == 1 else ""
+        shown = rest if beside else [first, *rest]
+        lines.append(f"| {title}{beside} | " + "; ".join(f"{name} {cell(value)}" for name, value in shown) + " |")
     return "\n".join(lines)
 
 
