@@ -13,12 +13,13 @@ from types import ModuleType
 
 import numpy as np
 
-from linreg.cells import EXACT, LARGEST, LIKE_A_NUMBER, MISSING, TextCell, parse_number
+from linreg.cells import EXACT, LARGEST, MISSING, NUMBER, TextCell, parse_number
 from linreg.errors import InputError
 from linreg.reader import CSVFile
 
 FIRST, BLOCK = 1 << 16, 1 << 20  # bytes; larger blocks leave the processor's cache
 THREADS = min(os.cpu_count() or 1, 4)
+SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 ROWS = 65_536  # of a block from the exact reader, at most
 PLAIN = b"0123456789.+-eE \r\n"
 
@@ -32,6 +33,14 @@ class Column:
     has_number: bool = False
     text: str | None = None  # why it is left out
     hole: InputError | None = None  # its first missing cell, where that is an error
+    odd: InputError | None = None  # its first cell of text, should the others be numbers
+    sample: tuple[int, int] = (0, 0)  # of a column of text: cells of text and numbers among the first 1,000 or so
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether what is taken for text is a column of numbers but for one cell, or but for a tenth of them."""
+        text, numbers = self.sample
+        return numbers > 0 and text <= max(1, (text + numbers) // 10)
 
 
 class CSVBlocks:
@@ -92,18 +101,15 @@ class CSVBlocks:
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return None
         pa, csv = self.arrow, self.arrow.csv
+        names = [str(i) for i in range(len(self.file.names))]
         numbers = [i for i, column in enumerate(self.columns) if column.text is None]
-        types = {str(at): pa.float64() if i in numbers else pa.string() for i, at in enumerate(self.positions)}
+        types = {str(self.positions[i]): pa.float64() for i in numbers}
         try:
             if not block.isascii():
                 block.decode()
             table = csv.read_csv(
                 pa.py_buffer(block),
-                csv.ReadOptions(
-                    use_threads=False,
-                    block_size=len(block) + 1,
-                    column_names=[str(i) for i in range(len(self.file.names))],
-                ),
+                csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
                 csv.ParseOptions(delimiter=self.file.delimiter, quote_char=False),
                 csv.ConvertOptions(
                     check_utf8=False, column_types=types, include_columns=list(types), null_values=MISSING
@@ -112,12 +118,9 @@ class CSVBlocks:
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
         values, num_missing = np.full((table.num_rows, len(self.columns)), nan), 0
-        for i, column in enumerate(table.columns):
-            if i in numbers:
-                values[:, i] = column.to_numpy()
-                num_missing += column.null_count
-            elif pa.compute.any(pa.compute.match_substring_regex(column, LIKE_A_NUMBER)).as_py():
-                return None
+        for i, column in zip(numbers, table.columns, strict=True):
+            values[:, i] = column.to_numpy()
+            num_missing += column.null_count
         certain = fits(values, exponents=b"e-" in block or b"E-" in block).sum()
         if certain + num_missing != table.num_rows * len(numbers) or (num_missing and self.refuse_missing):
             return None
@@ -150,8 +153,12 @@ class CSVBlocks:
             yield np.frombuffer(values).reshape(-1, width)
 
     def _number(self, line: int, column: Column, cell: str) -> float:
-        """The number in a cell, NaN if it is missing or of a column of text; a column that holds both is refused."""
-        if column.text is not None and cell[:1].isalpha():  # half the time of parsing it
+        """The number in a cell, NaN if it is missing, or if the column is text, which its first cell decides."""
+        if column.text is not None:
+            text, numbers = column.sample
+            if text + numbers < SAMPLE and (cell := cell.strip(" \t")) not in MISSING:
+                is_number = NUMBER.fullmatch(cell) is not None
+                column.sample = text + (not is_number), numbers + is_number
             return nan
         remedy = "" if column.required else "; choose the columns with --data.features"
         try:
@@ -159,12 +166,9 @@ class CSVBlocks:
         except ValueError as reason:
             if column.required or column.has_number or not isinstance(reason, TextCell):
                 raise self.file.error(line, column.name, f"{cell[:80]!r} {reason}{remedy}") from None
-            column.text = column.text or f"text: {cell[:80]!r} in line {line}"
+            column.text, column.sample = f"text: {cell[:80]!r} in line {line}", (1, 0)
+            column.odd = self.file.error(line, column.name, f"{cell[:80]!r} is text in a column of numbers{remedy}")
             return nan
-        if column.text is not None:
-            if isnan(value):
-                return nan
-            raise self.file.error(line, column.name, f"{cell!r} is a number in a column with {column.text}{remedy}")
         if isnan(value) and self.refuse_missing:
             missing = self.file.error(line, column.name, f"a missing cell ({cell!r}), see --data.missing")
             column.hole = column.hole or missing
@@ -198,7 +202,6 @@ def fits(values: np.ndarray, exponents: bool) -> np.ndarray:
 def import_arrow() -> ModuleType | None:
     """Pyarrow where it is installed: an extra of 170 MB, which reads a large file about 6 times as fast as numpy."""
     try:
-        import pyarrow.compute
         import pyarrow.csv
     except ImportError:
         return None

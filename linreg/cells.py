@@ -15,10 +15,6 @@ MEANT_AS_NUMBER = re.compile(
     \s?[%$€£¥]?""",
     re.VERBOSE | re.IGNORECASE,
 )
-LIKE_A_NUMBER = (  # of a cell of text, for a fast reader: what parse_number might not take for text
-    r"^[ \t]*[-+$€£¥]?\s?[+-]?([0-9.]|(?i:inf))[0-9a-fA-FxX.,' _]*([eEdD][+-][0-9]+)?(?i:inity)?\s?[%$€£¥]?[ \t]*$"
-    r"|^[^\pL]*[^\x00-\x7F][^\pL]*$"
-)
 SAME = {0x2212: "-", 0x2019: "'"}  # a minus sign and an apostrophe, as ASCII has them
 
 

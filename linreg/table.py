@@ -77,6 +77,8 @@ class Source:
     def settle(self) -> list[int]:
         """Says, once all rows were read, which of the columns hold numbers."""
         for column in self.columns:
+            if column.odd and column.is_odd:
+                raise column.odd
             if not column.has_number and column.text is None:
                 if column.required:
                     where = f"{self.files[0].path}, line 2, column {column.name!r}"

@@ -235,3 +235,18 @@ def test_parquet_cells_that_are_no_numbers(tmp_path: Path) -> None:
     write(path, "a,y\n1,2\n")
     with pytest.raises(InputError, match="no Parquet file"):
         read_csv(path, "y")
+
+
+def test_a_column_of_text_may_hold_numbers_but_not_be_one(tmp_path: Path) -> None:
+    """As the drives of cars: f, r and 4; and not as a column of numbers below a line of units."""
+    path, values = large(tmp_path)
+    lines = path.read_text().splitlines()
+    drives = ["f", "4", "r", "4"] * 10_000
+    write(path, "\n".join(f"{line},{cell}" for line, cell in zip(lines, ["drive", *drives], strict=True)))
+    table = read_csv(path, "y")
+    np.testing.assert_array_equal(table.x, values[:, :2])
+    assert "left out 'drive' (text: 'f' in line 2)" in table.notes
+    numbers = ["km", *map(str, range(39_999))]
+    write(path, "\n".join(f"{line},{cell}" for line, cell in zip(lines, ["way", *numbers], strict=True)))
+    with pytest.raises(InputError, match=r"line 2, column 'way': 'km' is text in a column of numbers"):
+        read_csv(path, "y")

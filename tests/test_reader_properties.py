@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from linreg import InputError, read_csv
-from linreg.blocks import Column, CSVBlocks, import_arrow
+from linreg.blocks import CSVBlocks, import_arrow
 from linreg.reader import CSVFile
 from linreg.table import Table, _choose
 
@@ -144,21 +144,3 @@ def test_the_fast_reader_agrees_with_the_exact_one(path: Path, header: str, text
     assert all(column.text is None for column in columns)
     for values in fast.values():
         assert values is None or np.array_equal(values, exact, equal_nan=True)
-
-
-WORDS = st.sampled_from(["x", "red", "12", "-3.5", "5%", "$5", "1_000", "inf", "nan", "NA", "2020-01-01", "1.2.3.4"])
-WORDS |= st.sampled_from(
-    ["٣", "\u22125", "½", "é", "5é", "12ab", "0x1f", "1d5", "1,5", ".", "-", "3 000", "5'000", "€ 7"]
-)
-
-
-@settings(max_examples=400, **FIXED)
-@given(words=st.lists(WORDS, min_size=1, max_size=4))
-def test_a_column_of_text_means_the_same_to_the_fast_reader(path: Path, words: list[str]) -> None:
-    body = "".join(f"{word};1\n" for word in words).encode()
-    path.write_bytes(b"t;y\nword;1\n" + body)
-    columns = [Column("y", True), Column("t", False, text="text")]
-    blocks = CSVBlocks(CSVFile(path), columns)
-    blocks.arrow = import_arrow()
-    if blocks._by_arrow(body) is not None:
-        list(blocks._exactly(io.BytesIO(body), 3))  # refuses a cell that is, or looks like, a number
