@@ -7,7 +7,7 @@ import shutil
 import time
 import warnings
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,13 @@ def mapped_table(source: Source, seed: int, folder: str) -> Table:
             _sweep(place.parent)
             temporary.mkdir(parents=True)
             _convert(source, seed, temporary)
-            shutil.rmtree(place, ignore_errors=True)  # of an older version, or broken
-            os.replace(temporary, place)
+            if _open(place) is None:  # else another run has made it meanwhile
+                shutil.rmtree(place, ignore_errors=True)  # of an older version, or broken
+                os.replace(temporary, place)
         except OSError as error:
             raise RunError(
-                f"the table of {source.path} does not fit memory and could not be converted in {place.parent}: "
-                f"{error.strerror}; set --data.cache to a folder with room"
+                f"the table of {source.path} does not fit memory for 16 million cells, and could not be converted in "
+                f"{place.parent}: {error.strerror}; set --data.cache to a folder with room"
             ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -68,8 +69,9 @@ def mapped_table(source: Source, seed: int, folder: str) -> Table:
 def _sweep(folder: Path) -> None:
     """Removes what a process that was killed has left, once nothing was written to it for a day."""
     for old in folder.glob(".*.tmp"):
-        if time.time() - max(path.stat().st_mtime for path in (old, *old.iterdir())) > 86_400:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # one that another run is working on changes under our eyes
+            if time.time() - max(path.stat().st_mtime for path in (old, *old.iterdir())) > 86_400:
+                shutil.rmtree(old)
 
 
 def _convert(source: Source, seed: int, folder: Path) -> None:

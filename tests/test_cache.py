@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from linreg import CSVData, RunError, read_csv
+from linreg.cache import _convert as convert
 from linreg.data import MAX_CELLS
 from linreg.loader import MIXED, NEAR, TensorBatches
 from tests.conftest import Train, read_rows
@@ -165,3 +166,26 @@ def test_files_of_a_folder_are_one_table(workplace: Path) -> None:
     found = torch.cat(mapped.splits["train"], 1)
     np.testing.assert_array_equal(in_order(found), in_order(rows.astype(np.float32)))
     assert list(chain(*read_csv("parts", "y").y.tolist())) != list(chain(*found[:, 2:].tolist()))
+
+
+def test_another_run_that_converts_at_the_same_time(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(Path("t.csv"))
+    Path("cache/.other.1.tmp").mkdir(parents=True)
+    Path("cache/.other.1.tmp/0").symlink_to("gone")  # as a file that goes between being listed and being looked at
+    made: list[int] = []
+
+    def slow(*arguments: object) -> None:
+        convert(*arguments)
+        monkeypatch.undo()
+        monkeypatch.setattr("linreg.data.MAX_CELLS", 1_000)
+        monkeypatch.setattr("linreg.cache.BUCKET", 1 << 14)
+        monkeypatch.setattr("linreg.cache.os.getpid", lambda: 0)
+        monkeypatch.chdir(workplace)
+        data().splits  # noqa: B018
+        made.extend(path.stat().st_mtime_ns for path in Path("cache").glob("*/rows") if path.parent.name[0] != ".")
+
+    monkeypatch.setattr("linreg.cache._convert", slow)
+    first = data().splits["train"][0]
+    (place,) = (path for path in Path("cache").iterdir() if not path.name.startswith("."))
+    assert [(place / "rows").stat().st_mtime_ns] == made  # the one that was there first stays
+    assert torch.equal(first, data().splits["train"][0])
