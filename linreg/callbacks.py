@@ -9,6 +9,7 @@ from linreg.console import describe_plan
 from linreg.errors import RunError
 from linreg.learning_rate import GOAL
 from linreg.model import Regressor
+from linreg.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
@@ -33,7 +34,7 @@ class Yardstick(Callback):
             if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
                 trainer.check_val_every_n_epoch = max(trainer.max_epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
-            print(describe_plan(pl_module, steps_per_epoch, trainer.max_epochs), flush=True)
+            say(describe_plan(pl_module, steps_per_epoch, trainer.max_epochs))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}

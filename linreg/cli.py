@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -9,16 +10,19 @@ from lightning.pytorch.cli import LightningCLI
 
 from linreg import report
 from linreg.allowed import restrict_imports
-from linreg.checkpoints import load_model, read_checkpoint
+from linreg.checkpoint_file import load_model, read_checkpoint
+from linreg.checkpoints import BestCheckpoint
 from linreg.chunks import Chunks
 from linreg.console import describe_data, describe_resume
 from linreg.data import RegressionData
-from linreg.errors import InputError
+from linreg.errors import InputError, given
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
 from linreg.prediction import PredictionData
-from linreg.resume import check_resumable, differences, recorded_config
-from linreg.run_folder import open_run
+from linreg.resume import check_resumable, differences, recorded_config, typed_only
+from linreg.run_folder import RunLogger, open_run
+from linreg.safe_yaml import read_config
+from linreg.screen import say
 from linreg.stopping import one_line_endings
 from linreg.trainer import make_fitter, make_predictor, make_trainer
 
@@ -34,7 +38,8 @@ class RegressionCLI(LightningCLI):
         restrict_imports()
         self.arguments = Arguments(typed)
         path = self.arguments.value("--ckpt_path")
-        self.checkpoint = read_checkpoint(path) if path else None
+        self.checkpoint = None if path is None else read_checkpoint(path)
+        self.recorded: dict[str, Any] = {}  # the config of the checkpoint
         super().__init__(
             Regressor,
             RegressionData,
@@ -58,11 +63,22 @@ class RegressionCLI(LightningCLI):
             return ["data: {class_path: CSVData}"] * bool(is_csv)
         if subcommand == "fit":
             check_resumable(self.checkpoint)
-        if "config" not in self.checkpoint:
+        if not self.checkpoint.get("config"):
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return []
-        return [recorded_config(self.checkpoint, subcommand, other_file=typed.value("--data.path") is not None)]
+        where = f"the config in {typed.value('--ckpt_path')}"
+        self.recorded = read_config(self.checkpoint["config"], where)
+        for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
+            if not isinstance(self.recorded.get(section), dict):
+                raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
+        unsafe = [flag for flag in typed_only(self.recorded) if not typed.configs and typed.value(flag) is None]
+        if unsafe and subcommand == "fit":
+            raise InputError(
+                f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your "
+                "own, type its config too: --config RUN/config.yaml"
+            )
+        return [recorded_config(self.recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one that was typed, since the parser of each takes 0.05 s to build; and what of it is not a flag."""
@@ -92,12 +108,13 @@ class RegressionCLI(LightningCLI):
                 parser.add_argument(name, type=kind, default=default, help=meaning)
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
-        self.config = parser.parse_args(args)
+        with given("the config"):
+            self.config = parser.parse_args(args)
 
     def _set_seed(self) -> None:
         try:
             super()._set_seed()
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"--seed_everything: {error}") from None
 
     def _parse_ckpt_path(self) -> None:
@@ -113,7 +130,10 @@ class RegressionCLI(LightningCLI):
             raise InputError("trainer: null; leave the section out to have its defaults")
         if self.subcommand != "fit" and self.checkpoint is None:
             raise InputError(f"{self.subcommand} needs --ckpt_path, a checkpoint of the run to look at")
-        self.config_init = self.parser.instantiate(self.config)
+        if self._get(self.config, "ckpt_path") != self.arguments.value("--ckpt_path"):
+            raise InputError("ckpt_path: a checkpoint has to be typed, as --ckpt_path CKPT")
+        with given("the config"):
+            self.config_init = self.parser.instantiate(self.config)
         self.datamodule = self._get(self.config_init, "data")
         if self.subcommand == "fit":
             self.model = self._get(self.config_init, "model")
@@ -134,7 +154,7 @@ class RegressionCLI(LightningCLI):
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
-            print(text, flush=True)
+            say(text)
 
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
@@ -143,21 +163,30 @@ class RegressionCLI(LightningCLI):
 
     def fit(self, model: Regressor, datamodule: RegressionData, ckpt_path: str | None = None) -> None:
         """Trains, goes back to the best checkpoint, tests it, and reports."""
-        self._say(describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        with given("the data"):
+            opening = describe_data(datamodule, self.trainer, self.config[self.subcommand]["seed_everything"])
+        self._say(opening)
         if self.checkpoint:
-            changed = differences(self.checkpoint.get("config", "{}"), self._config_text())
+            changed = differences(self.recorded, self._config_text())
             self._say(describe_resume(self.checkpoint["epoch"] + 1, changed, datamodule.train_dataloader()))
         if self.has_folder:
             path = self.arguments.value("--ckpt_path")
             self.trainer.logger = open_run(self._get(self.config, "name"), path, self.checkpoint)
-        with one_line_endings(self.trainer):
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-            self._test_and_report(model, datamodule)
+        try:
+            with one_line_endings(self.trainer):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+                self._test_and_report(model, datamodule)
+        finally:
+            if isinstance(self.trainer.logger, RunLogger):
+                self.trainer.logger.close()
 
     def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
-        best = next((c.best_model_path for c in self.trainer.checkpoint_callbacks if c.best_model_path), None)
-        if best:
+        ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
+        best = ours[0].best_model_path if ours else ""
+        if os.path.exists(best):
             model.load_state_dict(read_checkpoint(best)["state_dict"])
+        elif ours:
+            self._say("        there is no best.ckpt of this run: what follows is of its last epoch")
         if datamodule.row_counts["test"]:
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
@@ -173,9 +202,13 @@ class RegressionCLI(LightningCLI):
         self._measure(self.trainer.test, "test")
 
     def _measure(self, measure: Any, split: str) -> None:
-        if not self.datamodule.row_counts[split]:
+        with given("the data"):
+            num_rows = self.datamodule.row_counts[split]
+        if not num_rows:
             raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
-        self._say(describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"]))
+        with given("the data"):
+            opening = describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"])
+        self._say(opening)
         for name, value in measure(self.model, datamodule=self.datamodule, verbose=False)[0].items():
             self._say(f"{name:12} {value:.7g}")
 

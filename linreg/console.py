@@ -36,7 +36,7 @@ def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> st
         f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
     ]
     if summary is None:
-        lines.append("        more than 2,000 columns: no exact solution, and a rate that is safe but slow")
+        lines.append("        more than 2,000 features: no exact solution, and a rate that is safe but slow")
     else:
         names = [name for name, flag in zip(model.feature_names, summary.undetermined, strict=True) if flag]
         if names:

@@ -1,7 +1,12 @@
-"""The two ways in which a run ends early; each is one message at the command line, never a traceback."""
+"""The two ways in which a run ends early, each one message at the command line; and whose fault an error is."""
 
 import difflib
-from collections.abc import Sequence
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -17,3 +22,53 @@ def nearest(name: str, names: Sequence[str]) -> str:
     close = [other for other in names if other and other.casefold() == name.casefold()]
     close = close or difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def printable(text: str) -> str:
+    """Text that no terminal takes for a command: characters that have no shape are spelled out, but for line ends."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's kind and the first line of its message, of at most 300 characters."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def raised_in(error: BaseException) -> list[str]:
+    """The files that an error has come through, from where it was caught to where it was raised."""
+    return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def is_in_own_code(error: BaseException) -> bool:
+    """Whether an error has come through code of the user's own, who needs its traceback."""
+    known = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    known += [str(Path(__file__).parent), "<", sys.argv[0]]
+    return not all(file.startswith(tuple(known)) for file in raised_in(error))
+
+
+@contextmanager
+def given(what: str) -> Iterator[None]:
+    """Where what a user gave is turned into what runs: whatever fails there is the user's to put right.
+
+    Args:
+        what: what was given, to begin the message with.
+
+    Raises:
+        InputError: for any error but those that have a message of their own, or a place in the user's own code.
+    """
+    try:
+        yield
+    except (InputError, RunError, OSError):
+        raise
+    except Exception as error:
+        if find_input_error(error) or is_in_own_code(error):
+            raise
+        raise InputError(f"{what}: {one_line(error)}") from error

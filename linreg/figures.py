@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,9 @@ def to_image(figure: Figure) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a column's name in a script that the font lacks
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -49,6 +52,6 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_xlabel(x_label, parse_math=False)  # a $ in a column's name begins no formula
+    axes.set_ylabel(y_label, parse_math=False)
     return figure, axes

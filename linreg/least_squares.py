@@ -6,7 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-MAX_COLUMNS = 2_000  # the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
+MAX_COLUMNS = (
+    2_000  # of features: the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
+)
 GRAM_ROWS = 4_096  # at a time: more would leave the processor's cache, fewer are not worth a Gram matrix
 GRAM_TRACE = 1e6
 

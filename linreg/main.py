@@ -11,14 +11,26 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.cli import RegressionCLI
-from linreg.errors import InputError, RunError
+from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
+from linreg.screen import complain, open_streams
+
+PARTS = tuple(f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner"))
 
 
-def the_users(error: BaseException | None) -> InputError | None:
-    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
+def find_mistake(error: BaseException) -> str | None:
+    """What the user can put right about an error, as a message; None for any other error."""
+    plain = error if isinstance(error, MisconfigurationException) else find_input_error(error)
+    if plain is not None:
+        return str(plain) + ("; leave out --accelerator, or give cpu" if "backend found" in str(plain) else "")
+    files = [file.replace(os.sep, "/") for file in raised_in(error)]
+    if is_in_own_code(error) or not files:
+        return None
+    if any(file.endswith("connectors/checkpoint_connector.py") for file in files):
+        return f"the run cannot go on from this checkpoint ({one_line(error)}); take another one"
+    last = next((file for file in reversed(files) if "lightning/" in file), "")
+    if any(part in last for part in PARTS):  # what the config has named, and what then found itself misused
+        return f"{os.path.basename(last).removesuffix('.py')}: {one_line(error)}"
+    return None
 
 
 def quiet(thread: threading.ExceptHookArgs) -> None:
@@ -38,23 +50,23 @@ def main(typed: list[str]) -> int:
     # A resumed run goes on in its own folder, which holds its checkpoints.
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
+    open_streams()
     try:
         RegressionCLI(typed)
-    except (ValueError, MisconfigurationException) as error:
-        mistake = error if isinstance(error, MisconfigurationException) else the_users(error)
-        if mistake is None:
-            raise
-        remedy = "; leave out --accelerator, or give cpu" if "backend found" in str(mistake) else ""
-        if rank_zero_only.rank == 0:  # the others find the same
-            print(f"error: {mistake}{remedy}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141
     except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"error: {os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
         return 1
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 1
+    except Exception as error:
+        mistake = find_mistake(error)
+        if mistake is None:
+            raise
+        if rank_zero_only.rank == 0:  # the others find the same
+            complain(f"error: {mistake}")
+        return 2
     return 0

@@ -2,22 +2,24 @@
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.allowed import remedy
 from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
 from linreg.linear_regression import LinearRegression
+from linreg.safe_yaml import read_config
+from linreg.screen import complain
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+MAX_BYTES = 1_000_000  # of a config
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULTS = {"model": LinearRegression, "data": CSVData, "synthetic": SyntheticData}
 
@@ -76,7 +78,7 @@ class Parser(LightningArgumentParser):
                 break
         denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
         text = f"{denied[1]!r} may not be named; {remedy()}" if denied else _one_line(message)
-        sys.stderr.write(f"error: {text} (python train.py --help lists the flags)\n")
+        complain(f"error: {text} (python train.py --help lists the flags)")
         sys.exit(2)
 
 
@@ -104,54 +106,21 @@ def _describe_classes() -> list[str]:
     return texts
 
 
-FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_read_yaml = get_loader("yaml")
-
-
-def load_yaml(text: str) -> Any:
-    """YAML as jsonargparse reads it, except that a key given twice is an error: else the last one wins unseen."""
-    nodes, seen = [yaml.compose(text, Loader=FASTEST)] if ":" in text else [], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen:  # an anchor may refer to itself
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for key, value in node.value:
-                if keys.count(key.value) > 1:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
-                    )
-                nodes.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-    return _read_yaml(text)
-
-
-set_loader("yaml", load_yaml, (yaml.YAMLError,))
-
-
 def check_config(path: str) -> None:
-    """InputError for a config file that is not there, or that is not a mapping in YAML."""
+    """InputError for a config file that is not there, that is not a mapping in YAML, or that names other files."""
     if not Path(path).is_file():
         hint = nearest(Path(path).name, [known.name for known in CONFIGS.glob("*.yaml")])
         raise InputError(f"--config {path}: no such file{hint}")
     try:
-        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+        if os.path.getsize(path) > MAX_BYTES:
+            raise InputError(f"--config {path}: no config has more than {MAX_BYTES:,} bytes")
+        text = Path(path).read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise InputError(f"--config {path}:{line} {getattr(error, 'problem', error)}") from None
-    if content is None:
-        raise InputError(f"--config {path}: the file is empty")
-    if not isinstance(content, dict):
-        raise InputError(
-            f"--config {path}: sections such as `model:`, `data:` and `trainer:` are expected, not a "
-            f"{type(content).__name__}"
-        )
+    content = read_config(text, f"--config {path}")
+    for name in ("config", "ckpt_path"):
+        if content.get(name) is not None:
+            raise InputError(f"--config {path}: {name!r} cannot stand in a config; type --{name} {content[name]!r}")
 
 
 class Arguments:
@@ -189,5 +158,6 @@ class Arguments:
     def arrange(self, *first: str) -> list[str]:
         """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
         configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
-        name = [f"--name={Path(self.configs[-1]).stem}"] if self.configs and self.subcommand == "fit" else []
+        stem = re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -") if self.configs else ""
+        name = [f"--name={stem or 'default'}"] if self.configs and self.subcommand == "fit" else []
         return [self.subcommand, *name, *configs, *self.flags]

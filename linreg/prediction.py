@@ -18,6 +18,7 @@ from linreg.coefficients import as_text
 from linreg.errors import InputError, RunError
 from linreg.model import Regressor
 from linreg.reader import CSVFile
+from linreg.screen import say
 
 BLOCK = 8_192  # rows in memory at a time
 Rows = list[tuple[int, list[str]]]
@@ -129,7 +130,7 @@ class PredictionWriter(Callback):
         except OSError as error:
             raise self._unwritable(error) from None
         empty = f", {self.num_empty} of them empty for a missing cell" if self.num_empty else ""
-        print(f"{self.path}: {self.num_rows:,} predictions{empty}")
+        say(f"{self.path}: {self.num_rows:,} predictions{empty}")
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"--output {self.path}: cannot be written: {error.strerror}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from linreg.standardizer import moments
 
 if TYPE_CHECKING:
     from linreg.model import Regressor
+
+SAMPLED = 4_096  # rows whose bits are looked at when a run goes on
 
 
 def prepare(model: Regressor, data: Any) -> None:
@@ -29,13 +32,14 @@ def prepare(model: Regressor, data: Any) -> None:
     model.feature_names, model.target_names = list(data.feature_names), list(data.target_names)
     d, t = len(model.feature_names), len(model.target_names)
     rows = data.in_order("train") if hasattr(data, "in_order") else data.train_dataloader()
-    if d + t <= MAX_COLUMNS:
+    if d <= MAX_COLUMNS:
         model.summary = LeastSquares(d, t, model.has_intercept)
         for x, y in rows:
             model.summary.update(x, y)
         mean, std = model.summary.mean, model.summary.std
     else:
         mean, std = moments(rows, model.has_intercept)
+    model.rows = checksum(*data.splits["train"]) if hasattr(data, "splits") else None
     model.x_standardizer.fit(mean[:d], std[:d])
     model.y_standardizer.fit(mean[d:], std[d:])
     is_sgd = model.optimizer in ("SGD", "torch.optim.SGD")
@@ -44,6 +48,12 @@ def prepare(model: Regressor, data: Any) -> None:
     if is_sgd and model.is_linear:
         model.plan = _plan(model, data.batch_size, rows)
         data.batch_size = model.plan.batch_size
+
+
+def checksum(x: Tensor, y: Tensor) -> int:
+    """The CRC-32 of some 4,096 rows, evenly spaced: tells rows apart that have the same means and spreads."""
+    every = max(len(x) // SAMPLED, 1)
+    return zlib.crc32(y[::every].contiguous().numpy(), zlib.crc32(x[::every].contiguous().numpy()))
 
 
 def _plan(model: Regressor, batch_size: int | None, rows: Iterable[tuple[Tensor, Tensor]]) -> Plan:

@@ -20,6 +20,7 @@ from linreg.linear_regression import excess
 from linreg.metrics import RegressionMetrics
 from linreg.model import Regressor
 from linreg.run_folder import RunLogger
+from linreg.screen import say
 
 SHOWN = 20  # coefficients on screen
 
@@ -116,7 +117,7 @@ def finish(model: Regressor, data: RegressionData, logger: Any, confidence: floa
         draw(result, logger)
         logger.save()
         lines.append(f"run     {folder}\ncurves  tensorboard --logdir {folder.parents[1]}")
-    print("\n".join(lines), flush=True)
+    say("\n".join(lines))
     return metrics.get("excess_mse")
 
 

@@ -1,5 +1,6 @@
 """Going on from a checkpoint: the same rows, what was typed beats what was saved, and what differs is said."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,34 +9,68 @@ import yaml
 from linreg.errors import InputError
 
 SETTINGS = ("lr", "momentum", "nesterov", "weight_decay")
+HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
+    *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
+    *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
+    *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
+)
+STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
+STATE |= {"global_step": int}
 
 
-def recorded_config(checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:
+def typed_only(config: dict[str, Any]) -> list[str]:
+    """The parts of a config's trainer that may write or remove files anywhere, as flags of the command line."""
+    trainer, found = config.get("trainer") or {}, []
+    for name, value in trainer.items():
+        entries = value if isinstance(value, list) else [value]
+        if name == "callbacks":
+            entries = [e for e in entries if not isinstance(e, dict) or _class_name(e) not in HARMLESS]
+        if any(isinstance(entry, dict) for entry in entries) or (name == "callbacks" and any(entries)):
+            found.append(f"--{name}")
+    return found
+
+
+def _class_name(entry: dict[str, Any]) -> str:
+    return str(entry.get("class_path")).removeprefix("lightning.pytorch.callbacks.").rpartition(".")[2]
+
+
+def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:
     """What a checkpoint was trained with, as YAML, as far as fit, validate or test has a use for it.
 
     Args:
-        checkpoint: with its config.
+        config: the checkpoint's.
+        checkpoint: with its columns.
         subcommand: fit goes on with all of it; the others take the data, since the device is a matter of this machine.
         other_file: whether another file is to be measured, of whose rows none were trained on.
     """
-    config = yaml.safe_load(checkpoint["config"])
-    if subcommand != "fit":
-        config = {"data": config["data"]}
-        init_args = config["data"]["init_args"]
-        if "features" in init_args:
-            init_args["features"] = checkpoint["columns"]["features"]
-        if other_file:
-            stage = "val" if subcommand == "validate" else "test"
-            init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
-    return yaml.safe_dump(config, sort_keys=False)
+    config = copy.deepcopy(config)
+    init_args = config["data"].setdefault("init_args", {})
+    init_args.pop("cache", None)  # a folder to write to is for this machine's user to name
+    if subcommand == "fit":
+        unsafe = {flag.removeprefix("--") for flag in typed_only(config)} | {"default_root_dir"}
+        config["trainer"] = {name: value for name, value in config["trainer"].items() if name not in unsafe}
+        return yaml.safe_dump(config, sort_keys=False)
+    if "features" in init_args:
+        init_args["features"] = checkpoint["columns"]["features"]
+    if other_file:
+        stage = "val" if subcommand == "validate" else "test"
+        init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
+    return yaml.safe_dump({"data": config["data"]}, sort_keys=False)
 
 
 def check_resumable(checkpoint: dict[str, Any]) -> None:
     """InputError for a checkpoint that a run cannot go on from exactly."""
-    if "loops" not in checkpoint or not checkpoint.get("optimizer_states"):
+    if not checkpoint.get("loops") or not checkpoint.get("optimizer_states"):
         raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
-    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-    if progress["processed"] != progress["started"]:
+    wrong = [name for name, kind in STATE.items() if type(checkpoint.get(name)) is not kind]
+    if wrong:
+        raise InputError(f"the checkpoint's {wrong[0]!r} is missing or of another kind; resume from last.ckpt")
+    try:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        inside = progress["processed"] != progress["started"]
+    except (KeyError, TypeError):
+        raise InputError("the checkpoint's 'loops' lack the progress of the training; resume from last.ckpt") from None
+    if inside:
         raise InputError(
             f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
             "cannot be repeated exactly; resume from last.ckpt, or save with every_n_epochs in place of "
@@ -44,7 +79,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
 
 
 def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
-    """Refuses to go on with other columns or rows than before; their mean and spread tell them apart."""
+    """Refuses to go on with other columns or rows than before; their means, spreads and a sample tell them apart."""
     ours = f"{type(model).__module__}.{type(model).__qualname__}"
     if checkpoint["class_path"] != ours:
         raise InputError(
@@ -60,7 +95,10 @@ def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
     if next(shapes) != next(shapes):
         raise InputError("the checkpoint's model has weights of another shape; start a new run without --ckpt_path")
     buffers = {name: value for name, value in model.state_dict().items() if "_standardizer." in name}
-    if not all(torch.allclose(checkpoint["state_dict"][name], value, rtol=1e-9) for name, value in buffers.items()):
+    saved = checkpoint["state_dict"]
+    spread = {name: value.abs() + model.state_dict()[name.replace(".mean", ".std")] for name, value in buffers.items()}
+    same = all(bool(((saved[name] - value).abs() <= 1e-9 * spread[name]).all()) for name, value in buffers.items())
+    if not same or checkpoint.get("rows", model.rows) != model.rows:
         raise InputError(
             "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
             "as before, or start a new run without --ckpt_path"
@@ -81,8 +119,12 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], fre
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
     if "lr_scheduler" in changed:
         checkpoint["lr_schedulers"] = []
-    groups = fresh.param_groups
-    for old, new in zip(checkpoint["optimizer_states"][0]["param_groups"], groups, strict=True):
+    groups, saved = fresh.param_groups, checkpoint["optimizer_states"][0]["param_groups"]
+    if len(groups) != len(saved):
+        raise InputError(
+            "weight_decay was 0 or is now, which regroups the weights; start a new run without --ckpt_path"
+        )
+    for old, new in zip(saved, groups, strict=True):
         old.update({name: new[name] for name in changed & set(SETTINGS) if name in new})
         if "lr" in changed:
             old["initial_lr"] = new["lr"]
@@ -90,9 +132,9 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], fre
         scheduler["base_lrs"] = [group["lr"] for group in groups]
 
 
-def differences(before: str, now: str) -> list[str]:
-    """The settings, of two configs as YAML, that are not the same: a line each."""
-    old, new = flatten(yaml.safe_load(before)), flatten(yaml.safe_load(now))
+def differences(before: dict[str, Any], now: str) -> list[str]:
+    """The settings, of a config and of another as YAML, that are not the same: a line each."""
+    old, new = flatten(before), flatten(yaml.safe_load(now))
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
 
 

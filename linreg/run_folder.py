@@ -2,10 +2,14 @@
 
 import os
 import re
+import shlex
+import uuid
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -13,9 +17,13 @@ from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
 from linreg.files import write_whole
+from linreg.resume import typed_only
+from linreg.safe_yaml import read_config
+from linreg.screen import say
 
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
+RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run the folder is of
 HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
 
 
@@ -44,12 +52,17 @@ class RunLogger(TensorBoardLogger):
     Args:
         folder: the run's folder.
         purge_step: on resume, the step from which on older events are void.
+        run: what tells the run from all others, wherever its folder is moved.
+        lock: on the folder, held until ``close``.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, purge_step: int | None = None, run: str = "", lock: FileLock | None = None
+    ) -> None:
         root, name, version = folder.parents[1], folder.parent.name, folder.name
         number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
         super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
+        self.run, self.lock = run, lock
         self.written: dict[str, int | None] = {}  # the newest step of each tag
 
     @rank_zero_only
@@ -67,6 +80,13 @@ class RunLogger(TensorBoardLogger):
         chart = ["Multiline", ["loss/train", "loss/val", "loss/exact"]]
         writer.add_custom_scalars({"loss": {"training, validation, exact solution": chart}})
 
+    def close(self) -> None:
+        """Lets other processes into the folder."""
+        if self.lock is not None:
+            with suppress(OSError):  # a system that keeps open files, a folder that has vanished
+                os.unlink(self.lock.lock_file)
+            self.lock.release()
+
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Lightning's own call; ``log_start`` has what is worth logging."""
 
@@ -76,14 +96,49 @@ class RunLogger(TensorBoardLogger):
 
 
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunLogger:
-    """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder."""
-    if ckpt_path and checkpoint and Path(ckpt_path).parent.name == "checkpoints":
-        return RunLogger(Path(ckpt_path).parents[1], purge_step=checkpoint["global_step"])
-    if rank_zero_only.rank == 0:  # the processes that Lightning is about to start for --devices take it from here
-        os.environ[RUN_FOLDER] = str(new_run_folder(name))
-    elif RUN_FOLDER not in os.environ:
-        raise InputError("several processes are started with --devices N, not each by itself")
-    return RunLogger(Path(os.environ[RUN_FOLDER]))
+    """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
+
+    Raises:
+        InputError: if another process is at work in that folder.
+    """
+    if rank_zero_only.rank != 0:  # one of the processes that Lightning has started for --devices
+        if RUN_FOLDER not in os.environ:
+            raise InputError("several processes are started with --devices N, not each by itself")
+        return RunLogger(Path(os.environ[RUN_FOLDER]))
+    folder, purge_step, run = None, None, uuid.uuid4().hex
+    if ckpt_path and checkpoint:
+        lies_in = Path(ckpt_path).absolute().parents[1]
+        if Path(ckpt_path).absolute().parent.name == "checkpoints" and is_run_of(lies_in, checkpoint):
+            folder, purge_step, run = near(lies_in), checkpoint["global_step"], checkpoint.get("run", run)
+        else:
+            say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
+    folder = folder or new_run_folder(name)
+    os.environ[RUN_FOLDER] = str(folder)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: another process is at work in this run; wait for its end, or stop it") from None
+    return RunLogger(folder, purge_step, run, lock)
+
+
+def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
+    """Whether a folder is that of the run which has written a checkpoint, and not merely called like one."""
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    mark = re.match(RUN_MARK, text)
+    if mark or "run" in checkpoint:
+        return mark is not None and mark[1] == checkpoint.get("run")
+    before, now = (read_config(config, "config.yaml") for config in (checkpoint.get("config", ""), text))
+    return before is not None and all(before.get(part) == now.get(part) for part in ("data", "model"))  # an older run
+
+
+def near(folder: Path) -> Path:
+    """A path as one would type it from the current folder, unless that is inside of it or elsewhere."""
+    path = Path(os.path.relpath(folder))
+    return path if len(path.parts) > 1 and path.parts[0] != ".." else folder
 
 
 class RunRecord(Callback):
@@ -95,21 +150,31 @@ class RunRecord(Callback):
 
     def __init__(self, config: str) -> None:
         self.config = config
+        self.is_written = False
+        self.resume_flags = ""  # besides --ckpt_path
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
-            write_whole(Path(trainer.logger.log_dir, "config.yaml"), self.config.encode())
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and trainer.is_global_zero and not self.is_written:
+            self.is_written = True
+            path = Path(logger.log_dir, "config.yaml")
+            if typed_only(read_config(self.config, "config.yaml")):
+                self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
+            write_whole(path, f"# run {logger.run}\n{self.config}".encode())
             optimizer = trainer.optimizers[0]
             settings = {"batch_size": trainer.datamodule.batch_size, "optimizer": type(optimizer).__name__}
-            settings |= {k: optimizer.param_groups[0].get(k, 0.0) for k in ("lr", "momentum", "weight_decay")}
-            trainer.logger.log_start(settings, HPARAMS_METRICS)
+            group = optimizer.param_groups[0]
+            settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
+            logger.log_start(settings, HPARAMS_METRICS)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_start(trainer, pl_module)  # there may have been no epoch left to train
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         logger = trainer.logger
-        if (
-            isinstance(logger, RunLogger)
-            and trainer.is_global_zero
-            and not Path(logger.log_dir, "config.yaml").exists()
-        ):
-            raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
+        if isinstance(logger, RunLogger) and trainer.is_global_zero:
+            if not Path(logger.log_dir, "config.yaml").exists():
+                raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
+            checkpoint["run"] = logger.run
         checkpoint["config"] = self.config

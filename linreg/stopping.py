@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.errors import RunError
+from linreg.screen import complain
 
 PROCESS = os.getpid()
 LOST = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
@@ -82,7 +83,7 @@ def one_line_endings(trainer: Trainer) -> Iterator[None]:
         between_batches = False
         if received or isinstance(error, SystemExit):
             if trainer.is_global_zero:
-                print(f"stopped; {how_to_resume(trainer)}", file=sys.stderr)
+                complain(f"stopped; {how_to_resume(trainer)}")
                 end_other_processes(trainer)
             raise SystemExit(128 + received[0] if received else error.code) from None
         what = _denied(error)
@@ -109,7 +110,8 @@ def how_to_resume(trainer: Trainer) -> str:
     last = [path for path in saved if path.endswith("last.ckpt") and os.path.exists(path)]
     if not last:
         return "no epoch was saved, so there is nothing to resume"
-    return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}"
+    flags = next((each.resume_flags for each in trainer.callbacks if hasattr(each, "resume_flags")), "")
+    return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"
 
 
 def end_other_processes(trainer: Trainer) -> None:

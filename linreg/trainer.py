@@ -8,15 +8,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from linreg.callbacks import DivergenceGuard, Yardstick
-from linreg.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint, check_names
+from linreg.checkpoint_file import CheckpointFile
+from linreg.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.chunks import Chunks, refuse_what_needs_single_batches
-from linreg.errors import InputError
+from linreg.errors import InputError, given
 from linreg.model import Regressor
 from linreg.prediction import PredictionWriter
+from linreg.restored import Restored
 from linreg.run_folder import RunRecord
 from linreg.stopping import StopBetweenBatches
 
 BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
+LEAST = {  # what Lightning would divide by, or wait for, without a word
+    **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
+    **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
+}
 STEP_HOOKS = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
 STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")
 
@@ -39,10 +45,20 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         added.append(TQDMProgressBar(refresh_rate=BAR_STEPS))
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
-    try:
+    check_flags(settings)
+    with given("the flags of the Trainer"):
         return Trainer(**settings | {"callbacks": added})
-    except ValueError as error:
-        raise InputError(str(error)) from None
+
+
+def check_flags(settings: dict[str, Any]) -> None:
+    """InputError for numbers that the Trainer takes and cannot work with."""
+    for name, least in LEAST.items():
+        if settings[name] is not None and settings[name] < least:
+            raise InputError(f"--{name} {settings[name]}: at least {least} is expected")
+    if settings["val_check_interval"] == 0:
+        raise InputError("--val_check_interval 0: a number above 0 is expected")
+    if settings["num_nodes"] != 1:
+        raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 
 
 def make_fitter(settings: dict[str, Any], model: Regressor, config: str, chunks: Chunks | None = None) -> Trainer:
@@ -55,7 +71,8 @@ def make_fitter(settings: dict[str, Any], model: Regressor, config: str, chunks:
         chunks: if several mini-batches share a step.
     """
     check_names(settings["callbacks"] or [])
-    callbacks: list[Callback] = [StopBetweenBatches(), Yardstick(), DivergenceGuard(), RunRecord(config)]
+    callbacks: list[Callback] = [StopBetweenBatches(), Restored(), Yardstick()]
+    callbacks += [DivergenceGuard(), RunRecord(config)]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         callbacks += [BestCheckpoint(), LastCheckpoint()]
     changed: dict[str, Any] = {}

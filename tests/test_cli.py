@@ -177,7 +177,7 @@ def test_collinear_and_constant_columns_are_named_and_share_the_minimum_norm(tra
 def test_too_many_columns_for_the_exact_solution(train: Train) -> None:
     code, out = train("--data.num_features", 2_001, "--data.num_rows", 50, "--max_epochs", 2)
     assert code == 0, out
-    assert "more than 2,000 columns: no exact solution" in out
+    assert "more than 2,000 features: no exact solution" in out
 
 
 def test_a_typed_rate_beats_the_checkpoint(train: Train) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from tests.conftest import Train, command
@@ -62,7 +63,10 @@ def test_a_module_beside_the_program_may_be_named(
     code, out = train("test", "--ckpt_path", "evil.ckpt")
     assert code == 2
     assert "'subprocess.Popen'" in out
-    torch.save(content | {"config": "model: {class_path: subprocess.Popen, init_args: {args: ls}}"}, "evil.ckpt")
+    config = yaml.safe_load(content["config"]) | {
+        "model": {"class_path": "subprocess.Popen", "init_args": {"args": "ls"}}
+    }
+    torch.save(content | {"config": yaml.safe_dump(config)}, "evil.ckpt")
     code, out = train("--ckpt_path", "evil.ckpt")
     assert code == 2
     assert "'subprocess.Popen'" in out

@@ -1,0 +1,147 @@
+"""A checkpoint as a file: written whole or not at all, read without running code, and never believed about files."""
+
+import importlib
+import io
+import os
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from linreg.allowed import check_allowed
+from linreg.errors import InputError, given, one_line
+from linreg.files import write_whole
+from linreg.model import Regressor
+
+FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
+CONTENT = {"columns": dict, "class_path": str, "hyper_parameters": dict, "state_dict": dict}
+UNSAFE = ("GLOBAL ", "unrecognized function")  # what torch says of code in a checkpoint
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a checkpoint of this template, on the CPU and without unpickling code; InputError says what it is not."""
+    if not str(path) or "\0" in str(path):
+        raise InputError(f"--ckpt_path {str(path)!r}: the path of a checkpoint file is expected")
+    if "://" in str(path):
+        raise InputError(f"{path}: a checkpoint is read from a local file only; download it first")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint file; a run leaves best.ckpt and last.ckpt in its checkpoints/")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged pickle; what matters of it is an error
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:
+        if any(sign in str(error) for sign in UNSAFE):
+            raise InputError(
+                f"{path} holds objects that are not safe to load; load none that you do not trust"
+            ) from None
+        raise InputError(
+            f"{path} is no whole checkpoint, or a damaged one ({one_line(error)}); take another one of the run"
+        ) from None
+    _check_content(path, checkpoint)
+    return checkpoint
+
+
+def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
+    """InputError for a file of another program, or of a newer version of this one."""
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), t) for k, t in CONTENT.items()):
+        raise InputError(f"{path} is no checkpoint of this template")
+    version, ours = str(checkpoint.get("pytorch-lightning_version")), lightning.__version__
+    theirs = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if checkpoint.get("format", FORMAT) not in range(FORMAT + 1):
+        raise InputError(f"{path} was written by a newer version of this template; update linreg to read it")
+    if theirs > [int(number) for number in re.findall(r"\d+", ours)[:2]]:
+        raise InputError(f"{path} was written by Lightning {version}, and this is {ours}; update lightning to read it")
+    columns = checkpoint["columns"]
+    sides = [columns.get(side) for side in ("features", "targets")]
+    is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
+    is_whole &= all(isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides)
+    is_whole &= all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values())
+    is_whole &= all(isinstance(name, str) for part in ("state_dict", "hyper_parameters") for name in checkpoint[part])
+    is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
+    if not is_whole:
+        raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
+
+
+def load_model(path: str | os.PathLike[str]) -> Regressor:
+    """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
+    checkpoint = read_checkpoint(path)
+    class_path = checkpoint["class_path"]
+    check_allowed(class_path, str(path))
+    module, _, name = class_path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path} holds a {class_path}, which cannot be imported from here: {error}") from None
+    if not isinstance(cls, type) or not issubclass(cls, Regressor):
+        raise InputError(f"{path} holds a {class_path}, which is no linreg.Regressor")
+    with given(f"{path} holds no {name} that could be made again"):
+        check_sizes(cls, checkpoint)
+        return cls.load_from_checkpoint(path)
+
+
+def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
+    """InputError for hyperparameters that do not fit the weights; found without the memory that they would need."""
+    settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    try:
+        with torch.device("meta"):
+            expected = {name: value.shape for name, value in cls(**settings).state_dict().items()}
+    except Exception:  # a constructor that looks at its numbers, or one that only fails; the real one will say
+        return
+    if expected != {name: value.shape for name, value in checkpoint["state_dict"].items()}:
+        raise InputError(f"the weights of the checkpoint are not those of a {cls.__name__} with its hyperparameters")
+
+
+def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The content of a file if the run of another checkpoint has written it, under this very name; None otherwise."""
+    if path.suffix != ".ckpt" or path.is_symlink():
+        return None
+    try:
+        other = read_checkpoint(path)
+    except InputError:
+        return None
+    if "run" in other:
+        return other if other["run"] == checkpoint.get("run") and other.get("file") == path.name else None
+    ours, theirs = (  # written by an older version: the same training rows tell that it is the same run
+        {name: value for name, value in each["state_dict"].items() if "_standardizer." in name}
+        for each in (checkpoint, other)
+    )
+    same = ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    return other if same else None
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Makes a checkpoint in memory before it touches the disk, loads none that holds code, removes only its own."""
+
+    def __init__(self) -> None:
+        self.own: set[Path] = set()  # what this run wrote, in this process or, as ``belongs`` has found, before
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        buffer = io.BytesIO()
+        torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, buffer.getbuffer())
+        self.own.add(path.absolute())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        # Lightning's own removes whole folders, and takes their names from what a checkpoint says.
+        path = Path(path).absolute()
+        if path in self.own and path.is_file() and not path.is_symlink():
+            path.unlink()
+            self.own.discard(path)

@@ -1,0 +1,127 @@
+"""What a checkpoint says of a training, held against that training before any of it is believed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from linreg.checkpoint_file import CheckpointFile, own_checkpoint
+from linreg.checkpoints import BestCheckpoint
+from linreg.errors import InputError
+from linreg.screen import say
+
+
+class Restored(Callback):
+    """Holds a checkpoint against the training that it is to be restored into, before it is believed."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.checkpoint = checkpoint
+        for callback in trainer.callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if state is not None:
+                check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
+                if isinstance(callback, ModelCheckpoint):
+                    restore_paths(callback, trainer.strategy.checkpoint_io, checkpoint)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Here the optimizers are made, and not yet restored."""
+        if not hasattr(self, "checkpoint"):
+            return
+        for name, fresh in (
+            ("optimizer_states", trainer.optimizers),
+            ("lr_schedulers", [config.scheduler for config in trainer.lr_scheduler_configs]),
+        ):
+            saved = self.checkpoint[name]
+            if len(saved) != len(fresh) and not (name == "lr_schedulers" and not saved):
+                raise InputError(f"the checkpoint has {len(saved)} {name}, this run {len(fresh)}; start a new run")
+            for state, each in zip(saved, fresh, strict=False):
+                check_kind(state, each.state_dict(), name)
+                if isinstance(each, torch.optim.Optimizer):
+                    check_optimizer_state(state, each)
+        check_kind(self.checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if hasattr(self, "checkpoint"):
+            saved = self.checkpoint["epoch"] + 1, self.checkpoint["global_step"]
+            if saved != (trainer.current_epoch, trainer.global_step):
+                raise InputError(f"the checkpoint contradicts itself about its epoch and step, {saved}; take another")
+            del self.checkpoint
+
+
+def check_kind(value: Any, fresh: Any, where: str) -> None:
+    """InputError unless a saved value could have come from what is there now, by type, shape and keys.
+
+    Args:
+        value: the saved one.
+        fresh: one of the same place in a state that was just made; None stands for anything, {} for any dict.
+        where: that place.
+    """
+    if fresh is None or (isinstance(fresh, list) and not fresh):
+        is_fine = True
+    elif isinstance(fresh, Tensor):
+        is_fine = isinstance(value, Tensor) and value.shape == fresh.shape
+    elif isinstance(fresh, dict):
+        is_fine = isinstance(value, dict) and fresh.keys() <= value.keys()
+    elif isinstance(fresh, list | tuple):
+        is_fine = isinstance(value, list | tuple) and len(value) == len(fresh)
+    elif isinstance(fresh, int) and not isinstance(fresh, bool):
+        is_fine = type(value) in (int, float) and abs(value) < 2**53
+    elif isinstance(fresh, float):
+        is_fine = isinstance(value, int | float) and not math.isnan(value)
+    else:
+        is_fine = type(value) is type(fresh)
+    if not is_fine:
+        raise InputError(f"the checkpoint's {where} is missing or of another kind; resume from another one")
+    if isinstance(fresh, dict):
+        for key, inner in fresh.items():
+            check_kind(value[key], inner, f"{where}, {key}")
+    elif isinstance(fresh, list | tuple):
+        for i, inner in enumerate(fresh):
+            check_kind(value[i], inner, f"{where}, {i}")
+
+
+def check_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """InputError unless the state that is saved of each parameter fits it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    order = [[group["params"] for group in each["param_groups"]] for each in (saved, optimizer.state_dict())]
+    states = saved["state"]
+    fits = order[0] == order[1] and states.keys() <= {*range(len(parameters))}
+    keys = {frozenset(state) for state in states.values()}
+    shapes = [(i, v.shape) for i, state in states.items() for v in state.values() if isinstance(v, Tensor)]
+    if not fits or len(keys) > 1 or any(shape not in (parameters[i].shape, ()) for i, shape in shapes):
+        raise InputError("the checkpoint's optimizer state does not fit the weights; resume from another one")
+
+
+def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: dict[str, Any]) -> None:
+    """Lets a ModelCheckpoint know of the run's own files only, where they lie now, or else of none.
+
+    Lightning believes the paths in a checkpoint, which may be a stranger's, or those of a run that was moved or copied.
+    """
+    state = checkpoint["callbacks"].pop(callback.state_key, None)
+    if state is None:
+        return
+    folder, depth = Path(str(callback.dirpath)), len(Path(state["dirpath"]).parts)
+    best, kth, scores = state["best_model_path"], state["kth_best_model_path"], state["best_k_models"]
+    now: dict[str, str] = {}  # the path of each, by the path that it had
+    for said in {best, kth, *scores} - {""}:
+        name = Path(*Path(said).parts[depth:])
+        own = None if ".." in name.parts else own_checkpoint(folder / name, checkpoint)
+        if own and said == best and isinstance(callback, BestCheckpoint):  # not one of another attempt
+            score = own["callbacks"].get(callback.state_key, {}).get("best_model_score")
+            own = own if score == state["best_model_score"] else None
+        if own:
+            now[said] = str(folder / name)
+            if isinstance(files, CheckpointFile):
+                files.own.add((folder / name).absolute())
+    best_k = {now[said]: score for said, score in scores.items() if said in now and isinstance(score, Tensor)}
+    if best in now and (callback.monitor is None or now.get(kth) in best_k):
+        paths = {"best_model_path": now[best], "kth_best_model_path": now.get(kth, ""), "last_model_path": ""}
+        state |= paths | {"dirpath": callback.dirpath, "best_k_models": best_k}
+        checkpoint["callbacks"][callback.state_key] = state
+    elif isinstance(callback, BestCheckpoint):
+        say("        without the best.ckpt that goes with it: the best so far is forgotten")
