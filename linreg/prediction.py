@@ -4,10 +4,11 @@ import csv
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -16,6 +17,7 @@ from torch import Tensor
 from linreg.cells import parse_number
 from linreg.coefficients import as_text
 from linreg.errors import InputError, RunError
+from linreg.files import replacing
 from linreg.model import Regressor
 from linreg.reader import CSVFile
 from linreg.screen import say
@@ -80,8 +82,7 @@ class PredictionWriter(Callback):
         self.path = Path(path)
         if not self.path.name or "\0" in path:
             raise InputError(f"--output {path!r}: the name of a CSV file to write is expected")
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self.stream: TextIO | None = None
+        self.opened = ExitStack()
         self.num_rows = self.num_empty = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: Regressor) -> None:
@@ -92,15 +93,28 @@ class PredictionWriter(Callback):
         for name in names:
             if name in file.names:
                 raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
-        if self.path.exists() and (not self.path.is_file() or self.path.samefile(file.path)):
-            why = "the file to predict" if self.path.is_file() else "not a regular file"
-            raise InputError(f"--output {self.path}: this is {why}; give the name of a new file")
+        self._check_place(file.path)
         try:
-            self.stream = self.temporary.open("w", newline="", encoding="utf-8")
+            stream = self.opened.enter_context(replacing(self.path, "x", newline="", encoding="utf-8"))
+            mode = file.path.stat().st_mode | 0o600  # predictions of a private file are private
+            os.chmod(stream.name, mode & os.stat(stream.name).st_mode & 0o666)
         except OSError as error:
             raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
-        self.writer = csv.writer(self.stream, delimiter=file.delimiter, lineterminator="\n")
+        self.writer = csv.writer(stream, delimiter=file.delimiter, lineterminator="\n")
         self.writer.writerow(map(as_text, [*file.names, *names]))
+
+    def _check_place(self, source: Path) -> None:
+        """InputError unless there is nothing, or what an earlier prediction has left."""
+        if not os.path.lexists(self.path):
+            return
+        why = "not a regular file"
+        if self.path.is_file() and not self.path.is_symlink():
+            with self.path.open("rb") as there:
+                header = there.readline(1 << 20)
+            if not header.strip() or (re.search(rb"[,;\t]prediction", header) and not self.path.samefile(source)):
+                return
+            why = "the file to predict" if self.path.samefile(source) else "there already, and holds no predictions"
+        raise InputError(f"--output {self.path}: this is {why}; give the name of a new file")
 
     def on_predict_batch_end(
         self,
@@ -125,8 +139,7 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Regressor) -> None:
         try:
-            self.stream.close()
-            os.replace(self.temporary, self.path)
+            self.opened.close()
         except OSError as error:
             raise self._unwritable(error) from None
         empty = f", {self.num_empty} of them empty for a missing cell" if self.num_empty else ""
@@ -136,7 +149,5 @@ class PredictionWriter(Callback):
         return RunError(f"--output {self.path}: cannot be written: {error.strerror}")
 
     def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
-        if self.stream is not None:
-            with suppress(OSError):  # what it still holds may have no room
-                self.stream.close()
-        self.temporary.unlink(missing_ok=True)
+        with suppress(BaseException):  # so that it is closed as a file that was not finished is
+            self.opened.__exit__(type(exception), exception, exception.__traceback__)
