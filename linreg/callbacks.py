@@ -38,8 +38,8 @@ class Yardstick(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        if pl_module.summary is not None:
-            values["loss/exact"] = pl_module.exact_loss.float()
+        if (summary := pl_module.summary) is not None:
+            values["loss/exact"] = summary.mse(summary.weight(pl_module.weight_decay)).mean().float()
         pl_module.log_dict(values, sync_dist=True)
         excess = pl_module.excess_mse()
         if excess is None:

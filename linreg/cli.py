@@ -19,7 +19,7 @@ from linreg.errors import InputError, given
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
 from linreg.prediction import PredictionData
-from linreg.resume import check_resumable, differences, recorded_config, typed_only
+from linreg.resume import check_recorded, check_resumable, differences, recorded_config
 from linreg.run_folder import RunLogger, open_run
 from linreg.safe_yaml import read_config
 from linreg.screen import say
@@ -69,15 +69,9 @@ class RegressionCLI(LightningCLI):
             return []
         where = f"the config in {typed.value('--ckpt_path')}"
         self.recorded = read_config(self.checkpoint["config"], where)
-        for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
-            if not isinstance(self.recorded.get(section), dict):
-                raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
-        unsafe = [flag for flag in typed_only(self.recorded) if not typed.configs and typed.value(flag) is None]
-        if unsafe and subcommand == "fit":
-            raise InputError(
-                f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your "
-                "own, type its config too: --config RUN/config.yaml"
-            )
+        check_recorded(
+            self.recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None
+        )
         return [recorded_config(self.recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -203,11 +197,9 @@ class RegressionCLI(LightningCLI):
 
     def _measure(self, measure: Any, split: str) -> None:
         with given("the data"):
-            num_rows = self.datamodule.row_counts[split]
-        if not num_rows:
-            raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
-        with given("the data"):
             opening = describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"])
+        if not self.datamodule.row_counts[split]:
+            raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
         self._say(opening)
         for name, value in measure(self.model, datamodule=self.datamodule, verbose=False)[0].items():
             self._say(f"{name:12} {value:.7g}")

@@ -8,13 +8,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from typing_extensions import Self
 
 from linreg.errors import InputError
 from linreg.learning_rate import Plan
 from linreg.least_squares import LeastSquares
 from linreg.metrics import RegressionMetrics
-from linreg.optimization import check_settings, make_optimizer, make_scheduler, step_plateaus, try_step
+from linreg.optimization import check_settings, make_optimizer, make_scheduler, step_plateaus
 from linreg.preparation import prepare
 from linreg.resume import check_same_rows, keep_what_was_typed
 from linreg.standardizer import Standardizer
@@ -72,12 +71,9 @@ class Regressor(LightningModule):
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
         self.rows: int | None = None  # a checksum of a sample of them
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
-        self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
         self.remembered: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
-        # A wrong setting is refused now, not when a run has begun.
-        trial = self._make_optimizer(lr or 1.0, chosen)
-        try_step(trial)
+        trial = self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when a run has begun
         if lr_scheduler is not None:
             make_scheduler(lr_scheduler, trial)
 
@@ -189,11 +185,6 @@ class Regressor(LightningModule):
         settings = {"momentum": momentum, "nesterov": self.nesterov or None, "weight_decay": self.weight_decay}
         return make_optimizer(self.optimizer, self.hypothesis.named_parameters(), lr=lr, **settings)
 
-    @property
-    def exact_loss(self) -> Tensor:
-        """The loss of the exact linear fit on the training rows."""
-        return self.summary.mse(self.summary.weight(self.weight_decay)).mean()
-
     def excess_mse(self) -> float | None:
         """The training MSE above the exact optimum as a share of it; None where no exact optimum is known."""
         return None
@@ -204,11 +195,10 @@ class Regressor(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
-        checkpoint["rows"] = self.rows
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint |= {"rows": self.rows, "class_path": f"{type(self).__module__}.{type(self).__qualname__}"}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Self:
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
         """As in Lightning, but on the CPU, and without running code from the file whatever the environment says."""
         return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True})
 

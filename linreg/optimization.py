@@ -63,22 +63,22 @@ def make_optimizer(
         decayed = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
         groups = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
     try:
-        return cls(groups, **args)
+        optimizer = cls(groups, **args)
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer {cls.__name__}: {error}") from None
+    try_step(cls, args)
+    return optimizer
 
 
-def try_step(optimizer: torch.optim.Optimizer) -> None:
+def try_step(cls: type[torch.optim.Optimizer], args: dict[str, Any]) -> None:
     """InputError for an optimizer that cannot take a step with its settings, tried on a weight of its own."""
     weight = nn.Parameter(torch.zeros(1, 1, device="cpu"))
     weight.grad = torch.ones_like(weight)
-    group = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
     try:
-        trial = type(optimizer)([weight], **{k: v for k, v in group.items() if k in _arguments(type(optimizer))})
-        trial.step(lambda: torch.zeros(()))
+        cls([weight], **args).step(lambda: torch.zeros(()))
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        given = f"lr={group.get('lr'):g}, weight_decay={group.get('weight_decay', 0):g}"
-        raise InputError(f"optimizer {type(optimizer).__name__} cannot take a step with {given}: {error}") from None
+        settings = ", ".join(f"{name}={value}" for name, value in args.items())
+        raise InputError(f"optimizer {cls.__name__} cannot take a step with {settings}: {error}") from None
 
 
 def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

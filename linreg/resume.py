@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the same rows, what was typed beats what was saved, and what differs is said."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,19 @@ def typed_only(config: dict[str, Any]) -> list[str]:
         if any(isinstance(entry, dict) for entry in entries) or (name == "callbacks" and any(entries)):
             found.append(f"--{name}")
     return found
+
+
+def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed: Callable[[str], bool]) -> None:
+    """InputError for the config of a checkpoint that lacks a section, or has parts that would have to be typed."""
+    for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
+        if not isinstance(config.get(section), dict):
+            raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
+    unsafe = [flag for flag in typed_only(config) if not is_typed(flag)]
+    if unsafe and subcommand == "fit":
+        raise InputError(
+            f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your own, "
+            "type its config too: --config RUN/config.yaml"
+        )
 
 
 def _class_name(entry: dict[str, Any]) -> str:
