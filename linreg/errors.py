@@ -30,8 +30,8 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's kind and the first line of its message, of at most 300 characters."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
+    """An error's kind and its message, of at most 300 characters, on one line."""
+    text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -14,7 +14,8 @@ from linreg.cli import RegressionCLI
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.screen import complain, open_streams
 
-PARTS = tuple(f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner"))
+PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
+PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
 
 
 def find_mistake(error: BaseException) -> str | None:
@@ -27,8 +28,9 @@ def find_mistake(error: BaseException) -> str | None:
         return None
     if any(file.endswith("connectors/checkpoint_connector.py") for file in files):
         return f"the run cannot go on from this checkpoint ({one_line(error)}); take another one"
-    last = next((file for file in reversed(files) if "lightning/" in file), "")
-    if any(part in last for part in PARTS):  # what the config has named, and what then found itself misused
+    known = [file for file in files if any(part in file for part in ("lightning/", "linreg/", "torch/optim/"))]
+    last = known[-1] if known else ""
+    if any(part in last for part in PARTS):
         return f"{os.path.basename(last).removesuffix('.py')}: {one_line(error)}"
     return None
 

@@ -174,7 +174,7 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         logger = trainer.logger
         if isinstance(logger, RunLogger) and trainer.is_global_zero:
-            if not Path(logger.log_dir, "config.yaml").exists():
+            if self.is_written and not Path(logger.log_dir, "config.yaml").exists():
                 raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
             checkpoint["run"] = logger.run
         checkpoint["config"] = self.config

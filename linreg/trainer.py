@@ -36,9 +36,8 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         **changed: flags that beat the settings.
     """
     settings = settings | changed
-    added = [*(settings["callbacks"] or []), *callbacks]
-    plugins = settings["plugins"] or []
-    settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFile()]
+    added = [*as_list(settings["callbacks"]), *callbacks]
+    settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = sys.stdout.isatty()
     if settings["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in added):
@@ -48,6 +47,11 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     check_flags(settings)
     with given("the flags of the Trainer"):
         return Trainer(**settings | {"callbacks": added})
+
+
+def as_list(value: Any) -> list[Any]:
+    """What Lightning takes as one, as several or as none of them."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def check_flags(settings: dict[str, Any]) -> None:
@@ -70,7 +74,7 @@ def make_fitter(settings: dict[str, Any], model: Regressor, config: str, chunks:
         config: the resolved config, for the record.
         chunks: if several mini-batches share a step.
     """
-    check_names(settings["callbacks"] or [])
+    check_names(as_list(settings["callbacks"]))
     callbacks: list[Callback] = [StopBetweenBatches(), Restored(), Yardstick()]
     callbacks += [DivergenceGuard(), RunRecord(config)]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:

@@ -346,6 +346,13 @@ FLAGS = [
     ["--precision", "transformer-engine"],
     ["--plugins", "banana"],
     ["--max_time", "banana"],
+    ["--callbacks", "[{class_path: Timer, init_args: {duration: banana}}]"],
+    [
+        "--model.lr",
+        "0.1",
+        "--model.lr_scheduler",
+        "{class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.1, total_steps: 1}, interval: step}",
+    ],
 ]
 
 
@@ -356,6 +363,18 @@ def test_a_flag_that_cannot_be_honoured_is_one_line(flags: list[str], train: Tra
     assert "Traceback" not in out
     assert out.splitlines()[-1].startswith("error: ")
     assert out.count("error: ") == 1
+
+
+def test_one_callback_is_a_list_of_one(train: Train) -> None:
+    assert train("--callbacks", "LearningRateMonitor", "--max_epochs", 1)[0] == 0
+
+
+@pytest.mark.parametrize("place", ["model.mse_loss", "cli.describe_resume", "report.draw", "callbacks.describe_plan"])
+def test_a_fault_of_ours_keeps_its_traceback(place: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(*RUN, "--max_epochs", 1)[0] == 0
+    monkeypatch.setattr(f"linreg.{place}", None)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 2)
 
 
 def test_slurm_without_srun_is_one_line(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
