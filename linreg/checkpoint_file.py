@@ -132,7 +132,7 @@ class CheckpointFile(TorchCheckpointIO):
         path = Path(path)
         buffer = io.BytesIO()
         torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=not self.own, exist_ok=True)  # a run whose folder was taken away does not come back
         write_whole(path, buffer.getbuffer())
         self.own.add(path.absolute())
 
