@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_a_stopped_run_says_how_to_go_on(
     with endless(*flags) as run:
         for _ in range(3):  # an impatient user, whose terminal sends it to all processes
             os.killpg(run.pid, number)
+            time.sleep(0.02)  # or they may become one; it ends in the same way after any pause
         _, err = run.communicate(timeout=LONG)  # to its end, so no other process of the run has it open any more
     assert run.returncode == code, err
     assert err.splitlines() == [f"stopped; {RESUME}"]
