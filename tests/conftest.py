@@ -42,7 +42,7 @@ def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Train:
     def run(*args: object) -> tuple[int, str]:
         capfd.readouterr()
         if args[:1] == ("--ckpt_path",):
-            until_next_second(Path(args[1]).parents[1])
+            until_next_second(Path(args[1]).parent.parent)
         filters = warnings.filters[:]
         try:
             code = main([str(arg) for arg in args])
