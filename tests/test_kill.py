@@ -55,14 +55,19 @@ def saved(name: str = "default") -> Any:
     return [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in checkpoints(name)[-1:]]
 
 
-def watch(run: ForkProcess, epochs: int, delay: float = 0.0, name: str = "default") -> None:
-    """Waits until a run has saved that many epochs (-1: all), and a little longer, or has ended."""
-    before, end = saved(name), time.monotonic() + (LONG if epochs else delay)
+def watch(run: ForkProcess, epochs: int, delay: float | None = 0.0, name: str = "default") -> None:
+    """Waits until a run has saved that many epochs (-1: all), and a little longer, or has ended.
+
+    A delay of None lasts until it writes the next checkpoint.
+    """
+    before, end = saved(name), time.monotonic() + (LONG if epochs or delay is None else delay)
     while run.is_alive() and time.monotonic() < end:
         if epochs and saved(name) != before:
             before, epochs = saved(name), epochs - 1
-            end = time.monotonic() + (LONG if epochs else delay)
-        time.sleep(0.001)
+            end = time.monotonic() + (LONG if epochs or delay is None else delay)
+        if not epochs and delay is None and any(Path("runs", name).glob(f"version_*/checkpoints/.*.{run.pid}.tmp")):
+            return
+        time.sleep(0.0005)
     assert not epochs or not run.is_alive(), f"no epoch was saved in {LONG} s"
 
 
@@ -70,7 +75,7 @@ def drive(kills: int, scheduler: str) -> None:
     """Runs undisturbed, then kills runs at random moments until there were enough, and lets the last one finish.
 
     A moment is counted in epochs that the run has saved, since a busy machine takes any time for one. Every fourth kill
-    comes before there is one, and a run that saves its last epoch is killed while it ends, once.
+    comes before there is one, every fourth amid a save, and a run that saves its last epoch is killed while it ends.
     """
     os.chdir(scheduler)
     moments = random.Random(scheduler)
@@ -89,7 +94,7 @@ def drive(kills: int, scheduler: str) -> None:
                 until_next_second(checkpoints()[-1].parents[1])
             run = start(["--ckpt_path", str(checkpoints()[-1])] if going_on else settings)
             number = min(moments.randint(1, MOST), left) if done % 4 else 0
-            delay = moments.uniform(0, 2 * pace if number else first)
+            delay = None if done % 4 == 2 else moments.uniform(0, 2 * pace if number else first)
             watch(run, number if left and done < kills else -1, delay)
             run.kill()
             run.join()

@@ -125,7 +125,8 @@ def test_a_run_whose_folder_vanishes(workplace: Path) -> None:
     assert run.returncode == 1
     assert len(err.splitlines()) == 1
     assert "version_0" in err
-    assert not Path("runs/default/version_0").exists()
+    assert not Path("runs/default/version_0/config.yaml").exists()
+    torch.load("elsewhere/checkpoints/last.ckpt", weights_only=True)
 
 
 def test_a_folder_that_cannot_be_made(train: Train) -> None:
