@@ -3,12 +3,15 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,16 +19,20 @@ import torch
 from linreg.main import main
 
 ROOT = Path(__file__).parents[1]
+LONG = 600  # seconds; nothing takes that long under any load, so what does hangs
 Train = Callable[..., tuple[int, str]]
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder with the configs of a clone, as the current one."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):  # a test's own mine.py is not that of the next one
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Train:
     def run(*args: object) -> tuple[int, str]:
         capfd.readouterr()
         if args[:1] == ("--ckpt_path",):
-            time.sleep(1)  # TensorBoard orders event files by the second in their names; a process takes 3 to start
+            until_next_second(Path(args[1]).parent.parent)
         filters = warnings.filters[:]
         try:
             code = main([str(arg) for arg in args])
@@ -47,8 +54,47 @@ def train(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Train:
     return run
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Waits for something to be so, as long as it takes under load; fails if nothing can take that long."""
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end, "it hangs"
+        time.sleep(0.005)
+
+
+def until_next_second(folder: Path) -> None:
+    """Waits until an event file that is made now comes last in a run's folder.
+
+    TensorBoard orders them by the second in their names; two runs of a user are further apart, by the start of Python.
+    """
+    seconds = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    until(lambda: int(time.time()) > max(seconds, default=0))
+
+
 def command(*args: object) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *map(str, args)]
+
+
+@contextmanager
+def started(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own, all of which is ended with the block, however the block ends."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # else an ended pytest would leave it running
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    run = subprocess.Popen(arguments, text=True, start_new_session=True, **options)
+    try:
+        yield run
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()  # up to the end of its pipes, which comes when the last one of the group has ended
+        signal.signal(signal.SIGTERM, before)
+
+
+def completed(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """What a process that ends by itself has said."""
+    with started(arguments, **options) as run:
+        out, err = run.communicate(timeout=LONG)
+    return subprocess.CompletedProcess(arguments, run.returncode, out, err)
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
@@ -59,11 +105,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 @pytest.fixture
 def process(workplace: Path) -> Process:
     """Runs ``python train.py`` as a user does."""
-
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(*args), capture_output=True, text=True, timeout=120, check=False)
-
-    return run
+    return lambda *args: completed(command(*args))
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import ast
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,6 @@ def test_every_command_of_the_readme_runs(train: Train, workplace: Path, monkeyp
     for kind, block in BLOCKS:
         if kind == "python" and "load_from_checkpoint" in block:
             exec(block, {})
-    sys.modules.pop("mlp")
 
 
 def test_the_numbers_of_the_readme(train: Train) -> None:

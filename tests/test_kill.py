@@ -7,72 +7,111 @@ import os
 import random
 import runpy
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import LONG, ROOT, started, until_next_second
 from tests.test_run import events
 
 KILLS = int(os.environ.get("KILLS", "20"))
-SECOND = 1.05  # TensorBoard orders event files by the second in their names; a process of its own takes 3 to start
+EPOCHS = 90
+MOST = 20  # epochs that a run saves before it is killed
 SCHEDULERS = {
     "step": "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 70, gamma: 0.9}, interval: step}",
     "epoch": "{class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 90}}",
     "plateau": "{class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {patience: 1, threshold: 0.1}}",
 }
 SETTINGS = ["--data.batch_size", "16", "--data.noise_std", "1", "--model.lr", "0.01", "--model.momentum", "0.9"]
-SETTINGS += ["--max_epochs", "90"]
+SETTINGS += ["--max_epochs", str(EPOCHS)]
 
 
-def start(arguments: list[str]) -> int:
-    """``python train.py ARGUMENTS`` in a process of its own, without the 3 s of importing torch; returns its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 99
-    try:
+def start(arguments: list[str]) -> ForkProcess:
+    """``python train.py ARGUMENTS`` in a process of its own, without the 3 s of importing torch."""
+
+    def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.argv = [str(ROOT / "train.py"), *arguments]
         runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        os._exit(code)
+
+    process = ForkProcess(target=run)
+    process.start()
+    return process
 
 
-def newest_checkpoint() -> list[Path]:
-    return sorted(Path("runs/default").glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+def checkpoints(name: str = "default") -> list[Path]:
+    """The last.ckpt of each run that has one, the newest run last."""
+    found = Path("runs", name).glob("version_*/checkpoints/last.ckpt")
+    return sorted(found, key=lambda path: int(path.parts[-3].removeprefix("version_")))
+
+
+def saved(name: str = "default") -> Any:
+    """What is another thing after each epoch that a run has saved."""
+    return [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in checkpoints(name)[-1:]]
+
+
+def watch(run: ForkProcess, epochs: int, delay: float | None = 0.0, name: str = "default") -> None:
+    """Waits until a run has saved that many epochs (-1: all), and a little longer, or has ended.
+
+    A delay of None lasts until it writes the next checkpoint.
+    """
+    before, end = saved(name), time.monotonic() + (LONG if epochs or delay is None else delay)
+    while run.is_alive() and time.monotonic() < end:
+        if epochs and saved(name) != before:
+            before, epochs = saved(name), epochs - 1
+            end = time.monotonic() + (LONG if epochs or delay is None else delay)
+        if not epochs and delay is None and any(Path("runs", name).glob(f"version_*/checkpoints/.*.{run.pid}.tmp")):
+            return
+        time.sleep(0.0005)
+    assert not epochs or not run.is_alive(), f"no epoch was saved in {LONG} s"
 
 
 def drive(kills: int, scheduler: str) -> None:
-    """Runs undisturbed, then kills runs at random moments until there were enough; the last one may finish."""
+    """Runs undisturbed, then kills runs at random moments until there were enough, and lets the last one finish.
+
+    A moment is counted in epochs that the run has saved, since a busy machine takes any time for one. Every fourth kill
+    comes before there is one, every fourth amid a save, and a run that saves its last epoch is killed while it ends.
+    """
+    os.chdir(scheduler)
     moments = random.Random(scheduler)
     settings = [*SETTINGS, "--check_val_every_n_epoch", "3" if scheduler == "epoch" else "1"]
     settings += ["--model.lr_scheduler", SCHEDULERS[scheduler]]
-    assert os.waitpid(start([*settings, "--name", "whole"]), 0)[1] == 0
-    done, finished, going_on, epochs = 0, 0, False, set()
-    while done < kills or going_on:
-        child = start(["--ckpt_path", str(newest_checkpoint()[-1])] if going_on else settings)
-        began, patience = time.monotonic(), moments.uniform(0.5, 2.5) if done < kills else 60
-        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < began + patience:
-            time.sleep(0.005)
-        if ended[0]:
-            assert ended[1] == 0, f"exit status {ended[1]}"
-            finished, going_on = finished + 1, False
-        else:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+    done, finished, left, epochs, began = 0, 0, EPOCHS, set(), time.monotonic()
+    run = start([*settings, "--name", "whole"])
+    try:
+        watch(run, 1, name="whole")
+        first = time.monotonic() - began
+        watch(run, -1, name="whole")
+        assert run.exitcode == 0, f"exit code {run.exitcode}"
+        pace = (time.monotonic() - began) / EPOCHS
+        while done < kills or not finished or len(checkpoints()) > finished:
+            if going_on := len(checkpoints()) > finished:
+                until_next_second(checkpoints()[-1].parents[1])
+            run = start(["--ckpt_path", str(checkpoints()[-1])] if going_on else settings)
+            number = min(moments.randint(1, MOST), left) if done % 4 else 0
+            delay = None if done % 4 == 2 else moments.uniform(0, 2 * pace if number else first)
+            watch(run, number if left and done < kills else -1, delay)
+            run.kill()
+            run.join()
+            if run.exitcode == 0:
+                finished, left = finished + 1, EPOCHS
+                continue
+            assert run.exitcode == -signal.SIGKILL, f"exit code {run.exitcode}"
             done += 1
-            going_on = len(newest_checkpoint()) > finished
-            epochs.add(torch.load(newest_checkpoint()[-1], weights_only=True)["epoch"] if going_on else -1)
-        time.sleep(max(0.0, began + SECOND - time.monotonic()))
+            if len(checkpoints()) > finished:
+                epoch = torch.load(checkpoints()[-1], weights_only=True)["epoch"]
+                epochs.add(epoch)
+                left = EPOCHS - 1 - epoch
+    finally:
+        run.kill()
+        run.join()
     print(f"{scheduler}: {done} kills, in {len(epochs)} different epochs; {finished} run(s) finished", flush=True)
+    assert len(epochs) >= min(kills // 3, 30), epochs
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -114,10 +153,10 @@ def check(whole: Path, other: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_again_and_again(workplace: Path) -> None:
     command = [sys.executable, "-m", "tests.test_kill", str(-(-KILLS // len(SCHEDULERS)))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr
+    with started(command, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}) as process:
+        out, err = process.communicate()
+    print(out)
+    assert process.returncode == 0, err
     for scheduler in SCHEDULERS:
         runs = [path.parents[1] for path in Path(scheduler, "runs/default").glob("version_*/checkpoints/last.ckpt")]
         assert runs
@@ -129,19 +168,20 @@ def main(kills: int) -> int:
     """All schedulers side by side, each in a folder of its own; 0 if all went well."""
     import linreg.main  # noqa: F401
 
-    children = []
-    for scheduler in SCHEDULERS:
-        Path(scheduler).mkdir()
-        children.append(os.fork())
-        if not children[-1]:
-            os.chdir(scheduler)
-            try:
-                drive(kills, scheduler)
-            except BaseException as error:
-                print(f"{scheduler}: {error}", file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
-    return sum(os.waitpid(child, 0)[1] for child in children)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whoever is ended ends what it has started
+    drivers = []
+    try:
+        for scheduler in SCHEDULERS:
+            Path(scheduler).mkdir()
+            drivers.append(ForkProcess(target=drive, args=(kills, scheduler)))
+            drivers[-1].start()
+        while any(driver.is_alive() for driver in drivers) and not any(driver.exitcode for driver in drivers):
+            time.sleep(0.05)
+    finally:
+        for driver in drivers:
+            driver.terminate()
+            driver.join()
+    return sum(driver.exitcode != 0 for driver in drivers)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import io
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 
-from tests.conftest import Train, command
+from linreg.run_folder import new_run_folder
+from tests.conftest import LONG, Train, command, started
 
 CKPT = "runs/default/version_0/checkpoints"
 
@@ -70,7 +69,6 @@ def test_a_module_beside_the_program_may_be_named(
     code, out = train("--ckpt_path", "evil.ckpt")
     assert code == 2
     assert "'subprocess.Popen'" in out
-    sys.modules.pop("mine")
 
 
 @pytest.mark.parametrize(
@@ -159,10 +157,23 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
 
 
 def test_two_runs_at_once_get_two_folders(workplace: Path) -> None:
-    runs = [subprocess.Popen(command("--max_epochs", 1), stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [run.wait() for run in runs] == [0, 0]
+    with started(command("--max_epochs", 1)) as one, started(command("--max_epochs", 1)) as other:
+        for run in (one, other):
+            _, err = run.communicate(timeout=LONG)
+            assert run.returncode == 0, err
     for number in (0, 1):
         assert Path(f"runs/default/version_{number}/metrics.json").exists()
+
+
+def test_a_folder_that_another_run_has_made_meanwhile(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, at the moment that two processes seldom meet at."""
+
+    def look(folder: Path, pattern: str) -> list[Path]:
+        (folder / "version_0").mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(Path, "glob", look)
+    assert new_run_folder("default") == Path("runs/default/version_1")
 
 
 def test_a_column_name_is_no_formula(train: Train) -> None:

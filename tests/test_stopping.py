@@ -2,17 +2,17 @@
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import Train, command
+from tests.conftest import LONG, Train, command, completed, started, until
 
 CKPT = "runs/default/version_0/checkpoints"
 RESUME = f"resume it with: python train.py --ckpt_path {CKPT}/last.ckpt"
@@ -26,27 +26,14 @@ class Workers(SyntheticData):
 """
 
 
-def start(*flags: object, **settings: Any) -> subprocess.Popen:
+@contextmanager
+def endless(*flags: object) -> Iterator[subprocess.Popen[str]]:
     """A run that would not end by itself, once it has saved an epoch."""
-    environment = os.environ | {"PYTHONPATH": "."}
     arguments = command("--max_epochs", 1_000_000, "--data.batch_size", 64, *flags)
-    run = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
-    )
-    for _ in range(1_200):
-        if Path(CKPT, "last.ckpt").exists() or run.poll() is not None:
-            break
-        time.sleep(0.05)
-    return run
-
-
-def rest_of(group: int) -> bool:
-    """Whether a process of a group is still there."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    with started(arguments, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."}) as run:
+        until(lambda: Path(CKPT, "last.ckpt").exists() or run.poll() is not None)
+        assert run.poll() is None, run.communicate()[1]
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -61,45 +48,48 @@ def test_a_stopped_run_says_how_to_go_on(
     number: signal.Signals, code: int, flags: list[object], workplace: Path, train: Train
 ) -> None:
     Path("mine.py").write_text(WORKERS)
-    run = start(*flags)
-    try:
+    with endless(*flags) as run:
         for _ in range(3):  # an impatient user, whose terminal sends it to all processes
             os.killpg(run.pid, number)
-            time.sleep(0.02)
-        _, err = run.communicate(timeout=60)
-        assert run.returncode == code, err
-        assert err.splitlines() == [f"stopped; {RESUME}"]
-        for _ in range(100):
-            if not rest_of(run.pid):
-                break
-            time.sleep(0.05)
-        assert not rest_of(run.pid)
-    finally:
-        if rest_of(run.pid):
-            os.killpg(run.pid, signal.SIGKILL)
+            time.sleep(0.02)  # or they may become one; it ends in the same way after any pause
+        _, err = run.communicate(timeout=LONG)  # to its end, so no other process of the run has it open any more
+    assert run.returncode == code, err
+    assert err.splitlines() == [f"stopped; {RESUME}"]
     saved = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
     if not flags:
         resumed, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", saved["epoch"] + 2)
         assert resumed == 0, out
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
 def test_a_process_that_is_lost(workplace: Path) -> None:
-    run = start("--devices", 2, "--accelerator", "cpu")
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-    if not children.exists():
-        run.kill()
-        pytest.skip("needs /proc")
-    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
-    _, err = run.communicate(timeout=60)
+    with endless("--devices", 2, "--accelerator", "cpu") as run:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, err = run.communicate(timeout=LONG)
     assert run.returncode == 1
     assert err.splitlines() == [f"error: another process of the run was lost; {RESUME}"]
 
 
-def test_a_signal_while_importing(workplace: Path) -> None:
-    run = subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(0.5)
-    run.send_signal(signal.SIGINT)
-    assert run.communicate(timeout=60) == (b"", b"")
+IMPORTED = """
+import time
+from pathlib import Path
+
+try:
+    Path("importing").touch()
+    time.sleep({LONG})
+except BaseException:  # as some modules do
+    pass
+"""
+
+
+@pytest.mark.parametrize("module", ["torch", "torchmetrics"])  # the first one, and one amid hundreds
+def test_a_signal_while_importing(module: str, workplace: Path) -> None:
+    Path(f"{module}.py").write_text(IMPORTED.format(LONG=LONG))
+    with started(command(), env=os.environ | {"PYTHONPATH": "."}) as run:
+        until(lambda: Path("importing").exists() or run.poll() is not None)
+        run.send_signal(signal.SIGINT)
+        assert run.communicate(timeout=LONG) == ("", "")
     assert run.returncode == 130
 
 
@@ -108,7 +98,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Tra
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
 
-        done = subprocess.run(command(*flags), capture_output=True, text=True, preexec_fn=limit, check=False)
+        done = completed(command(*flags), preexec_fn=limit)
         assert done.returncode == 1, done.stderr
         assert not list(workplace.rglob("*.tmp"))
         return done.stderr.splitlines()
@@ -129,13 +119,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Tra
 
 
 def test_a_run_whose_folder_vanishes(workplace: Path) -> None:
-    run = start()
-    shutil.rmtree("runs/default/version_0")
-    _, err = run.communicate(timeout=60)
+    with endless() as run:
+        os.rename("runs/default/version_0", "elsewhere")  # all of it in one step: the run may be writing to it
+        _, err = run.communicate(timeout=LONG)
     assert run.returncode == 1
     assert len(err.splitlines()) == 1
     assert "version_0" in err
-    assert not Path("runs/default/version_0").exists()
+    assert not Path("runs/default/version_0/config.yaml").exists()
+    torch.load("elsewhere/checkpoints/last.ckpt", weights_only=True)
 
 
 def test_a_folder_that_cannot_be_made(train: Train) -> None:
