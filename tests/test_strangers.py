@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 import yaml
 
 from linreg import LinearRegression
-from tests.conftest import ROOT, Train, command
+from tests.conftest import ROOT, Train, command, completed, started
 
 CKPT = "runs/default/version_0/checkpoints"
 RUN = ["--data.batch_size", 100, "--model.lr", 0.01, "--data.noise_std", 1]
@@ -158,16 +157,12 @@ def test_from_inside_of_its_folder(train: Train, monkeypatch: pytest.MonkeyPatch
 def test_one_process_at_a_time(train: Train) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
     long = command("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 1_000_000)
-    run = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
+    with started(long) as run:
         assert any(line.startswith("train") for line in run.stdout)  # it has the folder now
         code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3)
         assert code == 2
         assert "another process is at work in this run" in out.splitlines()[-1]
         assert train(*RUN, "--max_epochs", 1)[0] == 0  # a run of its own
-    finally:
-        run.kill()
-        run.communicate()
     assert train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", load(f"{CKPT}/last.ckpt")["epoch"] + 2)[0] == 0
     assert not list(Path("runs").rglob(".lock"))
 
@@ -233,7 +228,6 @@ def test_a_callback_of_ones_own_has_to_be_typed_again(
     assert "--callbacks" in out
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--config", f"{CKPT}/../config.yaml", "--max_epochs", 3)
     assert code == 0, out
-    sys.modules.pop("mine")
 
 
 @pytest.mark.parametrize("init_args", ["{every_n_train_steps: 3}", "{monitor: loss/val, mode: max}"])
@@ -391,12 +385,12 @@ def test_any_terminal_or_none(workplace: Path) -> None:
     plain = command("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 2)
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     for arguments, environment in ((plain, os.environ), (plain, ascii_only)):
-        done = subprocess.run(arguments, capture_output=True, env=environment, check=False)
+        done = completed(arguments, env=environment)
         assert done.returncode == 0, done.stderr
-        assert done.stderr == b""
-        assert b"\x1b" not in done.stdout
-        assert b"x1b[2J" in done.stdout
-    closed = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *plain], capture_output=True, check=False)
+        assert done.stderr == ""
+        assert "\x1b" not in done.stdout
+        assert "x1b[2J" in done.stdout
+    closed = completed(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *plain])
     assert closed.returncode == 0
     assert len(list(Path("runs/default").glob("*/metrics.json"))) == 3
 
@@ -422,8 +416,6 @@ def test_python_loads_no_code_either(train: Train) -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
     for arguments in (["bomb.py"], ["-c", script]):
-        done = subprocess.run(
-            [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-        )
+        done = completed([sys.executable, *arguments], env=environment)
     assert done.returncode != 0
     assert not Path("PWNED").exists()

@@ -1,0 +1,58 @@
+"""Seeded runs give the numbers that they gave, and what an older version has left can be used."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Train, read_rows
+from tests.golden import RUNS, differences, flat, play
+
+GOLDEN = json.loads((ROOT / "tests/golden.json").read_text())
+OLD = ROOT / "tests/old_run"  # of the first version, before runs had a mark
+LAST = "runs/old/version_0/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_same_numbers(name: str) -> None:
+    found = json.loads(json.dumps(play(name)))
+    assert differences(GOLDEN[name], found, tolerance=1e-4) == []  # another processor rounds otherwise
+
+
+def test_a_number_that_is_off_is_seen() -> None:
+    name = "default"
+    for place, value in GOLDEN[name].items():
+        assert differences(GOLDEN[name], GOLDEN[name] | {place: [value[0] + 1.0, *value[1:]]}, 1e-4), place
+    assert differences(GOLDEN[name], {}) != []
+
+
+@pytest.fixture
+def old(workplace: Path) -> Path:
+    shutil.copytree(OLD, "runs/old/version_0")
+    return workplace
+
+
+def test_an_old_run_goes_on_in_its_folder(old: Path, train: Train) -> None:
+    for epochs in (3, 4):
+        code, out = train("--ckpt_path", LAST, "--max_epochs", epochs)
+        assert code == 0, out
+        assert "in a new folder" not in out
+        assert "forgotten" not in out
+    expected, found = (
+        json.loads(Path(file).read_text()) for file in (OLD / "four_epochs.json", "runs/old/version_0/metrics.json")
+    )
+    assert differences(flat(expected), flat(found), 1e-6) == []
+
+
+def test_an_old_checkpoint_predicts_and_an_old_config_runs(old: Path, train: Train) -> None:
+    assert train("predict", "--ckpt_path", LAST, "--data.path", "configs/penguins.csv")[0] == 0
+    for before, now in zip(read_rows(OLD / "predictions.csv"), read_rows("predictions.csv"), strict=True):
+        assert now["prediction"] == before["prediction"] == "" or float(now["prediction"]) == pytest.approx(
+            float(before["prediction"]), rel=1e-6
+        )
+    assert train("--config", "runs/old/version_0/config.yaml")[0] == 0
+    expected, found = (
+        json.loads(path.read_text()) for path in (OLD / "metrics.json", *Path("runs").glob("*/version_1/metrics.json"))
+    )
+    assert differences(flat(expected), flat(found), 1e-6) == []
