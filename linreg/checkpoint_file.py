@@ -59,7 +59,7 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), t) for k, t in CONTENT.items()):
         raise InputError(f"{path} is no checkpoint of this template")
     version, ours = str(checkpoint.get("pytorch-lightning_version")), lightning.__version__
-    theirs = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    theirs = [int(number) for number in re.findall(r"\d{1,6}", version)[:2]]
     if checkpoint.get("format", FORMAT) not in range(FORMAT + 1):
         raise InputError(f"{path} was written by a newer version of this template; update linreg to read it")
     if theirs > [int(number) for number in re.findall(r"\d+", ours)[:2]]:
@@ -95,6 +95,9 @@ def load_model(path: str | os.PathLike[str]) -> Regressor:
 def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
     """InputError for hyperparameters that do not fit the weights; found without the memory that they would need."""
     settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    columns = {f"num_{side}": len(names) for side, names in checkpoint["columns"].items()}
+    if columns != {name: settings.get(name, number) for name, number in columns.items()}:
+        raise InputError(f"the checkpoint has {columns} columns, which its hyperparameters contradict")
     try:
         with torch.device("meta"):
             expected = {name: value.shape for name, value in cls(**settings).state_dict().items()}

@@ -34,10 +34,11 @@ def typed_only(config: dict[str, Any]) -> list[str]:
 def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed: Callable[[str], bool]) -> None:
     """InputError for the config of a checkpoint that lacks a section, or has parts that would have to be typed."""
     for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
-        if not isinstance(config.get(section), dict):
+        part = config.get(section)
+        if not isinstance(part, dict) or not isinstance(part.get("init_args") or {}, dict):
             raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
-    unsafe = [flag for flag in typed_only(config) if not is_typed(flag)]
-    if unsafe and subcommand == "fit":
+    unsafe = [flag for flag in typed_only(config) if not is_typed(flag)] if subcommand == "fit" else []
+    if unsafe:
         raise InputError(
             f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your own, "
             "type its config too: --config RUN/config.yaml"
@@ -58,7 +59,7 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
         other_file: whether another file is to be measured, of whose rows none were trained on.
     """
     config = copy.deepcopy(config)
-    init_args = config["data"].setdefault("init_args", {})
+    init_args = config["data"]["init_args"] = config["data"].get("init_args") or {}
     init_args.pop("cache", None)  # a folder to write to is for this machine's user to name
     if subcommand == "fit":
         unsafe = {flag.removeprefix("--") for flag in typed_only(config)} | {"default_root_dir"}

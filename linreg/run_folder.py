@@ -92,7 +92,8 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        self.experiment.flush()  # and no hparams.yaml beside config.yaml
+        if self._experiment is not None:  # Lightning's first call comes before it is known that the run can begin
+            self.experiment.flush()  # and no hparams.yaml beside config.yaml
 
 
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunLogger:

@@ -3,14 +3,13 @@
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import _loaders_dumpers as loaders
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
 from linreg.errors import InputError
 
 MAX_DEPTH, MAX_NODES = 50, 20_000  # of a config: ours have 6 and 300
 FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_read_yaml = get_loader("yaml")
 
 
 def check_size(text: str) -> None:
@@ -42,30 +41,23 @@ def check_size(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
-def load_yaml(text: str) -> Any:
-    """YAML as jsonargparse reads it, except that a key given twice is an error: else the last one wins unseen."""
-    if "*" in text or len(text) > MAX_DEPTH:
-        check_size(text)
-    nodes, seen = [yaml.compose(text, Loader=FASTEST)] if ":" in text else [], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen:  # an anchor's node stands wherever it is referred to
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for key, value in node.value:
-                if keys.count(key.value) > 1:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
-                    )
-                nodes.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-    return _read_yaml(text)
+class StrictLoader(loaders.get_yaml_default_loader()):
+    """YAML as jsonargparse reads it, but bounded, and with an error for a key given twice, where the last one wins."""
+
+    def __init__(self, stream: Any) -> None:
+        if "*" in stream or len(stream) > MAX_DEPTH:  # else it is too short to be deep or large
+            check_size(stream)
+        super().__init__(stream)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-set_loader("yaml", load_yaml, (yaml.YAMLError, RecursionError))
+loaders.yaml_default_loader = StrictLoader  # for its own readings too, of which `set_loader` covers some only
 
 
 def read_config(text: str, where: str) -> dict[str, Any]:
@@ -75,11 +67,12 @@ def read_config(text: str, where: str) -> dict[str, Any]:
         InputError: for a text that is none.
     """
     try:
-        content = load_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        content = yaml.load(text, Loader=StrictLoader)
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise InputError(f"{where}:{line} {getattr(error, 'problem', None) or error}") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(f"{where}:{line} {problem}") from None
     if content is None:
         raise InputError(f"{where}: the file is empty")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

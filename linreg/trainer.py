@@ -1,5 +1,6 @@
 """Lightning's Trainer as each subcommand needs it: with the template's callbacks, and without idle ones."""
 
+import os
 import sys
 from typing import Any
 
@@ -61,6 +62,11 @@ def check_flags(settings: dict[str, Any]) -> None:
             raise InputError(f"--{name} {settings[name]}: at least {least} is expected")
     if settings["val_check_interval"] == 0:
         raise InputError("--val_check_interval 0: a number above 0 is expected")
+    devices = settings["devices"]
+    if isinstance(devices, int | str) and str(devices).isdecimal():
+        most = max(os.cpu_count() or 1, torch.cuda.device_count())
+        if int(str(devices)[:9]) > most:
+            raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
     if settings["num_nodes"] != 1:
         raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 

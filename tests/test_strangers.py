@@ -299,9 +299,11 @@ def test_yaml_is_bounded(name: str, train: Train) -> None:
     assert len(out.splitlines()) == 1
     assert len(out) < 1_000
     if len(BOMBS[name]) < 100_000:
-        code, out = train("--model.optimizer", BOMBS[name])
-        assert code == 2
-        assert len(out.splitlines()) == 1
+        Path("inner.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": BOMBS[name]}}))
+        for typed in (["--model.optimizer", BOMBS[name]], [f"--callbacks={BOMBS[name]}"], ["--config", "inner.yaml"]):
+            code, out = train(*typed)
+            assert code == 2
+            assert len(out.splitlines()) == 1
     assert train(*RUN, "--max_epochs", 1)[0] == 0
     torch.save(load(f"{CKPT}/last.ckpt") | {"config": BOMBS[name]}, "bomb.ckpt")
     code, out = train("--ckpt_path", "bomb.ckpt")
@@ -316,6 +318,52 @@ def test_an_anchor_is_no_bomb(train: Train) -> None:
     assert yaml.safe_load(out)["model"]["init_args"]["weight_decay"] == 0.01
 
 
+def number(value: int, *path: str) -> Any:
+    """A change of a checkpoint that makes one of its numbers huge."""
+    return lambda content: content | {path[0]: content[path[0]] | {path[1]: value}}
+
+
+MALFORMED = {  # how a checkpoint is changed, and by which subcommands it is then refused
+    "a huge model": (number(10**9, "hyper_parameters", "num_features"), "test"),
+    "a huge model to train": (number(10**9, "columns", "features"), "fit test"),
+    "a version without end": (lambda content: content | {"pytorch-lightning_version": "9" * 5_000}, "fit test"),
+    "a config of numbers": (lambda content: content | {"config": "trainer: 5\ndata: {init_args: 5}"}, "fit test"),
+    "no callbacks": (lambda content: content | {"callbacks": []}, "fit"),
+    "other momentum": (lambda content: content | {"optimizer_states": [{"state": {0: 5}, "param_groups": []}]}, "fit"),
+    "a wrong epoch": (lambda content: content | {"epoch": 7}, "fit"),
+    "a rate of text": (
+        lambda content: (
+            content
+            | {
+                "optimizer_states": [
+                    {"state": {}, "param_groups": [content["optimizer_states"][0]["param_groups"][0] | {"lr": "fast"}]}
+                ]
+            }
+        ),
+        "fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_checkpoint_is_one_line(name: str, train: Train) -> None:
+    assert train(*RUN, "--max_epochs", 1)[0] == 0
+    before = tree("runs")
+    change, commands = MALFORMED[name]
+    torch.save(change(load(f"{CKPT}/last.ckpt")), f"{CKPT}/bad.ckpt")
+    for subcommand in commands.split():
+        code, out = train(
+            "--ckpt_path" if subcommand == "fit" else subcommand,
+            *(["--ckpt_path"] * (subcommand != "fit")),
+            f"{CKPT}/bad.ckpt",
+        )
+        assert code == 2, out
+        assert out.splitlines()[-1].startswith("error: ")
+        assert out.count("error: ") == 1
+        left = {name: content for name, content in tree("runs").items() if "bad.ckpt" not in name}
+        assert left == before
+
+
 FLAGS = [
     ["--model.lr", "1e39"],
     ["--model.weight_decay", "1e300"],
@@ -323,6 +371,7 @@ FLAGS = [
     ["--devices", "-3"],
     ["--devices", "banana"],
     ["--devices", "[5]"],
+    ["--devices", "70"],
     ["--accelerator", "tpu"],
     ["--accelerator", "gpu"],
     ["--check_val_every_n_epoch", "0"],
