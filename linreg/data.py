@@ -13,6 +13,7 @@ from linreg.loader import TensorBatches
 from linreg.table import Source, Table
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
+MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -195,4 +196,5 @@ class CSVData(RegressionData):
     def load(self) -> Table:
         source = Source(self.path, self.target, self.features, self.missing)
         large = sum(file.num_cells for file in source.files) > MAX_CELLS
-        return mapped_table(source, self.split_seed, self.cache) if large else source.read()
+        table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
+        return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from linreg.errors import InputError, nearest
 
+LONGEST = 1 << 24  # characters of a line: without a limit, a line without an end would fill the memory
 FORMATS = {  # how files begin that are often taken for CSV
     b"PK\x03\x04": "a zip archive (an Excel workbook is one)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",

@@ -70,9 +70,14 @@ def test_only_our_own_leftovers_of_the_same_target_go(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path, "x", newline="", encoding="utf-8") as file:
-        file.write("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with replacing(path, "x", newline="", encoding="utf-8") as file:
+            file.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("t.csv", "old")]
     with replacing(path, "x", newline="", encoding="utf-8") as file:
         file.write("é\n")
