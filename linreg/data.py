@@ -1,5 +1,6 @@
 """Data modules: a table, split once into training, validation and test rows, in mini-batches."""
 
+import os
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ class RegressionData(LightningDataModule):
             None leaves it to the data: 1,024, or more where that reaches the optimum sooner.
         val_fraction: share of the rows held out for validation, from 0 to below 1.
         test_fraction: share of the rows held out for the final test, from 0 to 1.
-        split_seed: seed of the split, and of the order of the training rows.
+        split_seed: seed of the split, and of the order of the training rows; from 0 to 2^32 - 1.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RegressionData(LightningDataModule):
                 raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
         if val_fraction + test_fraction > 1:
             raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
+        _check_seed("split_seed", split_seed)
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -132,8 +134,8 @@ class SyntheticData(RegressionData):
     Args:
         num_rows: rows to make, at least 1.
         num_features: D, at least 1.
-        noise_std: standard deviation of the noise, in the target's units, at least 0.
-        data_seed: seed of the coefficients, the features and the noise.
+        noise_std: standard deviation of the noise, in the target's units, from 0 to 1e140.
+        data_seed: seed of the coefficients, the features and the noise; from 0 to 2^32 - 1.
         **split: see RegressionData.
     """
 
@@ -149,8 +151,20 @@ class SyntheticData(RegressionData):
         for name, least, value in (("num_rows", 1, num_rows), ("num_features", 1, num_features)):
             if value < least:
                 raise InputError(f"{name}={value}: at least {least} is expected")
-        if not 0 <= noise_std < float("inf"):
-            raise InputError(f"noise_std={noise_std}: a finite value of at least 0 is expected")
+        if not 0 <= noise_std <= 1e140:
+            raise InputError(
+                f"noise_std={noise_std}: a value from 0 to 1e140 is expected, of which float64 holds squares"
+            )
+        _check_seed("data_seed", data_seed)
+        gigabytes, needed = (
+            _memory() >> 30,
+            24 * num_rows * (num_features + 1) + 100 * num_features >> 30,
+        )  # with splits
+        if needed > gigabytes:
+            raise InputError(
+                f"num_rows={num_rows} and num_features={num_features}: they would take {needed:,} GB, "
+                f"this machine has {gigabytes:,} GB; lower one of them"
+            )
         self.num_rows, self.columns, self.noise_std, self.data_seed = num_rows, num_features, noise_std, data_seed
 
     def load(self) -> Table:
@@ -198,3 +212,16 @@ class CSVData(RegressionData):
         large = sum(file.num_cells for file in source.files) > MAX_CELLS
         table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
         return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table
+
+
+def _check_seed(name: str, seed: int) -> None:
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"{name}={seed}: a seed from 0 to {(1 << 32) - 1} is expected")
+
+
+def _memory() -> int:
+    """The machine's, in bytes; of Windows, which does not say, no more than that no machine has as much."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 44
