@@ -158,13 +158,16 @@ def _open(place: Path, source: Source) -> Table | None:
     try:
         if not (_is_plain(place / "table.json") and _is_plain(place / "rows")):
             return None
-        record = json.loads((place / "table.json").read_text())
+        with open(place / "table.json") as file:
+            record = json.loads(file.read(BUCKET))
         stated, kept = record.pop("checksum"), _kept(record, source)
         mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="r")  # writable, Linux would want memory for it
+        if len(mapped) != record["rows"] * len(kept):
+            return None
         checksum = 0
         for start in range(0, len(mapped), BUCKET):
             checksum = zlib.crc32(mapped[start : start + BUCKET], checksum)
-        if zlib.crc32(json.dumps(record).encode(), checksum) != stated or len(mapped) != record["rows"] * len(kept):
+        if zlib.crc32(json.dumps(record).encode(), checksum) != stated:
             return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

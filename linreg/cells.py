@@ -17,9 +17,9 @@ MEANT_AS_NUMBER = re.compile(
     \s?[%$€£¥]?""",
     re.VERBOSE | re.IGNORECASE,
 )
-SAMPLE = 256  # rows of each block that tell how finely its columns are divided
+SAMPLE = 128  # rows of each block that tell how finely its columns are divided
 ENOUGH = 64  # rows, from which on a spread means something
-LOST = 2e-7  # of a column's standard deviation: what rounding to float32 may cost (a z-score costs a sixth of it)
+LOST = 2e-7  # of a column's standard deviation: what rounding to float32 may cost (a z-score costs a tenth of it)
 BLURRED = 1e-2  # of the distance of two neighbours in a sample: what it may cost 19 pairs of 20
 SMALLEST = np.finfo(np.float32).tiny  # below, digits are lost
 SAME = {0x2212: "-", 0x2019: "'"}  # a minus sign and an apostrophe, as ASCII has them

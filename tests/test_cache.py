@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from itertools import chain
@@ -433,6 +434,17 @@ def test_a_record_that_is_none(workplace: Path, text: str) -> None:
     (place,) = Path("cache").iterdir()
     (place / "table.json").write_bytes(text.encode(errors="surrogatepass"))
     assert torch.equal(data().splits["train"][0], first)
+
+
+@pytest.mark.parametrize("file", ["table.json", "rows"])
+def test_a_file_of_gigabytes_in_it_is_not_read(workplace: Path, file: str) -> None:
+    table(Path("t.csv"))
+    first = data().splits["train"][0].clone()
+    (place,) = Path("cache").iterdir()
+    os.truncate(place / file, 1 << 43)
+    start = time.perf_counter()
+    assert torch.equal(data().splits["train"][0], first)
+    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("file", ["table.json", "rows"])

@@ -293,6 +293,17 @@ def test_what_a_power_cut_leaves(before: bytes, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # kB
 
 
+def test_what_a_power_cut_leaves_of_a_gzip(tmp_path: Path) -> None:
+    """Python's gzip skips NULs after the data, a byte at a time."""
+    path = write(tmp_path / "t.csv.gz", gzip.compress(b"a,y\n1,2\n3,4\n") + b"\0" * 10_000)
+    assert len(read_csv(path, "y").x) == 2
+    os.truncate(path, 5 << 30)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"t\.csv\.gz: .* NUL"):
+        read_csv(path, "y")
+    assert time.perf_counter() - start < 5
+
+
 def test_a_line_as_long_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("linreg.reader.LONGEST", 1 << 21)
     monkeypatch.setattr("linreg.blocks.LONGEST", 1 << 21)
