@@ -83,11 +83,14 @@ def _make(source: Source, seed: int, place: Path) -> None:
             raise InputError(f"{source.path} changed while it was read; try again when nothing writes to it")
         mode = (temporary / "rows").stat().st_mode
         temporary.chmod(0o700 | mode & 0o777 | (mode & 0o444) >> 2)
-        if _open(place, source) is None:  # else another run has made it meanwhile
+        if _open(place, source):  # another run has made it meanwhile
+            _remove(temporary)
+        else:
             os.replace(temporary, place)
-    finally:
+    except BaseException:
         with suppress(OSError):
             _remove(temporary)
+        raise
 
 
 def _remove(folder: Path) -> None:
@@ -159,7 +162,7 @@ def _open(place: Path, source: Source) -> Table | None:
         if not (_is_plain(place / "table.json") and _is_plain(place / "rows")):
             return None
         with open(place / "table.json") as file:
-            record = json.loads(file.read(BUCKET))
+            record = json.loads(file.read(1 << 26))  # which is longer is none
         stated, kept = record.pop("checksum"), _kept(record, source)
         mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="r")  # writable, Linux would want memory for it
         if len(mapped) != record["rows"] * len(kept):

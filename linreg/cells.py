@@ -71,8 +71,11 @@ class Precision:
         if (size == np.inf).any() or np.count_nonzero(size < SMALLEST) != np.count_nonzero(block == 0):
             return True
         sample = block[self.generator.integers(len(block), size=SAMPLE)] if len(block) > SAMPLE else block
-        missing = np.isnan(sample)
-        self.waiting.append(sample[~(missing & ~missing.all(axis=0)).any(axis=1)])  # the others will be dropped
+        if np.isnan(sample).any():
+            missing = np.isnan(block)
+            whole = np.flatnonzero(~(missing & ~missing.all(axis=0)).any(axis=1))  # the others will be dropped
+            sample = block[self.generator.choice(whole, SAMPLE) if len(whole) > SAMPLE else whole]
+        self.waiting.append(sample)
         if sum(map(len, self.waiting)) < ENOUGH:
             return False
         sample, self.waiting = np.concatenate(self.waiting), []

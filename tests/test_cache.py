@@ -239,6 +239,7 @@ FINE = {
     "times in every other row": changed(TIMES, slice(None, None, 2), 0.0),
     "times in one row of 8": np.where(np.arange(N) % 8, -1.0, TIMES),
     "times among normal values": changed(TIMES, slice(None, None, 3), NORMAL),
+    "times, mostly missing": np.where(np.arange(N) % 100, np.nan, TIMES),
     "a time in each block": 1_700_000_000 + (np.arange(N) // 500) * 10.0,
     "too large, in the last row": changed(NORMAL, N - 1, 1e60),
     "too large, in a row": changed(NORMAL, N // 2, -3.5e38),
