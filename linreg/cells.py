@@ -68,7 +68,8 @@ class Precision:
 
     def is_lost(self, block: np.ndarray, single: np.ndarray) -> bool:
         size = np.abs(single)
-        if (size == np.inf).any() or np.count_nonzero(size < SMALLEST) != np.count_nonzero(block == 0):
+        plain = len(size) and size.min() >= SMALLEST and size.max() < np.inf  # the rule, and quick; not so with a NaN
+        if not plain and ((size == np.inf).any() or (size < SMALLEST).sum() != (block == 0).sum()):
             return True
         sample = block[self.generator.integers(len(block), size=SAMPLE)] if len(block) > SAMPLE else block
         if np.isnan(sample).any():
