@@ -1,6 +1,5 @@
 """Data modules: a table, split once into training, validation and test rows, in mini-batches."""
 
-import os
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,10 +10,11 @@ from torch import Tensor
 from linreg.cache import mapped_table
 from linreg.errors import InputError
 from linreg.loader import TensorBatches
-from linreg.table import Source, Table
+from linreg.table import Source, Table, memory
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
+SEEDS = (1 << 32) - 1  # the largest one
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -44,7 +44,8 @@ class RegressionData(LightningDataModule):
                 raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
         if val_fraction + test_fraction > 1:
             raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
-        _check_seed("split_seed", split_seed)
+        if not 0 <= split_seed <= SEEDS:
+            raise InputError(f"split_seed={split_seed}: a value from 0 to {SEEDS:,} is expected")
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -148,23 +149,18 @@ class SyntheticData(RegressionData):
         **split: Any,
     ) -> None:
         super().__init__(**split)
-        for name, least, value in (("num_rows", 1, num_rows), ("num_features", 1, num_features)):
-            if value < least:
-                raise InputError(f"{name}={value}: at least {least} is expected")
-        if not 0 <= noise_std <= 1e140:
-            raise InputError(
-                f"noise_std={noise_std}: a value from 0 to 1e140 is expected, of which float64 holds squares"
-            )
-        _check_seed("data_seed", data_seed)
-        gigabytes, needed = (
-            _memory() >> 30,
-            24 * num_rows * (num_features + 1) + 100 * num_features >> 30,
-        )  # with splits
+        sizes = (("num_rows", 1, 1 << 53, num_rows), ("num_features", 1, 1 << 53, num_features))
+        for name, least, most, value in (
+            *sizes,
+            ("noise_std", 0, 1e140, noise_std),
+            ("data_seed", 0, SEEDS, data_seed),
+        ):
+            if not least <= value <= most:  # the noise has to be squared
+                raise InputError(f"{name}={value}: a value from {least} to {most:,} is expected")
+        gigabytes, needed = memory() >> 30, 24 * num_rows * (num_features + 1) + 100 * num_features >> 30  # with splits
         if needed > gigabytes:
-            raise InputError(
-                f"num_rows={num_rows} and num_features={num_features}: they would take {needed:,} GB, "
-                f"this machine has {gigabytes:,} GB; lower one of them"
-            )
+            found = f"num_rows={num_rows} and num_features={num_features}: they would take {needed:,} GB"
+            raise InputError(f"{found}, this machine has {gigabytes:,} GB; lower one of them")
         self.num_rows, self.columns, self.noise_std, self.data_seed = num_rows, num_features, noise_std, data_seed
 
     def load(self) -> Table:
@@ -212,16 +208,3 @@ class CSVData(RegressionData):
         large = sum(file.num_cells for file in source.files) > MAX_CELLS
         table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
         return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table
-
-
-def _check_seed(name: str, seed: int) -> None:
-    if not 0 <= seed < 1 << 32:
-        raise InputError(f"{name}={seed}: a seed from 0 to {(1 << 32) - 1} is expected")
-
-
-def _memory() -> int:
-    """The machine's, in bytes; of Windows, which does not say, no more than that no machine has as much."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 1 << 44

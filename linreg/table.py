@@ -137,6 +137,14 @@ def read_csv(
     return Source(path, target, features, missing).read()
 
 
+def memory() -> int:
+    """The machine's, in bytes; where it does not say (Windows), more than any has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 44
+
+
 def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray | None:
     """All rows in one array that grows in place, where a list of blocks would take the memory twice."""
     values, n = np.empty((0, width)), 0
