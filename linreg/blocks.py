@@ -16,6 +16,7 @@ import numpy as np
 from linreg.cells import EXACT, LARGEST, MISSING, NUMBER, TextCell, parse_number
 from linreg.errors import InputError
 from linreg.reader import CSVFile
+from linreg.text_file import LONGEST
 
 FIRST, BLOCK = 1 << 16, 1 << 20  # bytes; larger blocks leave the processor's cache
 THREADS = min(os.cpu_count() or 1, 4)
@@ -182,10 +183,11 @@ def next_block(stream: io.BufferedIOBase, size: int) -> tuple[bytes, bool]:
     """Some lines, and whether they can be read by themselves: no quoted cell goes on, the file does not break off."""
     try:
         block = stream.read(size)
-        block += stream.readline()
+        block += (rest := stream.readline(LONGEST - size))
     except (OSError, EOFError, zlib.error):
         return b"", False
-    return block, b'"' not in block or all(row.count(b'"') % 2 == 0 for row in block.split(b"\n"))
+    even = b'"' not in block or all(row.count(b'"') % 2 == 0 for row in block.split(b"\n"))
+    return block, even and len(rest) < LONGEST - size
 
 
 def fits(values: np.ndarray, exponents: bool) -> np.ndarray:

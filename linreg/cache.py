@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 import time
 import warnings
 import zlib
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from linreg.errors import RunError
+from linreg.cells import Precision
+from linreg.errors import InputError, RunError
+from linreg.files import leftovers, temporaries
 from linreg.table import Source, Table
 
-VERSION = 1  # of the format; a file of another version is made anew
+VERSION = 2  # of the format; a file of another version is made anew
 BUCKET = 1 << 26  # bytes that are shuffled at a time
-FAR = 8  # standard deviations from 0, beyond which float32 would keep less than 6 digits of a column's spread
+MOST_BUCKETS = 128  # files that are open at a time
 
 
 def mapped_table(source: Source, seed: int, folder: str) -> Table:
@@ -34,100 +37,158 @@ def mapped_table(source: Source, seed: int, folder: str) -> Table:
     Raises:
         RunError: if the file cannot be written.
     """
-    key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
-    key["columns"] = [(column.name, column.required) for column in source.columns]
-    key["files"] = [
-        (str(file.path.absolute()), file.path.stat().st_size, file.path.stat().st_mtime_ns) for file in source.files
-    ]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
-    place = Path(folder).expanduser() / name
-    table = _open(place)
-    if table is None:
-        temporary = place.with_name(f".{name}.{os.getpid()}.tmp")
-        start = time.perf_counter()
-        try:
-            _sweep(place.parent)
-            temporary.mkdir(parents=True)
-            _convert(source, seed, temporary)
-            if _open(place) is None:  # else another run has made it meanwhile
-                shutil.rmtree(place, ignore_errors=True)  # of an older version, or broken
-                os.replace(temporary, place)
-        except OSError as error:
-            raise RunError(
-                f"the table of {source.path} does not fit memory for 16 million cells, and could not be converted in "
-                f"{place.parent}: {error.strerror}; set --data.cache to a folder with room"
-            ) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        table = _open(place)
-        table.notes.append(f"converted in {time.perf_counter() - start:.0f} s to {place}, where the next run finds it")
-    else:
+    place, start = Path(folder).expanduser() / _key(source, seed), time.perf_counter()
+    if table := _open(place, source):
         table.notes.append(f"mapped from {place}")
+        return table
+    try:
+        _make(source, seed, place)
+        table = _open(place, source)
+    except OSError as error:
+        raise RunError(
+            f"the table of {source.path} does not fit memory for 16 million cells, and could not be converted in "
+            f"{place.parent}: {error.strerror or error}; set --data.cache to a folder with room"
+        ) from None
+    if table is None:
+        raise RunError(f"{place} changed while it was made; set --data.cache to a folder that nothing else writes to")
+    table.notes.append(f"converted in {time.perf_counter() - start:.0f} s to {place}, where the next run finds it")
     return table
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what a process that was killed has left, once nothing was written to it for a day."""
-    for old in folder.glob(".*.tmp"):
-        with suppress(OSError):  # one that another run is working on changes under our eyes
-            if time.time() - max(path.stat().st_mtime for path in (old, *old.iterdir())) > 86_400:
-                shutil.rmtree(old)
+def _key(source: Source, seed: int) -> str:
+    """A name that stands for all that the file depends on."""
+    key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
+    key["columns"] = [(column.name, column.required) for column in source.columns]
+    found = [(file.path.absolute(), file.path.stat()) for file in source.files]
+    key["files"] = [(str(path), state.st_size, state.st_mtime_ns) for path, state in found]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
 
 
-def _convert(source: Source, seed: int, folder: Path) -> None:
-    """Deals the rows out to buckets at random, then shuffles one bucket after the other."""
-    generator = np.random.default_rng(seed)
-    num_buckets = sum(file.num_cells for file in source.files) * 4 // BUCKET + 1
-    dtype = None
+def _make(source: Source, seed: int, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in leftovers(place.parent, "[0-9a-f]{20}"):
+        with suppress(OSError):  # another run sweeps too
+            _remove(leftover)
+    with suppress(FileNotFoundError):
+        _remove(place)  # which is broken
+    for temporary in temporaries(place):
+        with suppress(FileExistsError):
+            temporary.mkdir(0o700)
+            break
+    try:
+        if not _convert(source, seed, temporary, np.float32):
+            source = source.again()
+            _convert(source, seed, temporary, np.float64)
+        if _key(source, seed) != place.name:
+            raise InputError(f"{source.path} changed while it was read; try again when nothing writes to it")
+        mode = (temporary / "rows").stat().st_mode
+        temporary.chmod(0o700 | mode & 0o777 | (mode & 0o444) >> 2)
+        if _open(place, source):  # another run has made it meanwhile
+            _remove(temporary)
+        else:
+            os.replace(temporary, place)
+    except BaseException:
+        with suppress(OSError):
+            _remove(temporary)
+        raise
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder if a conversion has written all that is in it, and OSError otherwise."""
+    files = [] if folder.is_symlink() else list(folder.iterdir())
+    if all(re.fullmatch(r"[0-9]{1,3}|rows|table\.json", file.name) and _is_plain(file) for file in files):
+        for file in files:
+            file.unlink()
+    folder.rmdir()
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()  # a FIFO would wait, a link leads elsewhere
+
+
+def _mode(source: Source, folder: Path) -> int:
+    """Of a file in a folder: for the owner, and for those who have all files of the source, their group being its."""
+    mode, group = 0o666, folder.stat().st_gid
+    for found in (file.path.stat() for file in source.files):
+        mode &= found.st_mode if found.st_gid == group else (found.st_mode & 0o7) * 0o11
+    return mode | 0o600
+
+
+def _convert(source: Source, seed: int, folder: Path, dtype: type) -> bool:
+    """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
+    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(source, folder))
+    num_buckets = sum(file.num_cells for file in source.files) * np.dtype(dtype).itemsize // BUCKET + 1
+    if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in source.files):
+        num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out
+    precision = Precision() if dtype is np.float32 else None
     with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
-        buckets = [stack.enter_context((folder / str(i)).open("wb")) for i in range(num_buckets)]
+        buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
         for block in source.blocks():
-            dtype = dtype or _dtype(block)
+            with np.errstate(over="ignore", under="ignore"):
+                values = block.astype(dtype)
+            if precision and precision.is_lost(block, values):
+                return False
             bucket = generator.integers(num_buckets, size=len(block))
             order = np.argsort(bucket, kind="stable")
             ends = np.searchsorted(bucket[order], range(1, num_buckets))
-            for file, part in zip(buckets, np.split(block[order].astype(dtype), ends), strict=True):
-                file.write(part.tobytes())
+            for file, part in zip(buckets, np.split(values[order], ends), strict=True):
+                file.write(part.data)
             bar.update(len(block))
+    if precision and precision.is_lost_at_last():
+        return False
     kept, checksum = source.settle(), 0
-    with (folder / "rows").open("wb") as rows:
+    with open(folder / "rows", "wb", opener=create) as rows:
         for i in range(num_buckets):
-            values = np.fromfile(folder / str(i), dtype or "float32").reshape(-1, len(source.columns))
+            values = np.fromfile(folder / str(i), dtype).reshape(-1, len(source.columns))
             values = source.whole_rows(values, kept)
             values = values[generator.permutation(len(values))]
             checksum = zlib.crc32(values, checksum)
-            values.tofile(rows)
+            rows.write(values.data)  # as values.tofile(rows) does, which does not say why it fails
             (folder / str(i)).unlink()
         rows.flush()
         os.fsync(rows.fileno())
     table = source.table(torch.empty(source.num_read - source.num_dropped, len(kept), device="meta"), kept)
-    record: dict[str, Any] = {"features": table.feature_names, "targets": table.target_names, "notes": table.notes}
-    record |= {"read": table.num_read, "rows": len(table.x), "dtype": dtype, "checksum": checksum}
-    (folder / "table.json").write_text(json.dumps(record, indent=1))
+    record: dict[str, Any] = {"kept": kept, "read": table.num_read, "rows": len(table.x), "notes": table.notes}
+    record["dtype"] = np.dtype(dtype).name
+    record["checksum"] = zlib.crc32(json.dumps(record).encode(), checksum)
+    with open(folder / "table.json", "w", opener=create) as file:
+        json.dump(record, file, indent=1)
+    return True
 
 
-def _dtype(block: np.ndarray) -> str:
-    """float32, unless a column is so far from 0 (years, Unix times) that its differences would be lost."""
-    known = block[:, ~np.isnan(block).any(axis=0)]
-    return "float64" if (np.abs(known.mean(axis=0)) > FAR * known.std(axis=0)).any() else "float32"
-
-
-def _open(place: Path) -> Table | None:
+def _open(place: Path, source: Source) -> Table | None:
     """The table that was converted before; None if there is none, or if it is not whole."""
     try:
-        record = json.loads((place / "table.json").read_text())
+        if not (_is_plain(place / "table.json") and _is_plain(place / "rows")):
+            return None
+        with open(place / "table.json") as file:
+            record = json.loads(file.read(1 << 26))  # which is longer is none
+        stated, kept = record.pop("checksum"), _kept(record, source)
         mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="r")  # writable, Linux would want memory for it
-        width = len(record["features"]) + len(record["targets"])
+        if len(mapped) != record["rows"] * len(kept):
+            return None
         checksum = 0
         for start in range(0, len(mapped), BUCKET):
             checksum = zlib.crc32(mapped[start : start + BUCKET], checksum)
-        if checksum != record["checksum"] or len(mapped) != record["rows"] * width:
+        if zlib.crc32(json.dumps(record).encode(), checksum) != stated:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
-        values, split = torch.from_numpy(mapped).view(-1, width), len(record["targets"])
-    x, y = values[:, split:], values[:, :split]
-    names = record["features"], record["targets"]
-    return Table(x, y, *names, record["read"], record["notes"], mapped=True)
+        values = torch.from_numpy(mapped).view(-1, len(kept))
+    table = source.table(values, kept)
+    table.num_read, table.notes, table.mapped = record["read"], record["notes"], True
+    return table
+
+
+def _kept(record: dict[str, Any], source: Source) -> list[int]:
+    """The columns of a record, all of which could be of this source; ValueError if it could not."""
+    kept, counts = record["kept"], (record["rows"], record["read"])
+    needed = [i for i, column in enumerate(source.columns) if column.required]
+    sound = all(type(number) is int for number in (*kept, *counts)) and 0 < counts[0] <= counts[1] < 1 << 53
+    sound = sound and kept == sorted(set(kept) & set(range(len(source.columns)))) and set(needed) <= set(kept)
+    sound = sound and len(kept) > source.num_targets and all(isinstance(note, str) for note in record["notes"])
+    if not (sound and isinstance(record["notes"], list) and record["dtype"] in ("float32", "float64")):
+        raise ValueError(record)
+    return kept

@@ -10,9 +10,11 @@ from torch import Tensor
 from linreg.cache import mapped_table
 from linreg.errors import InputError
 from linreg.loader import TensorBatches
-from linreg.table import Source, Table
+from linreg.table import Source, Table, memory
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
+MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
+SEEDS = (1 << 32) - 1  # the largest one
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -24,7 +26,7 @@ class RegressionData(LightningDataModule):
             None leaves it to the data: 1,024, or more where that reaches the optimum sooner.
         val_fraction: share of the rows held out for validation, from 0 to below 1.
         test_fraction: share of the rows held out for the final test, from 0 to 1.
-        split_seed: seed of the split, and of the order of the training rows.
+        split_seed: seed of the split, and of the order of the training rows; from 0 to 2^32 - 1.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class RegressionData(LightningDataModule):
                 raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
         if val_fraction + test_fraction > 1:
             raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
+        if not 0 <= split_seed <= SEEDS:
+            raise InputError(f"split_seed={split_seed}: a value from 0 to {SEEDS:,} is expected")
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -131,8 +135,8 @@ class SyntheticData(RegressionData):
     Args:
         num_rows: rows to make, at least 1.
         num_features: D, at least 1.
-        noise_std: standard deviation of the noise, in the target's units, at least 0.
-        data_seed: seed of the coefficients, the features and the noise.
+        noise_std: standard deviation of the noise, in the target's units, from 0 to 1e140.
+        data_seed: seed of the coefficients, the features and the noise; from 0 to 2^32 - 1.
         **split: see RegressionData.
     """
 
@@ -145,11 +149,18 @@ class SyntheticData(RegressionData):
         **split: Any,
     ) -> None:
         super().__init__(**split)
-        for name, least, value in (("num_rows", 1, num_rows), ("num_features", 1, num_features)):
-            if value < least:
-                raise InputError(f"{name}={value}: at least {least} is expected")
-        if not 0 <= noise_std < float("inf"):
-            raise InputError(f"noise_std={noise_std}: a finite value of at least 0 is expected")
+        sizes = (("num_rows", 1, 1 << 53, num_rows), ("num_features", 1, 1 << 53, num_features))
+        for name, least, most, value in (
+            *sizes,
+            ("noise_std", 0, 1e140, noise_std),
+            ("data_seed", 0, SEEDS, data_seed),
+        ):
+            if not least <= value <= most:  # the noise has to be squared
+                raise InputError(f"{name}={value}: a value from {least} to {most:,} is expected")
+        gigabytes, needed = memory() >> 30, 24 * num_rows * (num_features + 1) + 100 * num_features >> 30  # with splits
+        if needed > gigabytes:
+            found = f"num_rows={num_rows} and num_features={num_features}: they would take {needed:,} GB"
+            raise InputError(f"{found}, this machine has {gigabytes:,} GB; lower one of them")
         self.num_rows, self.columns, self.noise_std, self.data_seed = num_rows, num_features, noise_std, data_seed
 
     def load(self) -> Table:
@@ -195,4 +206,5 @@ class CSVData(RegressionData):
     def load(self) -> Table:
         source = Source(self.path, self.target, self.features, self.missing)
         large = sum(file.num_cells for file in source.files) > MAX_CELLS
-        return mapped_table(source, self.split_seed, self.cache) if large else source.read()
+        table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
+        return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table

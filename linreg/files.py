@@ -51,11 +51,12 @@ def replacing(path: Path, mode: str = "xb", **how: Any) -> Iterator[IO[Any]]:
         os.fsync(file.fileno())
         file.close()
         os.replace(temporary, path)
-    finally:
+    except BaseException:  # not in any case: once it is renamed, another thread may take the name
         with suppress(OSError):  # what it still holds may have no room
             file.close()
         with suppress(OSError):
             temporary.unlink()
+        raise
     with suppress(PermissionError):  # Windows opens no folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:

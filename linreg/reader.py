@@ -13,10 +13,11 @@ import re
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterator
+from functools import partial
 
 from linreg.cells import NUMBER
 from linreg.errors import InputError, nearest
-from linreg.text_file import TextFile
+from linreg.text_file import LONGEST, TextFile
 
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
@@ -107,7 +108,7 @@ class CSVFile(TextFile):
                 raise self._bad_cell(line, first - 1 + reader.line_num, str(error)) from None
 
     def _lines(self, text: io.TextIOWrapper, first: int) -> Iterator[str]:
-        for number, line in enumerate(text, first):
+        for number, line in enumerate(iter(partial(text.readline, LONGEST), ""), first):
             if line.endswith("\r"):
                 message = "ends in a lone carriage return; save it with \\n or \\r\\n line ends"
                 raise self.error(number, self._column_at(number, line[:-1]), message)
@@ -116,6 +117,8 @@ class CSVFile(TextFile):
                 what = f"byte 0x{byte:02x} is not UTF-8" if byte else "holds a NUL byte"
                 before = line[: found.start()]
                 raise self.error(number, self._column_at(number, before), f"{what}; save the file as text in UTF-8")
+            if len(line) == LONGEST and not line.endswith("\n"):
+                raise self.error(number, None, f"no line end in {LONGEST:,} characters; is the file whole?")
             yield line
 
     def _column_at(self, line: int, before: str) -> str | None:

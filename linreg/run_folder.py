@@ -62,8 +62,13 @@ class RunLogger(TensorBoardLogger):
         root, name, version = folder.parents[1], folder.parent.name, folder.name
         number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
         super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
-        self.run, self.lock = run, lock
+        self.run, self.lock, self.is_open = run, lock, False
         self.written: dict[str, int | None] = {}  # the newest step of each tag
+
+    @property
+    def experiment(self) -> Any:
+        # Lightning asks for it before it is known that the run can go on; once opened, it voids older events.
+        return super().experiment if self.is_open else None
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -74,6 +79,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def log_start(self, settings: dict[str, Any], metrics: list[str]) -> None:
         """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
+        self.is_open = True
         writer = self.experiment
         for summary in hparams(settings, dict.fromkeys(metrics, 0)):
             writer.file_writer.add_summary(summary)
@@ -92,7 +98,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        if self._experiment is not None:  # Lightning's first call comes before it is known that the run can begin
+        if self.is_open:
             self.experiment.flush()  # and no hparams.yaml beside config.yaml
 
 

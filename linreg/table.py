@@ -1,5 +1,6 @@
 """From files to tensors: which columns, which rows, and what was left out."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Source:
     ) -> None:
         if missing not in ("drop", "error"):
             raise InputError(f"{path}: missing={missing!r}: 'drop' or 'error' is expected")
-        self.path, self.missing = path, missing
+        self.path, self.missing, self.arguments = path, missing, (path, target, features, missing)
         self.files = find_sources(path)
         targets = _names(path, "target", target)
         self.num_targets = len(targets)
@@ -68,9 +69,15 @@ class Source:
         if not self.num_read:
             raise InputError(f"{self.files[-1].path}, line 2: no row below the header")
 
-    def read(self) -> Table:
-        """The whole table in memory, as float64, in order."""
-        values = _stack(self.blocks(), len(self.columns))
+    def again(self) -> "Source":
+        """The same source, not read yet."""
+        return Source(*self.arguments)
+
+    def read(self, most: float = math.inf) -> Table | None:
+        """The whole table in memory, as float64, in order; None if it has more than ``most`` cells."""
+        values = _stack(self.blocks(), len(self.columns), most)
+        if values is None:
+            return None
         kept = self.settle()
         return self.table(torch.from_numpy(self.whole_rows(values, kept)), kept)
 
@@ -130,10 +137,20 @@ def read_csv(
     return Source(path, target, features, missing).read()
 
 
-def _stack(blocks: Iterable[np.ndarray], width: int) -> np.ndarray:
+def memory() -> int:
+    """The machine's, in bytes; where it does not say (Windows), more than any has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 44
+
+
+def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray | None:
     """All rows in one array that grows in place, where a list of blocks would take the memory twice."""
     values, n = np.empty((0, width)), 0
     for block in blocks:
+        if (n + len(block)) * width > most:
+            return None
         if n + len(block) > len(values):
             values.resize((max(n + len(block), int(1.1 * len(values))), width), refcheck=False)
         values[n : n + len(block)] = block

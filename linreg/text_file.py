@@ -11,6 +11,7 @@ from pathlib import Path
 
 from linreg.errors import InputError, nearest
 
+LONGEST = 1 << 24  # characters of a line: without a limit, a line without an end would fill the memory
 FORMATS = {  # how files begin that are often taken for CSV
     b"PK\x03\x04": "a zip archive (an Excel workbook is one)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -44,10 +45,14 @@ class TextFile:
             self.num_bytes = self.path.stat().st_size
             with self.path.open("rb") as file:
                 head = file.read(1 << 12)
+                file.seek(-min(self.num_bytes, 1 << 16), os.SEEK_END)
+                padded = self.num_bytes > 1 << 16 and not any(file.read(1 << 16))
         for start, kind in FORMATS.items():
             if head.startswith(start):
                 raise InputError(f"{self.path}: a CSV file is expected, this is {kind}; export it as CSV")
         self.zipped = head.startswith(b"\x1f\x8b")
+        if self.zipped and padded:  # which gzip would skip a byte at a time
+            raise InputError(f"{self.path}: ends in NUL bytes below the gzip data; is the file whole?")
         if not self.zipped and b"\0" in head.partition(b"\n")[0]:  # at once: a line of NULs may have no end
             raise InputError(f"{self.path}, line 1: holds a NUL byte; a text file in UTF-8 is expected")
 

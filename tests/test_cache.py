@@ -1,18 +1,30 @@
 """A table larger than memory: the same rows, the same answer, and a file that is trusted only while it is whole."""
 
+import gzip
+import json
 import os
+import re
+import resource
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from linreg import CSVData, RunError, read_csv
+from linreg import CSVData, InputError, RunError, read_csv
 from linreg.cache import _convert as convert
 from linreg.data import MAX_CELLS
 from linreg.loader import MIXED, NEAR, TensorBatches
+from linreg.table import Source, Table
 from tests.conftest import Train, read_rows
+from tests.test_files import dead_process, of_process
 
 ROWS = 5_000
 
@@ -192,3 +204,317 @@ def test_another_run_that_converts_at_the_same_time(workplace: Path, monkeypatch
     (place,) = (path for path in Path("cache").iterdir() if not path.name.startswith("."))
     assert [(place / "rows").stat().st_ino] == made  # the one that was there first stays
     assert torch.equal(first, data().splits["train"][0])
+
+
+def converted(columns: dict[str, np.ndarray]) -> torch.dtype:
+    """The type that the table of some columns and a target is kept with; blocks of a few thousand rows."""
+    rng = np.random.default_rng(1)
+    columns = columns | {"y": rng.normal(size=len(next(iter(columns.values()))))}
+    lines = [",".join("" if v != v else repr(v) for v in row) for row in np.column_stack([*columns.values()]).tolist()]
+    Path("t.csv").write_text("\n".join([",".join(columns), *lines]) + "\n")
+    x = torch.cat([x for x, _ in data().splits.values()])
+    held = in_order(x)
+    rows = np.column_stack(list(columns.values()))[:, :-1]
+    rows = rows[~np.isnan(rows).any(axis=1)]
+    np.testing.assert_array_equal(held, in_order(rows.astype(np.float32) if x.dtype == torch.float32 else rows))
+    return x.dtype
+
+
+N = 40_000  # rows of about 40 bytes: a block of 64 kB, then two of 1 MB
+rng = np.random.default_rng(0)
+NORMAL = rng.normal(size=N)
+TIMES = 1_699_999_990 + rng.uniform(0, 20, size=N).round(3)
+
+
+def changed(values: np.ndarray, place: slice | int, to: Any) -> np.ndarray:
+    values = values.copy()
+    values[place] = to[place] if isinstance(to, np.ndarray) else to
+    return values
+
+
+FINE = {
+    "times with a missing cell above": changed(TIMES, 7, np.nan),
+    "times with a missing cell in each block": changed(TIMES, slice(None, None, 500), np.nan),
+    "times in the second half": changed(NORMAL, slice(N // 2, None), TIMES),
+    "times in the last rows": changed(NORMAL, slice(N - 9_000, None), TIMES),
+    "years in the second half": changed(NORMAL, slice(N // 2, None), NORMAL + 2_000),
+    "times in every other row": changed(TIMES, slice(None, None, 2), 0.0),
+    "times in one row of 8": np.where(np.arange(N) % 8, -1.0, TIMES),
+    "times among normal values": changed(TIMES, slice(None, None, 3), NORMAL),
+    "times, mostly missing": np.where(np.arange(N) % 100, np.nan, TIMES),
+    "a time in each block": 1_700_000_000 + (np.arange(N) // 500) * 10.0,
+    "too large, in the last row": changed(NORMAL, N - 1, 1e60),
+    "too large, in a row": changed(NORMAL, N // 2, -3.5e38),
+    "0 in float32": changed(NORMAL, N - 1, 1e-60),
+    "subnormal in float32": changed(NORMAL, N - 2, 1e-39),
+    "small throughout": NORMAL * 1e-60,
+    "a narrow spread": 1 + NORMAL * 1e-6,
+}
+PLAIN = {
+    "normal": NORMAL,
+    "times in days, whole": np.floor(TIMES / 86_400) + np.arange(N) // 80,
+    "whole numbers far from 0": 16_000_000.0 + np.arange(N) % 7,
+    "a constant": np.full(N, 0.1),
+    "a constant but for one row": changed(np.full(N, 0.1), N // 2, 5.0),
+    "yes and no": (NORMAL > 1).astype(float),
+    "zeros and normal": changed(NORMAL, slice(None, None, 2), 0.0),
+    "lognormal": np.exp(3 * NORMAL),
+    "of all sizes": NORMAL * 10.0 ** rng.integers(-20, 20, size=N),
+    "prices": (50 + 20 * NORMAL).round(2),
+    "mostly missing": np.where(np.arange(N) % 50, np.nan, NORMAL),
+    "the smallest normal": changed(NORMAL, 5, 1.2e-38),
+    "the largest": changed(NORMAL, 5, 3.4e38),
+}
+
+
+@pytest.mark.parametrize("name", [*FINE, *PLAIN])
+def test_float64_where_float32_would_lose_what_a_column_says(name: str, workplace: Path) -> None:
+    other = rng.normal(size=N)
+    expected = torch.float64 if name in FINE else torch.float32
+    assert converted({"a": (FINE | PLAIN)[name], "b": other}) == expected
+
+
+def test_a_short_last_block_is_no_accident(workplace: Path) -> None:
+    for rows in (1_648, 1_649, 1_660):  # of 40 bytes: the second block has 1 row, or a few
+        assert converted({"a": 3 + NORMAL[:rows], "b": NORMAL[:rows]}) == torch.float32
+    assert converted({"a": changed(NORMAL[:1_660], 1_659, 1e60), "b": NORMAL[:1_660]}) == torch.float64
+
+
+def test_columns_too_many_for_a_spread_in_a_block_are_judged(workplace: Path) -> None:
+    """13 rows in a block."""
+    Path("t.csv").write_text(",".join(["y", *(f"c{i}" for i in range(3_000))]) + "\n")
+    with Path("t.csv").open("a") as file:
+        for row in np.column_stack([NORMAL[:200], TIMES[:200]]).tolist():
+            file.write(f"{row[0]},{row[1]!r}" + ",1.5" * 2_999 + "\n")
+    assert data().table.x.dtype == torch.float64
+
+
+def test_the_exact_solution_of_times(train: Train) -> None:
+    y = 0.1 * (TIMES - TIMES.mean()) + 0.01 * NORMAL
+    lines = [f"{t!r},{v!r}" for t, v in zip(TIMES.tolist(), y.tolist(), strict=True)]
+    lines[3] = "," + lines[3].split(",")[1]
+    Path("t.csv").write_text("\n".join(["a,y", *lines]))
+    assert train("--data.path", "t.csv", "--data.target", "y", "--data.cache", "cache", "--max_epochs", 1)[0] == 0
+    assert float(read_rows("runs/default/version_0/coefficients.csv")[0]["exact"]) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_only_what_a_dead_conversion_left_is_removed(workplace: Path, tmp_path: Path) -> None:
+    table(Path("t.csv"))
+    cache, dead = Path("cache"), dead_process()
+    made = cache / ("0" * 20)
+    ours, alive, strange, linked, inner = (
+        of_process(made, *who) for who in ((dead, 0), (os.getppid(), 0), (dead, 1), (dead, 2), (dead, 3))
+    )
+    foreign = [cache / ".old.tmp", cache / f".{'0' * 20}.{dead}.tmp", of_process(cache / "mine", dead)]
+    foreign += [ours.with_name(ours.name.replace(f".{dead}-", f"x.{dead}-"))]  # of another machine
+    for folder in (ours, alive, strange, inner, *foreign):
+        folder.mkdir(parents=True)
+        for name in ("0", "17", "rows", "table.json"):
+            (folder / name).write_text("half")
+    (strange / "thesis.tex").write_text("precious")
+    (inner / "5").mkdir()
+    (inner / "5/fresh").write_text("precious")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/rows").write_text("precious")
+    linked.symlink_to(tmp_path / "elsewhere")
+    for folder in foreign:
+        os.utime(folder, (0, 0))
+    data().splits  # noqa: B018
+    assert not ours.exists()
+    for folder in (alive, strange, inner, *foreign):
+        assert len(list(folder.iterdir())) >= 4
+    assert (tmp_path / "elsewhere/rows").exists()
+
+
+def test_a_folder_of_somebody_else_in_its_place_stays(workplace: Path) -> None:
+    table(Path("t.csv"))
+    data().splits  # noqa: B018
+    (place,) = Path("cache").iterdir()
+    (place / "rows").unlink()
+    (place / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="not empty"):
+        data().splits  # noqa: B018
+    assert sorted(file.name for file in place.iterdir()) == ["table.json", "thesis.tex"]
+    assert list(Path("cache").iterdir()) == [place]
+    (place / "thesis.tex").rename("thesis.tex")
+    assert data().row_counts["read"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("modes", "umask", "expected"),
+    [([0o600], 0o022, 0o600), ([0o640], 0o022, 0o640), ([0o644], 0o022, 0o644), ([0o644], 0o077, 0o600)]
+    + [([0o400], 0o022, 0o600), ([0o644, 0o640], 0o022, 0o640), ([0o644, 0o604], 0o022, 0o604)]
+    + [([0o777], 0o002, 0o664), ([0o004], 0, 0o604)],
+)
+def test_it_may_be_read_by_those_who_may_read_the_source(
+    workplace: Path, modes: list[int], umask: int, expected: int
+) -> None:
+    Path("parts").mkdir()
+    for i, mode in enumerate(modes):
+        table(Path(f"parts/{i}.csv"))
+        os.chmod(f"parts/{i}.csv", mode)
+    before = os.umask(umask)
+    try:
+        CSVData("parts", "y", cache="cache").splits  # noqa: B018
+    finally:
+        os.umask(before)
+    (place,) = Path("cache").iterdir()
+    assert oct(place.stat().st_mode & 0o777) == oct(0o100 | expected | (expected & 0o044) >> 2)
+    assert {oct(file.stat().st_mode & 0o777) for file in place.iterdir()} == {oct(expected)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other groups")
+def test_the_group_of_the_source_is_not_that_of_the_cache(workplace: Path) -> None:
+    table(Path("t.csv"))
+    os.chmod("t.csv", 0o640)
+    os.chown("t.csv", -1, 12_345)
+    data().splits  # noqa: B018
+    (place,) = Path("cache").iterdir()
+    assert oct((place / "rows").stat().st_mode & 0o777) == "0o600"
+
+
+def sign(record: dict[str, Any], rows: bytes) -> None:
+    """Puts the checksum right, as who understands the format could."""
+    record.pop("checksum", None)
+    record["checksum"] = zlib.crc32(json.dumps(record).encode(), zlib.crc32(rows))
+
+
+HUGE = 10**4_000
+POISON: dict[str, Callable[[dict[str, Any]], Any]] = {
+    **{f"dtype {kind!r}": (lambda r, k=kind: r.update(dtype=k)) for kind in ("object", "S4", "int32", "f4", 5, None)},
+    "another dtype": lambda r: r.update(dtype="float64", rows=r["rows"] // 2),
+    "dtype a list": lambda r: r.update(dtype=[["a", "f4"]]),
+    **{
+        f"{key} {str(number)[:9]}": (lambda r, k=key, n=number: r.update({k: n}))
+        for key in ("rows", "read")
+        for number in (-1, 0, HUGE, 1e308, float("nan"), True, "5", None, [1])
+    },
+    "rows and read negative": lambda r: r.update(rows=-r["rows"], read=-r["rows"]),
+    "other columns": lambda r: r.update(kept=[0, 2, 4]),
+    "another order": lambda r: r.update(kept=r["kept"][::-1]),
+    "a column twice": lambda r: r.update(kept=[0, 1, 1]),
+    "a column that is none": lambda r: r.update(kept=[0, 1, 99]),
+    "negative columns": lambda r: r.update(kept=[-3, -2, -1]),
+    "no feature": lambda r: r.update(kept=[0], rows=r["rows"] * 3, read=r["read"] * 3),
+    "no target": lambda r: r.update(kept=[1, 2, 3]),
+    "columns of text": lambda r: r.update(kept="013"),
+    "columns as fractions": lambda r: r.update(kept=[0.0, 1.0, 3.0]),
+    "columns in lists": lambda r: r.update(kept=[[0], [1], [3]]),
+    "no columns": lambda r: r.pop("kept"),
+    "notes a number": lambda r: r.update(notes=7),
+    "notes of numbers": lambda r: r.update(notes=[7]),
+    "notes text": lambda r: r.update(notes="evil"),
+    "notes an object": lambda r: r.update(notes={"a": 1}),
+    "checksum text": lambda r: r.update(checksum="x"),
+    "empty": lambda r: r.clear(),
+}
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_poisoned_record_is_made_again(workplace: Path, signed: bool) -> None:
+    table(Path("t.csv"))
+    first = data().splits["train"][0].clone()
+    (place,) = Path("cache").iterdir()
+    good, rows = (place / "table.json").read_text(), (place / "rows").read_bytes()
+    for name, change in POISON.items():
+        record = json.loads(good)
+        change(record)
+        if signed and name not in ("checksum text", "empty", "another dtype"):  # who signs that can put any rows there
+            sign(record, rows)
+        (place / "table.json").write_text(json.dumps(record))
+        again = data()
+        assert torch.equal(again.splits["train"][0], first), name
+        assert again.table.notes[-1].startswith("converted"), name
+        assert (place / "table.json").read_text() == good, name
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "7", '"x"', "[" * 100_000, '{"a":' * 100_000, "[1]", "\0", "9" * 5_000, "{}", "\ud800"]
+)
+def test_a_record_that_is_none(workplace: Path, text: str) -> None:
+    table(Path("t.csv"))
+    first = data().splits["train"][0].clone()
+    (place,) = Path("cache").iterdir()
+    (place / "table.json").write_bytes(text.encode(errors="surrogatepass"))
+    assert torch.equal(data().splits["train"][0], first)
+
+
+@pytest.mark.parametrize("file", ["table.json", "rows"])
+def test_a_file_of_gigabytes_in_it_is_not_read(workplace: Path, file: str) -> None:
+    table(Path("t.csv"))
+    first = data().splits["train"][0].clone()
+    (place,) = Path("cache").iterdir()
+    os.truncate(place / file, 1 << 43)
+    start = time.perf_counter()
+    assert torch.equal(data().splits["train"][0], first)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("file", ["table.json", "rows"])
+def test_a_pipe_in_the_place_of_a_file_does_not_wait(workplace: Path, file: str) -> None:
+    table(Path("t.csv"))
+    data().splits  # noqa: B018
+    (place,) = Path("cache").iterdir()
+    (place / file).unlink()
+    os.mkfifo(place / file)
+    with pytest.raises(RunError, match="not empty"):
+        data().splits  # noqa: B018
+
+
+@pytest.mark.parametrize("kilobytes", [8, 48, 100])
+def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
+    """The first time in a bucket of 16 kB, then in the rows, 60 kB, early and late."""
+    table(Path("t.csv"))
+    code = f"import linreg.data, linreg.cache; linreg.data.MAX_CELLS = 1_000; linreg.cache.BUCKET = {1 << 14}\n"
+    code += "linreg.data.CSVData('t.csv', 'y', cache='cache').splits"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1_000,) * 2),
+    )
+    if kilobytes < 60:
+        assert re.search(r"RunError: .*could not be converted in cache: File too large;", done.stderr), done.stderr
+        assert not list(Path("cache").iterdir())
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_is_packed_tight_is_mapped_all_the_same(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("t.csv.gz").write_bytes(gzip.compress(b"a,b,y\n" + b"1,2,3\n4,5,7\n" * 10_000))
+    read: list[float] = []
+    stack = Source.read
+
+    def counted(source: Source, most: float = 1e9) -> Table | None:
+        found = stack(source, most)
+        read.append(source.num_read)
+        return found
+
+    monkeypatch.setattr(Source, "read", counted)
+    packed = CSVData("t.csv.gz", "y", cache="cache")
+    assert packed.row_counts["read"] == 20_000
+    assert packed.table.mapped
+    assert sorted(packed.table.y.flatten().tolist()) == [3.0] * 10_000 + [7.0] * 10_000
+    assert read[0] < 20_000
+    assert len(read_csv("t.csv.gz", "y").x) == 20_000
+    Path("t.csv").write_bytes(b"a,b,y\n" + b"1,2,3\n" * 1_000)
+    assert not CSVData("t.csv", "y", cache="cache").table.mapped
+    Path("t.csv").write_bytes(b"a,b,y,c,d,e,f,g,h,i\n" + b"1,2,3,,,,,,,\n" * 600)
+    monkeypatch.setattr("linreg.data.MAX_CELLS", 1_200)
+    assert CSVData("t.csv", "y", cache="cache").table.mapped
+
+
+def test_a_source_that_changes_between_two_conversions(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(Path("t.csv"), year=True)
+    again = Source.again
+
+    def change(source: Source) -> Source:
+        if source.num_read:
+            table(Path("t.csv"))
+        return again(source)
+
+    monkeypatch.setattr(Source, "again", change)
+    with pytest.raises(InputError, match="changed while it was read"):
+        data().splits  # noqa: B018
+    assert not list(Path("cache").iterdir())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from linreg import CSVData, InputError, SyntheticData
+from linreg.loader import TensorBatches
 
 
 def test_a_split_holds_every_row_once() -> None:
@@ -31,11 +32,24 @@ def test_fractions_at_the_edges(val: float, test: float, rows: tuple[int, ...]) 
 @pytest.mark.parametrize(
     "arguments",
     [{"val_fraction": -0.1}, {"test_fraction": 1.1}, {"val_fraction": 0.6, "test_fraction": 0.6}, {"batch_size": 0}]
-    + [{"num_rows": 0}, {"num_features": 0}, {"noise_std": -1.0}, {"noise_std": float("nan")}],
+    + [{"num_rows": 0}, {"num_features": 0}, {"noise_std": -1.0}, {"noise_std": float("nan")}, {"noise_std": 1e160}]
+    + [{"num_rows": 10**15}, {"num_rows": 2**70}, {"num_features": 10**12}, {"num_features": 2**70}]
+    + [{name: seed} for name in ("data_seed", "split_seed") for seed in (2**70, -(2**70), 2**32, -1)]
+    + [{"num_features": 10**9, "num_rows": 1}, {"num_rows": 10**5, "num_features": 10**5}],
 )
 def test_settings_out_of_range_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=next(iter(arguments))):
+    with pytest.raises(InputError, match=next(iter(arguments))) as error:
         SyntheticData(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_at_the_edges() -> None:
+    data = SyntheticData(noise_std=1e140, data_seed=2**32 - 1, split_seed=2**32 - 1, batch_size=2**70)
+    assert (data.table.y**2).sum().isfinite()
+    assert data.row_counts["train"] == 800
+    for mapped in (False, True):
+        (batch,) = TensorBatches(*data.splits["train"], 2**70, seed=0, mapped=mapped)
+        assert len(batch[0]) == 800
 
 
 def test_too_few_rows_to_split() -> None:

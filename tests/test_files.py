@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,14 @@ def test_only_our_own_leftovers_of_the_same_target_go(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path, "x", newline="", encoding="utf-8") as file:
-        file.write("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with replacing(path, "x", newline="", encoding="utf-8") as file:
+            file.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("t.csv", "old")]
     with replacing(path, "x", newline="", encoding="utf-8") as file:
         file.write("é\n")
@@ -84,6 +90,17 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No such file"):
         write_whole(tmp_path / "none/t.csv", b"")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_threads_that_write_the_same_file(tmp_path: Path) -> None:
+    def write(content: bytes) -> None:
+        for _ in range(50):
+            write_whole(tmp_path / "t", content)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [b"0" * 10_000, b"1" * 10_000, b"2" * 10_000, b"3" * 10_000]))
+    (path,) = tmp_path.iterdir()
+    assert (path.name, path.stat().st_size, len(set(path.read_bytes()))) == ("t", 10_000, 1)
 
 
 def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import resource
+import time
 from functools import cache
 from pathlib import Path
 
@@ -250,3 +252,68 @@ def test_a_column_of_text_may_hold_numbers_but_not_be_one(tmp_path: Path) -> Non
     write(path, "\n".join(f"{line},{cell}" for line, cell in zip(lines, ["way", *numbers], strict=True)))
     with pytest.raises(InputError, match=r"line 2, column 'way': 'km' is text in a column of numbers"):
         read_csv(path, "y")
+
+
+ENDLESS = {  # what follows 30,000 rows, once and again and again, and what is said of it
+    "NULs": (b"", b"\0", ["line 30002, column 'a'", "NUL"]),
+    "NULs in a line": (b"1,2", b"\0", ["line 30002, column 'b'", "NUL"]),
+    "NULs in quotes": (b'1,"', b"\0", ["line 30002, column 'b'", "NUL"]),
+    "spaces": (b"", b" ", ["line 30002", "no line end"]),
+    "quotes": (b"", b'"', ["line 30002", "no line end"]),
+    "digits": (b"1,", b"3", ["line 30002", "no line end"]),
+    "separators": (b"", b",", ["line 30002", "no line end"]),
+    "accents": (b"", "é".encode(), ["line 30002", "no line end"]),
+    "carriage returns": (b"", b"\r", ["line 30002", "carriage return"]),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_line_without_an_end(name: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linreg.reader.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.blocks.LONGEST", 1 << 21)
+    start, endless, parts = ENDLESS[name]
+    content = b"a,b,y\n" + b"1,2,3\n" * 30_000 + start + endless * (1 << 22)
+    path = write(tmp_path / "t.csv", gzip.compress(content, 1) if packed else content)
+    with pytest.raises(InputError) as error:
+        read_csv(path, "y")
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("before", [b"", b"a", b"a,b,y\n" + b"1,2,3\n" * 30_000, b"a," * 3_000 + b"y"])
+def test_what_a_power_cut_leaves(before: bytes, tmp_path: Path) -> None:
+    """Gigabytes of NULs, refused within a second and in little memory."""
+    path = write(tmp_path / "t.csv", before)
+    os.truncate(path, 5 << 30)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"line (1|30002).* holds a NUL byte"):
+        read_csv(path, "y")
+    assert time.perf_counter() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # kB
+
+
+def test_what_a_power_cut_leaves_of_a_gzip(tmp_path: Path) -> None:
+    """Python's gzip skips NULs after the data, a byte at a time."""
+    path = write(tmp_path / "t.csv.gz", gzip.compress(b"a,y\n1,2\n3,4\n") + b"\0" * 10_000)
+    assert len(read_csv(path, "y").x) == 2
+    os.truncate(path, 5 << 30)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"t\.csv\.gz: .* NUL"):
+        read_csv(path, "y")
+    assert time.perf_counter() - start < 5
+
+
+def test_a_line_as_long_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linreg.reader.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.blocks.LONGEST", 1 << 21)
+    names, usual = ",".join([*(f"x{i}" for i in range(31)), "y"]), ",".join(["1"] * 32)
+    for length in (1 << 21, (1 << 21) + 1):  # with its line end
+        line = ",".join(["1".ljust(65_000)] * 31)
+        line += ",1".ljust(length - 1 - len(line))
+        path = write(tmp_path / "t.csv", "\n".join([names, *[usual] * 5_000, line, *[usual] * 5_000, ""]))
+        if length == 1 << 21:
+            assert len(read_csv(path, "y").x) == 10_001
+        else:
+            with pytest.raises(InputError, match=r"line 5002: no line end in 2,097,152 characters"):
+                read_csv(path, "y")
