@@ -47,9 +47,9 @@ class Restored(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if hasattr(self, "checkpoint"):
-            saved = self.checkpoint["epoch"] + 1, self.checkpoint["global_step"]
-            if saved != (trainer.current_epoch, trainer.global_step):
-                raise InputError(f"the checkpoint contradicts itself about its epoch and step, {saved}; take another")
+            saved = self.checkpoint["global_step"]
+            if saved != trainer.global_step:
+                raise InputError(f"the checkpoint says both step {saved} and {trainer.global_step}; take another one")
             del self.checkpoint
 
 

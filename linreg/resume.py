@@ -83,8 +83,11 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     try:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         inside = progress["processed"] != progress["started"]
+        epoch = progress["processed"] - 1
     except (KeyError, TypeError):
         raise InputError("the checkpoint's 'loops' lack the progress of the training; resume from last.ckpt") from None
+    if not inside and epoch != checkpoint["epoch"]:
+        raise InputError(f"the checkpoint says both epoch {checkpoint['epoch']} and {epoch}; resume from another one")
     if inside:
         raise InputError(
             f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
