@@ -32,7 +32,7 @@ WHERE = {"default_root_dir", "dirpath", "output"}
 HOW_LONG = {"max_epochs", "max_steps", "min_epochs", "min_steps", "devices"}
 COMMON = ["true", "false", "0", "1", "2", "3", "10", "0.5", "1.0", "-1", "null", "auto"]
 WORDS = {"precision": ["16-mixed", "64-true", "transformer-engine", "8"], "accelerator": ["gpu", "tpu", "cpu", "mps"]}
-WORDS |= {"strategy": ["ddp", "fsdp", "deepspeed", "ddp_spawn"], "profiler": ["simple", "advanced", "xla"]}
+WORDS |= {"strategy": ["ddp", "fsdp", "deepspeed", "single_device"], "profiler": ["simple", "advanced", "xla"]}
 WORDS |= {"model.optimizer": CLASSES[4:7] + ["Rprop"], "data.target": ["y", "[a, y]", "a"], "data.path": ["table.csv"]}
 WORDS |= {
     "max_time": ["00:00:00:00", "1"],

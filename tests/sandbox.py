@@ -29,7 +29,7 @@ def start(arguments: list[str], folder: Path, limit: float) -> tuple[int | None,
             for number in (1, 2):
                 os.dup2(output, number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.environ |= {"HOME": str(folder.parent / "home")}
+            os.environ |= {"HOME": str(folder / "runs")}  # no cache of this machine is found, or made elsewhere
             limit_memory()
             sys.argv = [str(ROOT / "train.py"), *arguments]
             code = 0
@@ -70,7 +70,7 @@ def limit_memory() -> None:
 
 def build(root: Path, bases: Path, number: int) -> None:
     """A folder to work in, with a run, amid files, folders and runs of others; a pipe hangs whoever reads it."""
-    for folder in ("canary/folder/deep", "canary/empty", "downloads", "project/checkpoints", "home", "work"):
+    for folder in ("canary/folder/deep", "canary/empty", "downloads", "project/checkpoints", "work"):
         (root / folder).mkdir(parents=True)
     for name in ("secret.txt", "metrics.csv", "best.ckpt", "folder/a", "folder/deep/b", "folder/.hidden"):
         (root / "canary" / name).write_text("x,y\n1,2\n")
