@@ -19,6 +19,7 @@ MEMORY = 6 << 30  # of address space beyond what a process has when it starts
 
 def start(arguments: list[str], folder: Path, limit: float) -> tuple[int | None, str, float]:
     """``python train.py ARGUMENTS`` in a forked process; its exit code (None: it had to be killed), output, seconds."""
+    (folder / "../output").write_bytes(b"")
     began, child = time.monotonic(), os.fork()
     if not child:
         code: Any = 99
