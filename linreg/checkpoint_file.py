@@ -71,6 +71,8 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
     is_whole &= all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values())
     is_whole &= all(isinstance(name, str) for part in ("state_dict", "hyper_parameters") for name in checkpoint[part])
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
+    units = {k: v for k, v in checkpoint["state_dict"].items() if "_standardizer." in k} if is_whole else {}
+    is_whole &= all(bool(v.isfinite().all() and (k.endswith("mean") or (v > 0).all())) for k, v in units.items())
     if not is_whole:
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
 

@@ -88,6 +88,6 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_dict() | {"rank": self.rank}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rank = state_dict.get("rank", 0)
+        self.rank = min(state_dict.get("rank", 0), 2)
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

@@ -19,7 +19,7 @@ from linreg.errors import InputError, given
 from linreg.model import Regressor
 from linreg.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
 from linreg.prediction import PredictionData
-from linreg.resume import check_recorded, check_resumable, differences, recorded_config
+from linreg.resume import check_recorded, check_resumable, check_same_columns, differences, recorded_config
 from linreg.run_folder import RunLogger, open_run
 from linreg.safe_yaml import read_config
 from linreg.screen import say
@@ -175,10 +175,9 @@ class RegressionCLI(LightningCLI):
                 self.trainer.logger.close()
 
     def _test_and_report(self, model: Regressor, datamodule: RegressionData) -> None:
-        ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
-        best = ours[0].best_model_path if ours else ""
-        if os.path.exists(best):
-            model.load_state_dict(read_checkpoint(best)["state_dict"])
+        ours = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
+        if ours and os.path.exists(ours.best_model_path):
+            model.load_state_dict(read_checkpoint(ours.best_model_path)["state_dict"])
         elif ours:
             self._say("        there is no best.ckpt of this run: what follows is of its last epoch")
         if datamodule.row_counts["test"]:
@@ -198,6 +197,7 @@ class RegressionCLI(LightningCLI):
     def _measure(self, measure: Any, split: str) -> None:
         with given("the data"):
             opening = describe_data(self.datamodule, self.trainer, self.config[self.subcommand]["seed_everything"])
+        check_same_columns(self.model, self.datamodule)
         if not self.datamodule.row_counts[split]:
             raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
         self._say(opening)

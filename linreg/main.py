@@ -30,7 +30,7 @@ def find_mistake(error: BaseException) -> str | None:
         return f"the run cannot go on from this checkpoint ({one_line(error)}); take another one"
     known = [file for file in files if any(part in file for part in ("lightning/", "linreg/", "torch/optim/"))]
     last = known[-1] if known else ""
-    if any(part in last for part in PARTS):
+    if any(part in last for part in PARTS) or ("lightning/" in last and isinstance(error, ValueError)):
         return f"{os.path.basename(last).removesuffix('.py')}: {one_line(error)}"
     return None
 

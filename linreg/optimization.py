@@ -90,6 +90,8 @@ def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, An
     for name in given:
         if name not in when:
             raise InputError(f"lr_scheduler has no {name!r}; it has: {', '.join(when)}")
+    if not isinstance(frequency := given.get("frequency", 1), int) or frequency < 1:
+        raise InputError(f"lr_scheduler frequency={frequency!r}: a whole number of at least 1 is expected")
     if given.get("interval", "epoch") not in ("epoch", "step"):
         raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
     if cls is module.ReduceLROnPlateau and given.get("interval", "epoch") != "epoch":

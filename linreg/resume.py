@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the same rows, what was typed beats what was saved, and what differs is said."""
 
 import copy
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +25,14 @@ def typed_only(config: dict[str, Any]) -> list[str]:
     trainer, found = config.get("trainer") or {}, []
     for name, value in trainer.items():
         entries = value if isinstance(value, list) else [value]
+        if name == "default_root_dir":
+            continue  # never taken
         if name == "callbacks":
             entries = [e for e in entries if not isinstance(e, dict) or _class_name(e) not in HARMLESS]
-        if any(isinstance(entry, dict) for entry in entries) or (name == "callbacks" and any(entries)):
+        is_file = any(
+            isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
+        )  # which would be read
+        if is_file or any(isinstance(entry, dict) for entry in entries) or (name == "callbacks" and any(entries)):
             found.append(f"--{name}")
     return found
 
@@ -121,6 +127,13 @@ def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
             "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
             "as before, or start a new run without --ckpt_path"
         )
+
+
+def check_same_columns(model: Any, data: Any) -> None:
+    """InputError for data to measure a model on whose columns are not those that it was trained on, in their order."""
+    for before, now in ((model.feature_names, data.feature_names), (model.target_names, data.target_names)):
+        if list(before) != list(now):
+            raise InputError(f"the model was trained on the columns {before}, not on {list(now)}; name them")
 
 
 def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], fresh: torch.optim.Optimizer) -> None:

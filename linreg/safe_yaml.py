@@ -1,14 +1,16 @@
 """YAML from a stranger: bounded in depth and size before anything is made of it, and no key given twice."""
 
+import os
 from typing import Any
 
 import yaml
 from jsonargparse import _loaders_dumpers as loaders
-from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
 from linreg.errors import InputError
 
-MAX_DEPTH, MAX_NODES = 50, 20_000  # of a config: ours have 6 and 300
+MAX_DEPTH, MAX_NODES, MAX_LENGTH = 50, 20_000, 1_000  # of a config: ours have 6 levels and 300 values
+MAX_BYTES = 1_000_000
 FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -35,6 +37,8 @@ def check_size(text: str) -> None:
         elif isinstance(event, NodeEvent) and event.anchor:
             sizes[event.anchor] = 1
         total += isinstance(event, NodeEvent)
+        if isinstance(event, ScalarEvent) and event.implicit[0] and len(event.value) > MAX_LENGTH:
+            problem = f"a value of {len(event.value):,} characters, which is not in quotes"  # a number takes for ever
         if len(open_nodes) > MAX_DEPTH or total > MAX_NODES:
             problem = f"more than {MAX_DEPTH} levels or {MAX_NODES:,} values are no config"
         if problem:
@@ -50,10 +54,11 @@ class StrictLoader(loaders.get_yaml_default_loader()):
         super().__init__(stream)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        seen: set[str] = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if str(key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -67,6 +72,8 @@ def read_config(text: str, where: str) -> dict[str, Any]:
         InputError: for a text that is none.
     """
     try:
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"no config has more than {MAX_BYTES:,} characters")
         content = yaml.load(text, Loader=StrictLoader)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -79,4 +86,10 @@ def read_config(text: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"{where}: sections such as `model:`, `data:` and `trainer:` are expected, not a {type(content).__name__}"
         )
+    for name in ("config", "ckpt_path"):
+        if content.get(name) is not None:
+            raise InputError(f"{where}: {name!r} cannot stand in a config; type --{name} {content[name]!r}")
+    for name, value in content.items():
+        if isinstance(value, str) and os.path.lexists(value) and name in ("model", "data", "trainer"):
+            raise InputError(f"{where}: {name}: {value!r} is a file; a section stands in the config itself")
     return content

@@ -20,6 +20,7 @@ from linreg.run_folder import RunRecord
 from linreg.stopping import StopBetweenBatches
 
 BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
+LARGEST = 2**53  # that a flag may say
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
     **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
@@ -57,6 +58,9 @@ def as_list(value: Any) -> list[Any]:
 
 def check_flags(settings: dict[str, Any]) -> None:
     """InputError for numbers that the Trainer takes and cannot work with."""
+    for name, value in settings.items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise InputError(f"--{name} {value}: at most {LARGEST:,} is expected")
     for name, least in LEAST.items():
         if settings[name] is not None and settings[name] < least:
             raise InputError(f"--{name} {settings[name]}: at least {least} is expected")

@@ -72,7 +72,8 @@ def play(kind: str, seed: int, case: int, root: Path, bases: Path, limit: float)
         torch.save(content, root / place)
         arguments[1] = os.path.relpath(root / place, root / "work") if rng.random() < 0.5 else str(root / place)
         own = RUN if place.startswith(RUN) and subcommand == "fit" else ""
-        may_read = place + str(content.get("config") if isinstance(content, dict) else "")  # its data has to be read
+        # The data have to be read, and what lies where a run has its config, to see whose it is.
+        may_read = place + " config.yaml " + str(content.get("config") if isinstance(content, dict) else "")
     elif subcommand == "fit" and (kind == "config" or rng.random() < 0.8):
         arguments = []
     if kind == "config":

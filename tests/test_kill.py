@@ -65,7 +65,7 @@ def watch(run: ForkProcess, epochs: int, delay: float | None = 0.0, name: str = 
         if epochs and saved(name) != before:
             before, epochs = saved(name), epochs - 1
             end = time.monotonic() + (LONG if epochs or delay is None else delay)
-        if not epochs and delay is None and any(Path("runs", name).glob(f"version_*/checkpoints/.*.{run.pid}.tmp")):
+        if not epochs and delay is None and any(Path("runs", name).glob(f"version_*/checkpoints/.*.{run.pid}-*.tmp")):
             return
         time.sleep(0.0005)
     assert not epochs or not run.is_alive(), f"no epoch was saved in {LONG} s"
