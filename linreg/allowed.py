@@ -9,7 +9,12 @@ from jsonargparse import set_parsing_settings
 from linreg.errors import InputError
 
 ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
-    "linreg",
+    *(f"linreg.{name}" for name in ("LinearRegression", "Regressor", "CSVData", "RegressionData", "SyntheticData")),
+    *(
+        f"linreg.{name}"
+        for name in ("linear_regression.LinearRegression", "model.Regressor", "prediction.PredictionData")
+    ),
+    *(f"linreg.data.{name}" for name in ("CSVData", "RegressionData", "SyntheticData")),
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
     "lightning.pytorch.strategies",
@@ -50,7 +55,7 @@ def check_allowed(class_path: str, where: str) -> None:
         class_path: module and class, with dots.
         where: what names it.
     """
-    if not any(class_path.startswith(f"{name}.") for name in ALLOWED + own_modules()):
+    if not any(f"{class_path}.".startswith(f"{name}.") for name in ALLOWED + own_modules()):
         raise InputError(f"{where} names {class_path!r}; {remedy()}")
 
 

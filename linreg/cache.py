@@ -60,7 +60,7 @@ def _key(source: Source, seed: int) -> str:
     key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
     key["columns"] = [(column.name, column.required) for column in source.columns]
     found = [(file.path.absolute(), file.path.stat()) for file in source.files]
-    key["files"] = [(str(path), state.st_size, state.st_mtime_ns) for path, state in found]
+    key["files"] = [(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in found]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
 
 

@@ -1,5 +1,6 @@
 """The checkpoints of a run: which are written, when, and what a restored state may say of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from linreg.errors import InputError
 from linreg.learning_rate import GOAL
 from linreg.run_folder import RunLogger
 
+FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 OURS = ("best", "last")  # names that no other callback may write to
 
 
@@ -20,10 +22,17 @@ def check_names(callbacks: list[Callback]) -> None:
         if not isinstance(callback, ModelCheckpoint):
             continue
         name = Path(callback.filename or "")
-        if callback.dirpath or name.is_absolute() or ".." in name.parts or not str(name).isprintable():
+        plain = FIELD.sub("", str(name))  # a field can be told to become any character, "/" among them
+        if (
+            callback.dirpath
+            or name.is_absolute()
+            or ".." in name.parts
+            or {*plain} & {*"{}"}
+            or not plain.isprintable()
+        ):
             raise InputError(
                 f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}: checkpoints "
-                "lie in the run's own folder; give a plain filename, and no dirpath"
+                "lie in the run's own folder; give a plain filename such as {epoch:03d}, and no dirpath"
             )
         if str(name).removesuffix(".ckpt") in OURS or callback.save_last:
             raise InputError(

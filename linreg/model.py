@@ -69,7 +69,7 @@ class Regressor(LightningModule):
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
         self.target_names = [f"y{i + 1}" for i in range(num_targets)]
         self.summary: LeastSquares | None = None  # of the training rows, known during fit
-        self.rows: int | None = None  # a checksum of a sample of them
+        self.rows: Tensor | None = None  # their fingerprint
         self.plan: Plan | None = None  # how to train on them, if that is left to the data
         self.remembered: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         chosen = 0.9 if nesterov and lr is None and momentum is None else momentum

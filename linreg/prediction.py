@@ -4,7 +4,6 @@ import csv
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -93,7 +92,7 @@ class PredictionWriter(Callback):
         for name in names:
             if name in file.names:
                 raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
-        self._check_place(file.path)
+        self._check_place(file.path, names)
         try:
             stream = self.opened.enter_context(replacing(self.path, "x", newline="", encoding="utf-8"))
             mode = file.path.stat().st_mode | 0o600  # predictions of a private file are private
@@ -103,17 +102,16 @@ class PredictionWriter(Callback):
         self.writer = csv.writer(stream, delimiter=file.delimiter, lineterminator="\n")
         self.writer.writerow(map(as_text, [*file.names, *names]))
 
-    def _check_place(self, source: Path) -> None:
+    def _check_place(self, source: Path, names: list[str]) -> None:
         """InputError unless there is nothing, or what an earlier prediction has left."""
         if not os.path.lexists(self.path):
             return
         why = "not a regular file"
         if self.path.is_file() and not self.path.is_symlink():
-            with self.path.open("rb") as there:
-                header = there.readline(1 << 20)
-            if not header.strip() or (re.search(rb"[,;\t]prediction", header) and not self.path.samefile(source)):
-                return
             why = "the file to predict" if self.path.samefile(source) else "there already, and holds no predictions"
+            with suppress(InputError):
+                if not self.path.stat().st_size or CSVFile(self.path).names[-len(names) :] == names:
+                    return
         raise InputError(f"--output {self.path}: this is {why}; give the name of a new file")
 
     def on_predict_batch_end(

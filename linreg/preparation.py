@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from linreg.data import RegressionData
 from linreg.errors import InputError
 from linreg.learning_rate import Plan, make_cautious_plan, make_plan
 from linreg.least_squares import MAX_COLUMNS, LeastSquares
@@ -39,7 +40,7 @@ def prepare(model: Regressor, data: Any) -> None:
         mean, std = model.summary.mean, model.summary.std
     else:
         mean, std = moments(rows, model.has_intercept)
-    model.rows = checksum(*data.splits["train"]) if hasattr(data, "splits") else None
+    model.rows = fingerprint(data.splits, data.table.mapped) if isinstance(data, RegressionData) else None
     model.x_standardizer.fit(mean[:d], std[:d])
     model.y_standardizer.fit(mean[d:], std[d:])
     is_sgd = model.optimizer in ("SGD", "torch.optim.SGD")
@@ -50,10 +51,20 @@ def prepare(model: Regressor, data: Any) -> None:
         data.batch_size = model.plan.batch_size
 
 
-def checksum(x: Tensor, y: Tensor) -> int:
-    """The CRC-32 of some 4,096 rows, evenly spaced: tells rows apart that have the same means and spreads."""
-    every = max(len(x) // SAMPLED, 1)
-    return zlib.crc32(y[::every].contiguous().numpy(), zlib.crc32(x[::every].contiguous().numpy()))
+def fingerprint(splits: dict[str, tuple[Tensor, Tensor]], mapped: bool) -> Tensor:
+    """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows.
+
+    Args:
+        splits: x (N, D) and y (N, T) of each.
+        mapped: whether they are a file, of which some 4,096 rows have to do.
+    """
+    sums = []
+    for split in splits.values():
+        every = max(len(split[0]) // SAMPLED, 1) if mapped else 1
+        weights = torch.arange(1, len(split[0][::every]) + 1, dtype=torch.float64).mul_(12.9898).cos_()
+        num_rows = torch.tensor([len(split[0])], dtype=torch.float64)
+        sums.append(torch.cat([num_rows, *(weights @ part[::every].double() for part in split)]))
+    return torch.stack(sums)
 
 
 def _plan(model: Regressor, batch_size: int | None, rows: Iterable[tuple[Tensor, Tensor]]) -> Plan:

@@ -90,7 +90,8 @@ class RunLogger(TensorBoardLogger):
         """Lets other processes into the folder."""
         if self.lock is not None:
             with suppress(OSError):  # a system that keeps open files, a folder that has vanished
-                os.unlink(self.lock.lock_file)
+                if mark_of(Path(self.log_dir)) in (self.run, None):  # not the lock of a run that has taken its place
+                    os.unlink(self.lock.lock_file)
             self.lock.release()
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -114,8 +115,9 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         return RunLogger(Path(os.environ[RUN_FOLDER]))
     folder, purge_step, run = None, None, uuid.uuid4().hex
     if ckpt_path and checkpoint:
-        lies_in = Path(ckpt_path).absolute().parents[1]
-        if Path(ckpt_path).absolute().parent.name == "checkpoints" and is_run_of(lies_in, checkpoint):
+        path = Path(ckpt_path).resolve()  # through links
+        lies_in = path.parents[1] if path.parent.name == "checkpoints" else path.parent
+        if lies_in != path.parent and is_run_of(lies_in, checkpoint):
             folder, purge_step, run = near(lies_in), checkpoint["global_step"], checkpoint.get("run", run)
         else:
             say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
@@ -135,11 +137,19 @@ def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    mark = re.match(RUN_MARK, text)
+    mark = mark_of(folder)
     if mark or "run" in checkpoint:
-        return mark is not None and mark[1] == checkpoint.get("run")
+        return mark == checkpoint.get("run")
     before, now = (read_config(config, "config.yaml") for config in (checkpoint.get("config", ""), text))
     return before is not None and all(before.get(part) == now.get(part) for part in ("data", "model"))  # an older run
+
+
+def mark_of(folder: Path) -> str | None:
+    """Which run a folder is of; None if it is none, or one of an older version."""
+    with suppress(OSError, UnicodeDecodeError), (folder / "config.yaml").open(encoding="utf-8") as file:
+        found = re.fullmatch(RUN_MARK, file.readline(100))
+        return found[1] if found else None
+    return None
 
 
 def near(folder: Path) -> Path:
@@ -181,7 +191,7 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         logger = trainer.logger
         if isinstance(logger, RunLogger) and trainer.is_global_zero:
-            if self.is_written and not Path(logger.log_dir, "config.yaml").exists():
+            if self.is_written and mark_of(Path(logger.log_dir)) != logger.run:
                 raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
             checkpoint["run"] = logger.run
         checkpoint["config"] = self.config

@@ -120,7 +120,7 @@ ARROWS = {  # who may import whom inside the package; nothing imports `linreg` i
     "optimization": "errors",
     "resume": "errors",
     "run_folder": "errors files resume safe_yaml screen",
-    "preparation": "errors learning_rate least_squares model standardizer",
+    "preparation": "data errors learning_rate least_squares model standardizer",
     "model": "errors learning_rate least_squares metrics optimization preparation resume standardizer",
     "checkpoint_file": "allowed errors files model",
     "checkpoints": "errors learning_rate run_folder",

@@ -28,6 +28,8 @@ CKPT = "runs/default/version_0/checkpoints"
         "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {lambda_func: evil_module.f}}]}",
         "trainer: {callbacks: [{class_path: linreg.cli.os.system}]}",
         "trainer: {plugins: [{class_path: evil_module.Plugin}]}",
+        "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.checkpoint_file.load_model}}}",
+        "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.read_csv}}}",
         "trainer: {strategy: {class_path: evil_module.Strategy}}",
         "trainer: {logger: {class_path: subprocess.Popen, init_args: {args: [touch, PWNED]}}}",
         "trainer: {profiler: {class_path: evil_module.Profiler}}",

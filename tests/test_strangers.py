@@ -15,7 +15,7 @@ import yaml
 
 from linreg import LinearRegression
 from linreg.checkpoint_file import CheckpointFile
-from tests.conftest import ROOT, Train, command, completed, started
+from tests.conftest import LONG, ROOT, Train, command, completed, started, until
 
 CKPT = "runs/default/version_0/checkpoints"
 RUN = ["--data.batch_size", 100, "--model.lr", 0.01, "--data.noise_std", 1]
@@ -168,6 +168,42 @@ def test_a_folder_that_is_called_checkpoints_is_no_run(at: str, train: Train) ->
     assert Path("runs/default/version_1/metrics.json").exists()
 
 
+def test_a_link_leads_where_it_leads(train: Train) -> None:
+    assert train(*RUN, "--max_epochs", 2, "--name", "a")[0] == 0
+    assert train(*RUN, "--max_epochs", 2, "--name", "a", "--data.data_seed", 5)[0] == 0
+    Path("other/group/deep").mkdir(parents=True)
+    shutil.move("runs/a/version_0", "other/group/version_1")
+    Path("runs/a/link").symlink_to("../../other/group/deep")
+    Path("newest.ckpt").symlink_to("other/group/version_1/checkpoints/last.ckpt")
+    before = tree("runs")
+    for path in ("runs/a/link/../version_1/checkpoints/last.ckpt", "newest.ckpt"):
+        code, out = train("--ckpt_path", path, "--max_epochs", 3)
+        assert code == 0, out
+        assert tree("runs") == before
+    assert load("other/group/version_1/checkpoints/last.ckpt")["epoch"] == 2
+
+
+def test_a_run_whose_place_another_took_writes_nothing_there(train: Train) -> None:
+    with started(command(*RUN, "--max_epochs", 1_000_000, "--name", "b")) as run:
+        until(Path("runs/b/version_0/checkpoints/last.ckpt").exists)
+        os.rename("runs/b/version_0", "runs/b/old")
+        assert train(*RUN, "--max_epochs", 2, "--name", "b", "--data.data_seed", 9)[0] == 0
+        assert run.wait(LONG) == 1
+        assert len(run.stderr.read().splitlines()) == 1  # its folder, or its curves, cannot be written any more
+    first = [json.loads(path.read_text()) for path in Path("runs/b/version_0").glob("metrics.json")]
+    assert first
+    for name in ("best", "last"):
+        content = load(f"runs/b/version_0/checkpoints/{name}.ckpt")
+        assert f"# run {content['run']}\n" in Path("runs/b/version_0/config.yaml").read_text()
+        assert content["epoch"] < 2
+
+
+def test_without_a_folder_nothing_is_saved(train: Train) -> None:
+    code, out = train(*RUN, "--max_epochs", 1, "--logger", "false")
+    assert code == 0, out
+    assert not list(Path().rglob("*.ckpt"))
+
+
 def test_from_inside_of_its_folder(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
     for folder, path in ((".", "checkpoints/last.ckpt"), ("checkpoints", "last.ckpt")):
@@ -197,7 +233,21 @@ def test_predictions_replace_predictions_only(train: Train, workplace: Path) -> 
     Path("notes.txt").write_text("precious")
     before = tree(".")
     predict = ["predict", "--ckpt_path", f"{CKPT}/best.ckpt", "--data.path", "configs/penguins.csv", "--output"]
-    for output in (f"{CKPT}/best.ckpt", f"{CKPT}/last.ckpt", "configs/csv.yaml", "link.csv", "notes.txt", "runs"):
+    Path("dates.csv").write_text("id,prediction_date\n1,2020\n")
+    Path("letter.txt").write_text("Dear all,prediction is hard\n")
+    Path("blank.py").write_text("\nimport precious\n")
+    before = tree(".")
+    for output in (
+        "dates.csv",
+        "letter.txt",
+        "blank.py",
+        f"{CKPT}/best.ckpt",
+        f"{CKPT}/last.ckpt",
+        "configs/csv.yaml",
+        "link.csv",
+        "notes.txt",
+        "runs",
+    ):
         code, out = train(*predict, output)
         assert code == 2, out
         assert out.count("\n") == 1
@@ -261,6 +311,23 @@ def test_the_best_is_the_runs_own(init_args: str, train: Train) -> None:
     assert metrics("runs/own/version_0") == metrics("runs/default/version_0")
 
 
+@pytest.mark.parametrize("field", ["{step:c}", "{epoch:/<5}", "{epoch!r}", "{epoch:}>9}", "{{", "{0}"])
+def test_a_filename_has_plain_fields(field: str, train: Train) -> None:
+    """Lightning fills them in after the name was looked at; ``{step:c}`` is "/" at step 47."""
+    Path("own.yaml").write_text(
+        f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {{filename: '.{field}x'}}}}]}}"
+    )
+    code, out = train("--config", "own.yaml")
+    assert code == 2, out
+    assert not list(Path().glob("*.ckpt"))
+    fields = "{epoch:03d}-{loss/val:.4f}-{step}"
+    Path("own.yaml").write_text(
+        f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {{filename: '{fields}'}}}}]}}"
+    )
+    assert train("--config", "own.yaml", "--max_epochs", 1, "--name", "fine")[0] == 0
+    assert list(Path("runs/fine/version_0/checkpoints/epoch=000-loss").glob("val=*-step=1.ckpt"))
+
+
 @pytest.mark.parametrize("init_args", ["{filename: last}", "{filename: best}", "{save_last: true}"])
 def test_no_other_callback_writes_best_or_last(init_args: str, train: Train) -> None:
     Path("own.yaml").write_text(f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {init_args}}}]}}")
@@ -278,7 +345,7 @@ def test_what_may_not_stand_in_a_config(train: Train) -> None:
         assert "cannot stand in a config; type --" in out
 
 
-@pytest.mark.parametrize("change", ["other rows", "two targets swapped"])
+@pytest.mark.parametrize("change", ["other rows", "two targets swapped", "two targets of the test rows swapped"])
 def test_rows_that_look_alike_are_told_apart(change: str, train: Train) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 1)) * 1e-10, rng.normal(size=(60, 1)) * 1e-10
@@ -292,7 +359,8 @@ def test_rows_that_look_alike_are_told_apart(change: str, train: Train) -> None:
     if change == "other rows":
         write(rng.normal(size=(60, 1)) * 1e-10, y)
     else:  # the same mean and spread, the same correlations but for two training rows
-        a, b = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:2].tolist()
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+        a, b = order[[7, 30] if change == "two targets swapped" else [-1, -2]].tolist()
         y[[a, b]] = y[[b, a]]
         write(x, y)
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3)
