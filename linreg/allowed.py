@@ -45,6 +45,8 @@ def _lies_in(name: str, folders: set[Path]) -> bool:
 
 def restrict_imports() -> None:
     """Lets jsonargparse import what is allowed, and refuse all else before it is imported."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where train.py lies somewhere else
     set_parsing_settings(import_path_denylist=REFUSED, import_path_allowlist=ALLOWED + own_modules())
 
 

@@ -143,7 +143,7 @@ class RegressionCLI(LightningCLI):
             return make_trainer(settings, logger=False, enable_checkpointing=False)
         chunk = self._get(self.config_init, "chunk")
         chunks = None if chunk is None else Chunks(chunk, self._get(self.config_init, "formula"))
-        self.has_folder = settings["logger"] in (None, True) and not settings["fast_dev_run"]
+        self.has_folder = settings["logger"] in (None, True, False) and not settings["fast_dev_run"]
         return make_fitter(settings, self.model, self._config_text(), chunks)
 
     def _say(self, text: str) -> None:
@@ -164,8 +164,8 @@ class RegressionCLI(LightningCLI):
             changed = differences(self.recorded, self._config_text())
             self._say(describe_resume(self.checkpoint["epoch"] + 1, changed, datamodule.train_dataloader()))
         if self.has_folder:
-            path = self.arguments.value("--ckpt_path")
-            self.trainer.logger = open_run(self._get(self.config, "name"), path, self.checkpoint)
+            path, curves = self.arguments.value("--ckpt_path"), self._get(self.config, "trainer")["logger"] is not False
+            self.trainer.logger = open_run(self._get(self.config, "name"), path, self.checkpoint, curves)
         try:
             with one_line_endings(self.trainer):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)

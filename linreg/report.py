@@ -114,9 +114,11 @@ def finish(model: Regressor, data: RegressionData, logger: Any, confidence: floa
         folder = Path(logger.log_dir)
         write_whole(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
         write_coefficients(folder / "coefficients.csv", coefficients)
-        draw(result, logger)
-        logger.save()
-        lines.append(f"run     {folder}\ncurves  tensorboard --logdir {folder.parents[1]}")
+        lines.append(f"run     {folder}")
+        if logger.curves:
+            draw(result, logger)
+            logger.save()
+            lines.append(f"curves  tensorboard --logdir {folder.parents[1]}")
     say("\n".join(lines))
     return metrics.get("excess_mse")
 

@@ -54,15 +54,21 @@ class RunLogger(TensorBoardLogger):
         purge_step: on resume, the step from which on older events are void.
         run: what tells the run from all others, wherever its folder is moved.
         lock: on the folder, held until ``close``.
+        curves: whether there are any; without them the folder is kept all the same.
     """
 
     def __init__(
-        self, folder: Path, purge_step: int | None = None, run: str = "", lock: FileLock | None = None
+        self,
+        folder: Path,
+        purge_step: int | None = None,
+        run: str = "",
+        lock: FileLock | None = None,
+        curves: bool = True,
     ) -> None:
         root, name, version = folder.parents[1], folder.parent.name, folder.name
         number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
         super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
-        self.run, self.lock, self.is_open = run, lock, False
+        self.run, self.lock, self.curves, self.is_open = run, lock, curves, False
         self.written: dict[str, int | None] = {}  # the newest step of each tag
 
     @property
@@ -74,12 +80,15 @@ class RunLogger(TensorBoardLogger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         new = {tag: value for tag, value in metrics.items() if tag != "epoch" and self.written.get(tag, -1) != step}
         self.written.update(dict.fromkeys(new, step))
-        super().log_metrics(new, step)
+        if self.is_open:
+            super().log_metrics(new, step)
 
     @rank_zero_only
     def log_start(self, settings: dict[str, Any], metrics: list[str]) -> None:
         """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
-        self.is_open = True
+        self.is_open = self.curves
+        if not self.curves:
+            return
         writer = self.experiment
         for summary in hparams(settings, dict.fromkeys(metrics, 0)):
             writer.file_writer.add_summary(summary)
@@ -103,7 +112,7 @@ class RunLogger(TensorBoardLogger):
             self.experiment.flush()  # and no hparams.yaml beside config.yaml
 
 
-def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunLogger:
+def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None, curves: bool = True) -> RunLogger:
     """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
 
     Raises:
@@ -112,7 +121,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     if rank_zero_only.rank != 0:  # one of the processes that Lightning has started for --devices
         if RUN_FOLDER not in os.environ:
             raise InputError("several processes are started with --devices N, not each by itself")
-        return RunLogger(Path(os.environ[RUN_FOLDER]))
+        return RunLogger(Path(os.environ[RUN_FOLDER]), curves=curves)
     folder, purge_step, run = None, None, uuid.uuid4().hex
     if ckpt_path and checkpoint:
         path = Path(ckpt_path).resolve()  # through links
@@ -128,7 +137,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder}: another process is at work in this run; wait for its end, or stop it") from None
-    return RunLogger(folder, purge_step, run, lock)
+    return RunLogger(folder, purge_step, run, lock, curves)
 
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from linreg.callbacks import DivergenceGuard, Yardstick
 from linreg.checkpoint_file import CheckpointFile
@@ -90,9 +90,6 @@ def make_fitter(settings: dict[str, Any], model: Regressor, config: str, chunks:
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         callbacks += [BestCheckpoint(), LastCheckpoint()]
     changed: dict[str, Any] = {}
-    if settings["logger"] is False and not any(isinstance(c, ModelCheckpoint) for c in as_list(settings["callbacks"])):
-        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
-        changed["enable_checkpointing"] = False  # without a folder of its own a run would replace another's
     if settings["logger"] in (None, True):
         changed["logger"] = False  # until all else is known to be right: a mistake leaves no folder
     if settings["max_epochs"] is None and settings["max_steps"] == -1:

@@ -198,10 +198,22 @@ def test_a_run_whose_place_another_took_writes_nothing_there(train: Train) -> No
         assert content["epoch"] < 2
 
 
-def test_without_a_folder_nothing_is_saved(train: Train) -> None:
-    code, out = train(*RUN, "--max_epochs", 1, "--logger", "false")
+def test_a_run_without_curves_has_its_folder(train: Train) -> None:
+    for number in (0, 1):
+        code, out = train(*RUN, "--max_epochs", 2, "--logger", "false")
+        assert code == 0, out
+        assert "tensorboard" not in out
+        names = {path.name for path in Path(f"runs/default/version_{number}").rglob("*") if path.is_file()}
+        assert names == {"config.yaml", "metrics.json", "coefficients.csv", "best.ckpt", "last.ckpt"}
+    code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4)
     assert code == 0, out
-    assert not list(Path().rglob("*.ckpt"))
+    assert "in a new folder" not in out
+
+
+def test_a_model_in_the_current_folder(workplace: Path) -> None:
+    Path("here.py").write_text("from linreg import LinearRegression\nclass Mine(LinearRegression):\n    pass\n")
+    done = completed(command("--model", "here.Mine", "--max_epochs", 1))
+    assert done.returncode == 0, done.stderr
 
 
 def test_from_inside_of_its_folder(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
