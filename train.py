@@ -19,8 +19,8 @@ if __name__ == "__main__":
     for each in STOPS:
         signal.signal(each, leave)
 
-    from linreg.main import main
-    from linreg.stopping import follow, stop
+    from linreg.stack.main import main
+    from linreg.stack.stopping import follow, stop
 
     for each in STOPS:
         signal.signal(each, stop if IS_FIRST else follow)

@@ -31,9 +31,9 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 
-from linreg.callbacks import Yardstick
-from linreg.loader import TensorBatches
-from linreg.main import main as train
+from linreg.regression.exact.baseline import Yardstick
+from linreg.stack.main import main as train
+from linreg.tables.batches import TensorBatches
 
 ROOT = Path(__file__).parents[1]
 FEATURES = 32

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from linreg.main import main
+from linreg.stack.main import main
 from tests.conftest import ROOT, read_rows
 from tests.test_run import events
 
@@ -73,7 +73,7 @@ def folder_of(name: str) -> Iterator[Path]:
         Path(place, "golden_mlp.py").write_text(MLP)
         os.chdir(place)
         sys.path.insert(0, place)
-        data = sys.modules["linreg.data"]
+        data = sys.modules["linreg.tables.data"]
         most, data.MAX_CELLS = data.MAX_CELLS, 500 if name == "mapped" else data.MAX_CELLS
         try:
             yield Path(place)
@@ -117,15 +117,24 @@ def play(name: str) -> dict[str, list[float]]:
         return found
 
 
-def differences(old: dict[str, list[float]], new: dict[str, list[float]], tolerance: float = 0.0) -> list[str]:
-    """The places whose numbers differ by more than a share of the largest among them, a line each."""
+def differences(
+    old: dict[str, list[float]], new: dict[str, list[float]], tolerance: float = 0.0, least: float = 0.0
+) -> list[str]:
+    """The places whose numbers differ by more than a share of the largest among them, a line each.
+
+    Args:
+        old: numbers by place.
+        new: the same, later.
+        tolerance: the share.
+        least: what the largest among them counts as, if it is smaller.
+    """
     lines = [f"{place}: only {'before' if place in old else 'after'}" for place in sorted(old.keys() ^ new.keys())]
     for place in sorted(old.keys() & new.keys()):
         a, b = np.array(old[place]), np.array(new[place])
         if a.shape != b.shape:
             lines.append(f"{place}: {a.size} numbers, now {b.size}")
         elif not np.array_equal(a, b, equal_nan=True):
-            off = float(np.nanmax(np.abs(a - b)) / (np.nanmax(np.abs(a)) or 1.0))
+            off = float(np.nanmax(np.abs(a - b)) / (max(np.nanmax(np.abs(a)), least) or 1.0))
             lines += [f"{place}: off by {off:.2g} of the largest"] * (off > tolerance)
     return lines
 

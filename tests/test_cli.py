@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares, LinearRegression, SyntheticData
-from linreg.learning_rate import limit
+from linreg.regression.exact.learning_rate import limit
 from tests.conftest import Process, Train, read_rows
 
 CKPT = "runs/default/version_0/checkpoints"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from linreg import CSVData, InputError, read_csv, table
-from linreg.blocks import CSVBlocks
-from linreg.prediction import PredictionData
+from linreg import CSVData, InputError, read_csv
+from linreg.regression.prediction import PredictionData
+from linreg.tables import table
+from linreg.tables.blocks import CSVBlocks
 from tests.conftest import Train, read_rows
 from tests.corpus import CASES, TO_PREDICT, judge, judge_message
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from linreg import CSVData, InputError, SyntheticData
-from linreg.loader import TensorBatches
+from linreg.tables.batches import TensorBatches
 
 
 def test_a_split_holds_every_row_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linreg import RunError
-from linreg.files import leftovers, replacing, temporaries, write_whole
+from linreg.atomic import leftovers, replacing, temporaries, write_whole
 
 
 def dead_process() -> int:
@@ -43,7 +43,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    code = "import os, signal, sys; from pathlib import Path; from linreg.files import replacing\n"
+    code = "import os, signal, sys; from pathlib import Path; from linreg.atomic import replacing\n"
     code += "with replacing(Path(sys.argv[1])) as f: f.write(b'half'); f.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -signal.SIGKILL
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".t.json.")]
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
     def refuse(path: Path, *flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("linreg.files.os.open", refuse)
+    monkeypatch.setattr("linreg.atomic.os.open", refuse)
     write_whole(tmp_path / "t.json", b"whole")
     assert (tmp_path / "t.json").read_bytes() == b"whole"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.learning_rate import GOAL, Modes, limit, make_plan
+from linreg.regression.exact.learning_rate import GOAL, Modes, limit, make_plan
 
 
 def table(kappa: float, n: int = 300, d: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.standardizer import moments
+from linreg.regression.standardizer import moments
 
 RNG = np.random.default_rng(0)
 

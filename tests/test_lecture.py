@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from linreg import LinearRegression, SyntheticData
-from linreg.model import Regressor
+from linreg.regression.regressor import Regressor
 from tests.conftest import Train
 from tests.test_run import events
 

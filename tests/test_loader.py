@@ -4,7 +4,7 @@ from itertools import chain
 
 import torch
 
-from linreg.loader import TensorBatches
+from linreg.tables.batches import TensorBatches
 
 X = torch.arange(10.0)[:, None]
 

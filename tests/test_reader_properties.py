@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from linreg import InputError, read_csv
-from linreg.blocks import CSVBlocks, import_arrow
-from linreg.reader import CSVFile
-from linreg.table import Table, _choose
+from linreg.tables.blocks import CSVBlocks, import_arrow
+from linreg.tables.csv_text import CSVFile
+from linreg.tables.table import Table, _choose
 
 FIXED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 NUMBERS = st.one_of(

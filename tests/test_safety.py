@@ -11,7 +11,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 
-from linreg.run_folder import new_run_folder
+from linreg.runs.folder import new_run_folder
 from tests.conftest import LONG, Train, command, started
 
 CKPT = "runs/default/version_0/checkpoints"
@@ -26,9 +26,9 @@ CKPT = "runs/default/version_0/checkpoints"
         "trainer: {callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: os.system}}]}",
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.lambda_function.LambdaCallback}]}",
         "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {lambda_func: evil_module.f}}]}",
-        "trainer: {callbacks: [{class_path: linreg.cli.os.system}]}",
+        "trainer: {callbacks: [{class_path: linreg.stack.cli.os.system}]}",
         "trainer: {plugins: [{class_path: evil_module.Plugin}]}",
-        "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.checkpoint_file.load_model}}}",
+        "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.runs.checkpoint_file.load_model}}}",
         "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.read_csv}}}",
         "trainer: {strategy: {class_path: evil_module.Strategy}}",
         "trainer: {logger: {class_path: subprocess.Popen, init_args: {args: [touch, PWNED]}}}",
@@ -131,7 +131,7 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
     torch.save(content | {"format": 99}, "newer.ckpt")
     torch.save(content | {"pytorch-lightning_version": "9.1.0"}, "lightning.ckpt")
     torch.save({k: v for k, v in content.items() if k != "optimizer_states"}, "weights.ckpt")
-    torch.save(content | {"class_path": "linreg.model.Regressor"}, "other.ckpt")
+    torch.save(content | {"class_path": "linreg.regression.regressor.Regressor"}, "other.ckpt")
     for name, extra, part in (
         ("none.ckpt", [], "no such checkpoint"),
         ("empty.ckpt", [], "no whole checkpoint"),
@@ -143,7 +143,7 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
         ("newer.ckpt", [], "newer version of this template"),
         ("lightning.ckpt", [], "Lightning 9.1.0"),
         ("weights.ckpt", [], "weights only"),
-        ("other.ckpt", [], "linreg.model.Regressor"),
+        ("other.ckpt", [], "linreg.regression.regressor.Regressor"),
         (f"{CKPT}/last.ckpt", ["--data.num_features", "5"], "columns"),
         (f"{CKPT}/step=4.ckpt", [], "inside an epoch, at step 4"),
         (f"{CKPT}/step=8.ckpt", [], "inside an epoch, at step 8"),

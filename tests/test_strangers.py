@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from linreg import LinearRegression
-from linreg.checkpoint_file import CheckpointFile
+from linreg.runs.checkpoint_file import CheckpointFile
 from tests.conftest import LONG, ROOT, Train, command, completed, started, until
 
 CKPT = "runs/default/version_0/checkpoints"
@@ -547,7 +547,15 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
     assert train("--callbacks", "LearningRateMonitor", "--max_epochs", 1)[0] == 0
 
 
-@pytest.mark.parametrize("place", ["model.mse_loss", "cli.describe_resume", "report.draw", "callbacks.describe_plan"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "regression.regressor.mse_loss",
+        "stack.cli.describe_resume",
+        "regression.report.draw",
+        "regression.exact.baseline.describe_plan",
+    ],
+)
 def test_a_fault_of_ours_keeps_its_traceback(place: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
     monkeypatch.setattr(f"linreg.{place}", None)

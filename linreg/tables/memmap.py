@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from linreg.cells import Precision
+from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
-from linreg.files import leftovers, temporaries
-from linreg.table import Source, Table
+from linreg.tables.cells import Precision
+from linreg.tables.table import Source, Table
 
 VERSION = 2  # of the format; a file of another version is made anew
 BUCKET = 1 << 26  # bytes that are shuffled at a time

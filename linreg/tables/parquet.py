@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from linreg.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
 from linreg.errors import InputError, nearest
-from linreg.reader import CSVFile
+from linreg.tables.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
+from linreg.tables.csv_text import CSVFile
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 

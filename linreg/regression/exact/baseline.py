@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from linreg.console import describe_plan
 from linreg.errors import RunError
-from linreg.learning_rate import GOAL
-from linreg.model import Regressor
+from linreg.regression.console import describe_plan
+from linreg.regression.exact.learning_rate import GOAL
+from linreg.regression.regressor import Regressor
 from linreg.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum

@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, RandomSampler
 
-from linreg.data import RegressionData
-from linreg.learning_rate import MAX_STEPS
-from linreg.model import Regressor
+from linreg.regression.exact.learning_rate import MAX_STEPS
+from linreg.regression.regressor import Regressor
+from linreg.tables.data import RegressionData
 
 
 def describe_data(data: RegressionData, trainer: Trainer, seed: int) -> str:
@@ -56,6 +56,9 @@ def describe_plan(model: Regressor, steps_per_epoch: int, max_epochs: int) -> st
 def describe_resume(epoch: int, changed: list[str], loader: Any) -> str:
     """From where a run goes on, and what it does otherwise than before."""
     if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
-        changed = [*changed, "the order of the rows: shuffle=True does not repeat it; use linreg.loader.TensorBatches"]
+        changed = [
+            *changed,
+            "the order of the rows: shuffle=True does not repeat it; use linreg.tables.batches.TensorBatches",
+        ]
     lines = [f"resume  after epoch {epoch:,}, as before" + (" but for:" if changed else "")]
     return "\n".join(lines + [f"        {line}" for line in changed])

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from linreg.callbacks import DIVERGED
 from linreg.errors import InputError
-from linreg.linear_regression import LinearRegression
-from linreg.loader import TensorBatches
-from linreg.model import Regressor
+from linreg.regression.exact.baseline import DIVERGED
+from linreg.regression.linear_regression import LinearRegression
+from linreg.regression.regressor import Regressor
+from linreg.tables.batches import TensorBatches
 
 FLAGS = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "precision": "32-true", "num_devices": 1}
 FLAGS |= {"limit_train_batches": 1.0, "max_steps": -1, "overfit_batches": 0.0, "val_check_interval": 1.0}

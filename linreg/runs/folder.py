@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
-from linreg.files import write_whole
-from linreg.resume import typed_only
-from linreg.safe_yaml import read_config
+from linreg.atomic import write_whole
+from linreg.runs.resume import typed_only
+from linreg.runs.safe_yaml import read_config
 from linreg.screen import say
 
 ROOT = Path("runs")

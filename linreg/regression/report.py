@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linreg.coefficients import Row, coefficient_rows, write_coefficients
-from linreg.data import RegressionData
+from linreg.atomic import write_whole
 from linreg.errors import RunError
-from linreg.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
-from linreg.files import write_whole
-from linreg.least_squares import LeastSquares
-from linreg.linear_regression import excess
 from linreg.metrics import RegressionMetrics
-from linreg.model import Regressor
-from linreg.run_folder import RunLogger
+from linreg.regression.exact.coefficients import Row, coefficient_rows, write_coefficients
+from linreg.regression.exact.least_squares import LeastSquares
+from linreg.regression.linear_regression import excess
+from linreg.regression.regressor import Regressor
+from linreg.report.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
+from linreg.runs.folder import RunLogger
 from linreg.screen import say
+from linreg.tables.data import RegressionData
 
 SHOWN = 20  # coefficients on screen
 

@@ -8,16 +8,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
-from linreg.callbacks import DivergenceGuard, Yardstick
-from linreg.checkpoint_file import CheckpointFile
-from linreg.checkpoints import BestCheckpoint, LastCheckpoint, check_names
-from linreg.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.errors import InputError, given
-from linreg.model import Regressor
-from linreg.prediction import PredictionWriter
-from linreg.restored import Restored
-from linreg.run_folder import RunRecord
-from linreg.stopping import StopBetweenBatches
+from linreg.regression.exact.baseline import DivergenceGuard, Yardstick
+from linreg.regression.prediction import PredictionWriter
+from linreg.regression.regressor import Regressor
+from linreg.runs.checkpoint_file import CheckpointFile
+from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
+from linreg.runs.folder import RunRecord
+from linreg.runs.restored import Restored
+from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
+from linreg.stack.stopping import StopBetweenBatches
 
 BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
 LARGEST = 2**53  # that a flag may say

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from linreg.least_squares import LeastSquares
+from linreg.regression.exact.least_squares import LeastSquares
 
 GOAL = 0.01  # "within 1 % of the optimum"
 MOMENTA = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)

@@ -8,19 +8,27 @@ from jsonargparse import set_parsing_settings
 
 from linreg.errors import InputError
 
+OURS = {  # the classes that a config may name, as linreg.NAME, and where they are
+    "LinearRegression": "linreg.regression.linear_regression",
+    "Regressor": "linreg.regression.regressor",
+    "PredictionData": "linreg.regression.prediction",
+    **dict.fromkeys(("CSVData", "RegressionData", "SyntheticData"), "linreg.tables.data"),
+}
 ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
-    *(f"linreg.{name}" for name in ("LinearRegression", "Regressor", "CSVData", "RegressionData", "SyntheticData")),
-    *(
-        f"linreg.{name}"
-        for name in ("linear_regression.LinearRegression", "model.Regressor", "prediction.PredictionData")
-    ),
-    *(f"linreg.data.{name}" for name in ("CSVData", "RegressionData", "SyntheticData")),
+    *(f"linreg.{name}" for name in OURS),
+    *(f"{module}.{name}" for name, module in OURS.items()),
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
     "lightning.pytorch.strategies",
     "lightning.fabric.plugins",  # where Lightning's precision and cluster plugins are defined
 ]
 REFUSED = ["*", "lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callbacks.lambda_function"]
+
+
+def public_path(class_path: str) -> str:
+    """The path of a class of ours whatever file it lies, or lay in an older version, in; others as they are."""
+    name = class_path.rpartition(".")[2]
+    return f"linreg.{name}" if class_path.startswith("linreg.") and name in OURS else class_path
 
 
 def own_modules() -> list[str]:
@@ -66,5 +74,5 @@ def remedy() -> str:
     return (
         "a config or checkpoint may only name classes of linreg, torch.optim, Lightning's callbacks, loggers and the "
         "like (not LambdaCallback), or of a .py file beside train.py; others have to be added to ALLOWED in "
-        "linreg/allowed.py"
+        "linreg/runs/allowed.py"
     )

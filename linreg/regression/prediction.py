@@ -13,13 +13,13 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
-from linreg.cells import parse_number
-from linreg.coefficients import as_text
+from linreg.atomic import replacing
 from linreg.errors import InputError, RunError
-from linreg.files import replacing
-from linreg.model import Regressor
-from linreg.reader import CSVFile
+from linreg.regression.exact.coefficients import as_text
+from linreg.regression.regressor import Regressor
 from linreg.screen import say
+from linreg.tables.cells import parse_number
+from linreg.tables.csv_text import CSVFile
 
 BLOCK = 8_192  # rows in memory at a time
 Rows = list[tuple[int, list[str]]]

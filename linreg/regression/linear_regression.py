@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg.model import Regressor
+from linreg.regression.regressor import Regressor
 
 NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from linreg.errors import InputError
-from linreg.learning_rate import Plan
-from linreg.least_squares import LeastSquares
 from linreg.metrics import RegressionMetrics
-from linreg.optimization import check_settings, make_optimizer, make_scheduler, step_plateaus
-from linreg.preparation import prepare
-from linreg.resume import check_same_rows, keep_what_was_typed
-from linreg.standardizer import Standardizer
+from linreg.optimizers import check_settings, make_optimizer, make_scheduler, step_plateaus
+from linreg.regression.exact.learning_rate import Plan
+from linreg.regression.exact.least_squares import LeastSquares
+from linreg.regression.exact.preparation import prepare
+from linreg.regression.standardizer import Standardizer
+from linreg.runs.resume import check_same_rows, keep_what_was_typed
 
 PART = 8_192  # rows of a large batch that are standardized at a time: fresh memory for all of them is dear
 

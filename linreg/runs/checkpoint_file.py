@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from linreg.allowed import check_allowed
+from linreg.runs.allowed import check_allowed, public_path
 from linreg.errors import InputError, given, one_line
-from linreg.files import write_whole
-from linreg.model import Regressor
+from linreg.atomic import write_whole
+from linreg.regression.regressor import Regressor
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 CONTENT = {"columns": dict, "class_path": str, "hyper_parameters": dict, "state_dict": dict}
@@ -80,7 +80,7 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
 def load_model(path: str | os.PathLike[str]) -> Regressor:
     """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
     checkpoint = read_checkpoint(path)
-    class_path = checkpoint["class_path"]
+    class_path = public_path(checkpoint["class_path"])
     check_allowed(class_path, str(path))
     module, _, name = class_path.rpartition(".")
     try:

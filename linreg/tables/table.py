@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.blocks import Column
 from linreg.errors import InputError
-from linreg.sources import CSVSource, ParquetFile, find_sources
+from linreg.tables.blocks import Column
+from linreg.tables.parquet import CSVSource, ParquetFile, find_sources
 
 
 @dataclass

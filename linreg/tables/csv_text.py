@@ -15,9 +15,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from functools import partial
 
-from linreg.cells import NUMBER
 from linreg.errors import InputError, nearest
-from linreg.text_file import LONGEST, TextFile
+from linreg.tables.cells import NUMBER
+from linreg.tables.text_file import LONGEST, TextFile
 
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 

@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor
 
 from linreg.errors import InputError
+from linreg.runs.allowed import public_path
 
 SETTINGS = ("lr", "momentum", "nesterov", "weight_decay")
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
@@ -109,10 +110,11 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
 
 def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
     """Refuses to go on with other columns or rows than before; their means, spreads and a sample tell them apart."""
-    ours = f"{type(model).__module__}.{type(model).__qualname__}"
-    if checkpoint["class_path"] != ours:
+    ours = public_path(f"{type(model).__module__}.{type(model).__qualname__}")
+    before = public_path(checkpoint["class_path"])
+    if before != ours:
         raise InputError(
-            f"the checkpoint is one of {checkpoint['class_path']}, not of {ours}; start a new run without it"
+            f"the checkpoint is one of {before}, not of {ours}; start a new run without it"
         )
     before = [*checkpoint["columns"]["features"], *checkpoint["columns"]["targets"]]
     now = [*model.feature_names, *model.target_names]

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
-from linreg.checkpoint_file import CheckpointFile, own_checkpoint
-from linreg.checkpoints import BestCheckpoint
+from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
+from linreg.runs.checkpoints import BestCheckpoint
 from linreg.errors import InputError
 from linreg.screen import say
 

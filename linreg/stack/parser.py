@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from linreg.allowed import remedy
-from linreg.data import CSVData, RegressionData, SyntheticData
 from linreg.errors import InputError, nearest
-from linreg.linear_regression import LinearRegression
-from linreg.safe_yaml import MAX_BYTES, read_config
+from linreg.regression.linear_regression import LinearRegression
+from linreg.runs.allowed import remedy
+from linreg.runs.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import complain
+from linreg.tables.data import CSVData, RegressionData, SyntheticData
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULTS = {"model": LinearRegression, "data": CSVData, "synthetic": SyntheticData}
 

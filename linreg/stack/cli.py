@@ -8,23 +8,23 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
-from linreg import report
-from linreg.allowed import restrict_imports
-from linreg.checkpoint_file import load_model, read_checkpoint
-from linreg.checkpoints import BestCheckpoint
-from linreg.chunks import Chunks
-from linreg.console import describe_data, describe_resume
-from linreg.data import RegressionData
 from linreg.errors import InputError, given
-from linreg.model import Regressor
-from linreg.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
-from linreg.prediction import PredictionData
-from linreg.resume import check_recorded, check_resumable, check_same_columns, differences, recorded_config
-from linreg.run_folder import RunLogger, open_run
-from linreg.safe_yaml import read_config
+from linreg.regression import report
+from linreg.regression.console import describe_data, describe_resume
+from linreg.regression.prediction import PredictionData
+from linreg.regression.regressor import Regressor
+from linreg.runs.allowed import restrict_imports
+from linreg.runs.checkpoint_file import load_model, read_checkpoint
+from linreg.runs.checkpoints import BestCheckpoint
+from linreg.runs.folder import RunLogger, open_run
+from linreg.runs.resume import check_recorded, check_resumable, check_same_columns, differences, recorded_config
+from linreg.runs.safe_yaml import read_config
 from linreg.screen import say
-from linreg.stopping import one_line_endings
-from linreg.trainer import make_fitter, make_predictor, make_trainer
+from linreg.stack.chunks import Chunks
+from linreg.stack.parser import CONFIGS, FIT_FLAGS, Arguments, Parser
+from linreg.stack.stopping import one_line_endings
+from linreg.stack.trainer import make_fitter, make_predictor, make_trainer
+from linreg.tables.data import RegressionData
 
 
 class RegressionCLI(LightningCLI):

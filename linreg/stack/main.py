@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.cli import RegressionCLI
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.screen import complain, open_streams
+from linreg.stack.cli import RegressionCLI
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused

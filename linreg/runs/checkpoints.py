@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.learning_rate import GOAL
-from linreg.run_folder import RunLogger
+from linreg.regression.exact.learning_rate import GOAL
+from linreg.runs.folder import RunLogger
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 OURS = ("best", "last")  # names that no other callback may write to

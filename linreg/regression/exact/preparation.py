@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from linreg.data import RegressionData
 from linreg.errors import InputError
-from linreg.learning_rate import Plan, make_cautious_plan, make_plan
-from linreg.least_squares import MAX_COLUMNS, LeastSquares
-from linreg.standardizer import moments
+from linreg.regression.exact.learning_rate import Plan, make_cautious_plan, make_plan
+from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
+from linreg.regression.standardizer import moments
+from linreg.tables.data import RegressionData
 
 if TYPE_CHECKING:
-    from linreg.model import Regressor
+    from linreg.regression.regressor import Regressor
 
 SAMPLED = 4_096  # rows whose bits are looked at when a run goes on
 

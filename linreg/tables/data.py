@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from linreg.cache import mapped_table
 from linreg.errors import InputError
-from linreg.loader import TensorBatches
-from linreg.table import Source, Table, memory
+from linreg.tables.batches import TensorBatches
+from linreg.tables.memmap import mapped_table
+from linreg.tables.table import Source, Table, memory
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from linreg.files import write_whole
-from linreg.linear_regression import LinearRegression
-from linreg.model import Regressor
-from linreg.table import Table
+from linreg.atomic import write_whole
+from linreg.regression.linear_regression import LinearRegression
+from linreg.regression.regressor import Regressor
+from linreg.tables.table import Table
 
 Row = dict[str, Any]
 
