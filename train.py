@@ -19,7 +19,7 @@ if __name__ == "__main__":
     for each in STOPS:
         signal.signal(each, leave)
 
-    from linreg.stack.main import main
+    from linreg.command.main import main
     from linreg.stack.stopping import follow, stop
 
     for each in STOPS:

@@ -1,25 +1,36 @@
-"""Linear regression with PyTorch Lightning, every run held against the exact solution."""
+"""Regression with PyTorch Lightning, every run held against the exact solution; any other model in the same stack.
 
-from linreg.errors import InputError, RunError
-from linreg.regression.exact.least_squares import LeastSquares
-from linreg.regression.linear_regression import LinearRegression
-from linreg.regression.prediction import PredictionData
-from linreg.regression.regressor import Regressor
-from linreg.regression.standardizer import Standardizer
-from linreg.tables.data import CSVData, RegressionData, SyntheticData
-from linreg.tables.table import Table, read_csv
+A student reads ``module.py``, then ``regression``; a user of the stack ``experiment.py``. The names below are loaded on
+first use.
+"""
 
-__all__ = [
-    "CSVData",
-    "InputError",
-    "LeastSquares",
-    "LinearRegression",
-    "PredictionData",
-    "RegressionData",
-    "Regressor",
-    "RunError",
-    "Standardizer",
-    "SyntheticData",
-    "Table",
-    "read_csv",
-]
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "CSVData": "tables.csv_data",
+    "InputError": "errors",
+    "LeastSquares": "regression.exact.least_squares",
+    "LinearRegression": "regression.linear_regression",
+    "Module": "module",
+    "PredictionData": "regression.prediction",
+    "RegressionData": "tables.data",
+    "Regressor": "regression.regressor",
+    "RunError": "errors",
+    "Standardizer": "regression.standardizer",
+    "SyntheticData": "tables.synthetic",
+    "Table": "tables.table",
+    "read_csv": "tables.table",
+    "run": "experiment",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)

@@ -12,7 +12,7 @@ from typing import IO, Any
 from linreg.errors import RunError
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def atomic_write(path: Path, content: bytes | memoryview) -> None:
     """Writes a file at once; see ``replacing``.
 
     Raises:

@@ -17,7 +17,7 @@ class RunError(RuntimeError):
     """The run itself failed: it diverged, missed its check, or could not write (exit code 1)."""
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def did_you_mean(name: str, names: Sequence[str]) -> str:
     """The remedy for a misspelt name, to append to a message; empty if nothing is near."""
     close = [other for other in names if other and other.casefold() == name.casefold()]
     close = close or difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
@@ -72,3 +72,6 @@ def given(what: str) -> Iterator[None]:
         if find_input_error(error) or is_in_own_code(error):
             raise
         raise InputError(f"{what}: {one_line(error)}") from error
+
+
+nearest = did_you_mean

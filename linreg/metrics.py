@@ -1,26 +1,37 @@
-"""The metrics of a regression, in the target's units."""
+"""The metrics of a regression, in the target's units, summed in float64 over all rows of a stage."""
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
 
-class _R2(R2Score):
+class ShiftedR2(R2Score):
+    """R2 (NaN for fewer than two rows) of targets (N, T) that may lie far from 0.
+
+    It is summed about ``center`` (T,), which changes nothing but the digits: squares of years lose those of days.
+    """
+
+    center: Tensor | float = 0.0
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds - self.center, target - self.center)
+
     def compute(self) -> Tensor:
         return super().compute() if self.total > 1 else torch.full_like(self.residual.mean(), torch.nan)
 
 
 class RegressionMetrics(MetricCollection):
-    """MSE, RMSE, MAE and R2 (NaN for fewer than two rows), summed in float64.
+    """MSE, RMSE, MAE and R2 of predictions and targets, both (N, T); ``add_metrics`` adds others."""
 
-    Args:
-        postfix: appended to the names mse, rmse, mae and r2.
-        share: whether several processes have seen different rows, so that their sums have to be added.
-    """
+    def __init__(self) -> None:
+        rmse, mae = MeanSquaredError(squared=False), MeanAbsoluteError()
+        super().__init__({"mse": MeanSquaredError(), "rmse": rmse, "mae": mae, "r2": ShiftedR2()})
 
-    def __init__(self, postfix: str | None = None, share: bool = True) -> None:
-        rmse = MeanSquaredError(squared=False, sync_on_compute=share)
-        mse, mae, r2 = (cls(sync_on_compute=share) for cls in (MeanSquaredError, MeanAbsoluteError, _R2))
-        metrics = {"mse": mse, "rmse": rmse, "mae": mae, "r2": r2}
-        super().__init__(metrics, postfix=postfix)
-        self.set_dtype(torch.float64)
+
+def about(center: Tensor, metrics: MetricCollection) -> MetricCollection:
+    """The metrics, all in float64, and R2 summed about a center (T,)."""
+    for metric in metrics.values(copy_state=False):
+        metric.set_dtype(torch.float64)
+        if isinstance(metric, ShiftedR2):
+            metric.center = center
+    return metrics

@@ -2,15 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
-from linreg.errors import InputError, nearest
+from linreg.errors import InputError, did_you_mean
 
 Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {...}}
 
@@ -31,7 +30,7 @@ def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict
     names = [name for name, cls in vars(module).items() if inspect.isclass(cls) and issubclass(cls, parent)]
     name = str(path).removeprefix(f"{module.__name__}.")
     if name not in names:
-        raise InputError(f"{path!r} is no class of {module.__name__}{nearest(name, names)}")
+        raise InputError(f"{path!r} is no class of {module.__name__}{did_you_mean(name, names)}")
     return getattr(module, name), dict(args)
 
 
@@ -56,7 +55,7 @@ def make_optimizer(
         args["weight_decay"] = weight_decay
     unknown = [name for name in args if name not in inspect.signature(cls).parameters]
     if unknown:
-        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{nearest(unknown[0], _arguments(cls))}")
+        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{did_you_mean(unknown[0], _arguments(cls))}")
     groups: Any = [parameter for _, parameter in named]
     if weight_decay:
         exempt = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
@@ -81,9 +80,19 @@ def try_step(cls: type[torch.optim.Optimizer], args: dict[str, Any]) -> None:
         raise InputError(f"optimizer {cls.__name__} cannot take a step with {settings}: {error}") from None
 
 
-def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors."""
+def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors.
+
+    Args:
+        spec: a class of torch.optim.lr_scheduler, or the share of the rate at each step.
+        optimizer: whose rate it changes.
+
+    Raises:
+        InputError: for an unknown class, or a setting that it refuses.
+    """
     module = torch.optim.lr_scheduler
+    if callable(spec):
+        return {"scheduler": module.LambdaLR(optimizer, spec), "interval": "step"}
     cls, args = find_class(spec, module, module.LRScheduler)
     when = {"interval": "epoch", "frequency": 1, "monitor": "loss/val"}
     given = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k not in ("class_path", "init_args")}
@@ -102,23 +111,6 @@ def make_scheduler(spec: Spec, optimizer: torch.optim.Optimizer) -> dict[str, An
         return {"scheduler": cls(optimizer, **args)} | when | given
     except (TypeError, ValueError) as error:
         raise InputError(f"lr_scheduler {cls.__name__}: {error}") from None
-
-
-def step_plateaus(trainer: Trainer) -> None:
-    """Steps each ReduceLROnPlateau at the end of an epoch with a validation.
-
-    Lightning does so after the epoch's checkpoints are written, so that a resumed run lacks an update.
-    """
-    epoch = trainer.current_epoch + 1
-    for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau and not epoch % (trainer.check_val_every_n_epoch or 1) + epoch % config.frequency:
-            value = trainer.callback_metrics.get(config.monitor)
-            if value is None:
-                known = ", ".join(trainer.callback_metrics)
-                raise InputError(
-                    f"lr_scheduler monitor={config.monitor!r}: there is no such metric; there are: {known}"
-                )
-            config.scheduler.step(value)
 
 
 def _arguments(cls: type) -> list[str]:

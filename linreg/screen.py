@@ -16,9 +16,10 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
-    """Prints to standard output; a column's name cannot move the cursor."""
-    print(printable(text), flush=True)
+def say(text: str, is_first: bool = True) -> None:
+    """Prints to standard output, in the first of several processes; a column's name cannot move the cursor."""
+    if is_first:
+        print(printable(text), flush=True)
 
 
 def complain(text: str) -> None:

@@ -31,8 +31,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 
-from linreg.regression.exact.baseline import Yardstick
-from linreg.stack.main import main as train
+from linreg.command.main import main as train
+from linreg.regression.exact.baseline import ExactBaseline
 from linreg.tables.batches import TensorBatches
 
 ROOT = Path(__file__).parents[1]
@@ -123,16 +123,16 @@ def ours(n: int, size: int | None, *flags: object, until: float | None = None) -
     """Seconds from the first to the last step of ``python train.py``, with everything on; or of fit until a goal."""
     clock = {}
 
-    def stop_at(yardstick: Yardstick, trainer: Any, model: Any, *_: Any) -> None:
+    def stop_at(yardstick: ExactBaseline, trainer: Any, model: Any, *_: Any) -> None:
         if "goal" not in clock and model.excess_mse() < until:
             clock["goal"] = time.perf_counter()
 
     def started(key: str) -> Callable[..., None]:
         return lambda *_, **__: clock.setdefault(key, time.perf_counter())
 
-    Yardstick.setup, Yardstick.on_train_start = started("setup"), started("start")
-    Yardstick.on_train_end = started("end")
-    Yardstick.on_train_batch_end = stop_at if until else pl.Callback.on_train_batch_end
+    ExactBaseline.setup, ExactBaseline.on_train_start = started("setup"), started("start")
+    ExactBaseline.on_train_end = started("end")
+    ExactBaseline.on_train_batch_end = stop_at if until else pl.Callback.on_train_batch_end
     typed = ["--data.num_rows", n, "--data.num_features", FEATURES, "--data.noise_std", 0.5]
     typed += ["--data.val_fraction", 0.01, "--data.test_fraction", 0.01, "--enable_progress_bar", "true", *flags]
     typed += ["--data.batch_size", size] * bool(size)

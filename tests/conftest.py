@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from linreg.stack.main import main
+from linreg.command.main import main
 
 ROOT = Path(__file__).parents[1]
 LONG = 600  # seconds; nothing takes that long under any load, so what does hangs

@@ -112,8 +112,6 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="this one only, with its output")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the case that is played, too
-    import linreg.report.figures
-    import linreg.stack.main  # noqa: F401
 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

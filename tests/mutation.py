@@ -11,7 +11,7 @@ import yaml
 from lightning import Trainer
 
 from linreg import CSVData, LinearRegression, RegressionData, Regressor, SyntheticData
-from linreg.stack.parser import FIT_FLAGS
+from linreg.command.parser import FIT_FLAGS
 
 # "W" stands for the folder around all, of which nothing but a run in work/runs may change.
 PLACES = ["W/canary/secret.txt", "W/canary/folder", "W/canary/folder/deep/..", "local://W/canary/folder", "../canary"]

@@ -20,7 +20,7 @@ import torch
 
 from linreg import CSVData, InputError, RunError, read_csv
 from linreg.tables.batches import MIXED, NEAR, TensorBatches
-from linreg.tables.data import MAX_CELLS
+from linreg.tables.csv_data import MAX_CELLS
 from linreg.tables.memmap import _convert as convert
 from linreg.tables.table import Source, Table
 from tests.conftest import Train, read_rows
@@ -32,7 +32,7 @@ ROWS = 5_000
 @pytest.fixture(autouse=True)
 def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_CELLS * 8 == 1 << 27
-    monkeypatch.setattr("linreg.tables.data.MAX_CELLS", 1_000)
+    monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 1_000)
     monkeypatch.setattr("linreg.tables.memmap.BUCKET", 1 << 14)  # several buckets
 
 
@@ -150,7 +150,7 @@ def test_a_run_from_it_is_a_run_from_memory(train: Train, monkeypatch: pytest.Mo
     typed = ["--data.path", "t.csv", "--data.target", "y", "--data.cache", "cache", "--data.val_fraction", 0]
     typed += ["--data.test_fraction", 0]
     assert train(*typed, "--name", "mapped")[0] == 0
-    monkeypatch.setattr("linreg.tables.data.MAX_CELLS", MAX_CELLS)
+    monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", MAX_CELLS)
     assert train(*typed, "--name", "memory")[0] == 0
     mapped, memory = (read_rows(f"runs/{name}/version_0/coefficients.csv") for name in ("mapped", "memory"))
     for one, other in zip(mapped, memory, strict=True):
@@ -192,7 +192,7 @@ def test_another_run_that_converts_at_the_same_time(workplace: Path, monkeypatch
     def slow(*arguments: object) -> None:
         convert(*arguments)
         monkeypatch.undo()
-        monkeypatch.setattr("linreg.tables.data.MAX_CELLS", 1_000)
+        monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 1_000)
         monkeypatch.setattr("linreg.tables.memmap.BUCKET", 1 << 14)
         monkeypatch.setattr("linreg.tables.memmap.os.getpid", lambda: 0)
         monkeypatch.chdir(workplace)
@@ -465,8 +465,8 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait(workplace: Path, file: str)
 def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
     """The first time in a bucket of 16 kB, then in the rows, 60 kB, early and late."""
     table(Path("t.csv"))
-    code = f"import linreg.tables.data, linreg.tables.memmap; linreg.tables.data.MAX_CELLS = 1_000; linreg.tables.memmap.BUCKET = {1 << 14}\n"
-    code += "linreg.tables.data.CSVData('t.csv', 'y', cache='cache').splits"
+    code = f"import linreg.tables.data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000; linreg.tables.memmap.BUCKET = {1 << 14}\n"
+    code += "linreg.tables.csv_data.CSVData('t.csv', 'y', cache='cache').splits"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -501,7 +501,7 @@ def test_what_is_packed_tight_is_mapped_all_the_same(workplace: Path, monkeypatc
     Path("t.csv").write_bytes(b"a,b,y\n" + b"1,2,3\n" * 1_000)
     assert not CSVData("t.csv", "y", cache="cache").table.mapped
     Path("t.csv").write_bytes(b"a,b,y,c,d,e,f,g,h,i\n" + b"1,2,3,,,,,,,\n" * 600)
-    monkeypatch.setattr("linreg.tables.data.MAX_CELLS", 1_200)
+    monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 1_200)
     assert CSVData("t.csv", "y", cache="cache").table.mapped
 
 

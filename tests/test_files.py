@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linreg import RunError
-from linreg.atomic import leftovers, replacing, temporaries, write_whole
+from linreg.atomic import atomic_write, leftovers, replacing, temporaries
 
 
 def dead_process() -> int:
@@ -31,12 +31,12 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     first = next(temporaries(path))
     for planted in (first, path.with_name(f".t.json.{os.getpid()}.tmp")):
         planted.symlink_to(other)
-    write_whole(path, b"new")
+    atomic_write(path, b"new")
     assert (path.read_bytes(), path.is_symlink(), other.read_text()) == (b"new", False, "kept")
     assert first.is_symlink()
     first.unlink()
     first.symlink_to(tmp_path / "gone")
-    write_whole(path, b"newer")
+    atomic_write(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert not (tmp_path / "gone").exists()
 
@@ -47,7 +47,7 @@ def test_a_killed_process_leaves_nothing_for_ever(tmp_path: Path) -> None:
     code += "with replacing(Path(sys.argv[1])) as f: f.write(b'half'); f.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -signal.SIGKILL
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".t.json.")]
-    write_whole(path, b"whole")
+    atomic_write(path, b"whole")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -63,7 +63,7 @@ def test_only_our_own_leftovers_of_the_same_target_go(tmp_path: Path) -> None:
         file.write_text("half")
     linked.symlink_to(stay[0])
     folder.mkdir()
-    write_whole(path, b"whole")
+    atomic_write(path, b"whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, linked, folder, *stay])
     assert sorted(leftovers(tmp_path, "t[.]json")) == [linked, folder]
 
@@ -86,16 +86,16 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     assert [(p.name, p.read_text("utf-8")) for p in tmp_path.iterdir()] == [("t.csv", "é\n")]
     (tmp_path / "folder").mkdir()
     with pytest.raises(RunError, match=r"folder could not be written: .*intact"):
-        write_whole(tmp_path / "folder", b"")
+        atomic_write(tmp_path / "folder", b"")
     with pytest.raises(RunError, match="No such file"):
-        write_whole(tmp_path / "none/t.csv", b"")
+        atomic_write(tmp_path / "none/t.csv", b"")
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_threads_that_write_the_same_file(tmp_path: Path) -> None:
     def write(content: bytes) -> None:
         for _ in range(50):
-            write_whole(tmp_path / "t", content)
+            atomic_write(tmp_path / "t", content)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, [b"0" * 10_000, b"1" * 10_000, b"2" * 10_000, b"3" * 10_000]))
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("linreg.atomic.os.open", refuse)
-    write_whole(tmp_path / "t.json", b"whole")
+    atomic_write(tmp_path / "t.json", b"whole")
     assert (tmp_path / "t.json").read_bytes() == b"whole"
 
 
@@ -118,5 +118,5 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
 def test_a_name_of_any_kind(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     of_process(path, dead_process()).write_text("half")
-    write_whole(path, b"whole")
+    atomic_write(path, b"whole")
     assert list(tmp_path.iterdir()) == [path]

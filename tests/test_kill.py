@@ -166,7 +166,7 @@ def test_killed_again_and_again(workplace: Path) -> None:
 
 def main(kills: int) -> int:
     """All schedulers side by side, each in a folder of its own; 0 if all went well."""
-    import linreg.stack.main  # noqa: F401
+    import linreg.command.main  # noqa: F401
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whoever is ended ends what it has started
     drivers = []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.regression.exact.learning_rate import GOAL, Modes, limit, make_plan
+from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, limit, make_plan
 
 
 def table(kappa: float, n: int = 300, d: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def test_the_expected_curve_is_the_true_one(momentum: float, nesterov: bool) -> 
     x, y = table(10)
     summary = summarize(x, y)
     times = [1, 2, 5, 30, 200]
-    curve = Modes(summary, 0.0).curve(times, 0.1, momentum, nesterov)
+    curve = HessianSpectrum(summary, 0.0).curve(times, 0.1, momentum, nesterov)
     losses = np.array(descend(x, y, 0.1, momentum, nesterov, 200))[np.array(times) - 1]
     exact = float(summary.mse(summary.weight()))
     np.testing.assert_allclose(curve, losses / exact - 1, rtol=1e-5, atol=1e-9)
@@ -81,7 +81,7 @@ def test_the_plan_for_mini_batches_reaches_the_goal(batch_size: int) -> None:
     for step in range(plan.most_steps):
         rows = rng.choice(len(x), batch_size, replace=False)
         v = plan.momentum * v + 2 / batch_size * x[rows].T @ (x[rows] @ w - y[rows])
-        w = w - plan.lr * plan.factor(step) * v
+        w = w - plan.lr * plan.lr_factor(step) * v
     excess = float(((x @ w - y) ** 2).mean() / summary.mse(summary.weight())) - 1
     assert excess < GOAL
 
@@ -89,7 +89,7 @@ def test_the_plan_for_mini_batches_reaches_the_goal(batch_size: int) -> None:
 def test_a_noisy_rate_falls_and_falls_again() -> None:
     plan = make_plan(summarize(*table(3)), batch_size=16)
     n = plan.steps
-    shares = [plan.factor(step) for step in (0, n // 2, 3 * n // 4, n - 1, n, 7 * n // 4, 2 * n)]
+    shares = [plan.lr_factor(step) for step in (0, n // 2, 3 * n // 4, n - 1, n, 7 * n // 4, 2 * n)]
     assert shares == pytest.approx([1, 1, 0.5, 0.02, 1 / 4, 1 / 8, 1 / 16], abs=0.02)
     assert make_plan(summarize(*table(3)), batch_size=300).factor(10**6) == 1
 

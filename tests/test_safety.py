@@ -26,7 +26,7 @@ CKPT = "runs/default/version_0/checkpoints"
         "trainer: {callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: os.system}}]}",
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.lambda_function.LambdaCallback}]}",
         "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {lambda_func: evil_module.f}}]}",
-        "trainer: {callbacks: [{class_path: linreg.stack.cli.os.system}]}",
+        "trainer: {callbacks: [{class_path: linreg.command.cli.os.system}]}",
         "trainer: {plugins: [{class_path: evil_module.Plugin}]}",
         "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.runs.checkpoint_file.load_model}}}",
         "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.read_csv}}}",

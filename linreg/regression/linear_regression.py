@@ -1,18 +1,17 @@
-"""The lecture's model, whose optimum is known."""
+"""The lecture's model, ``H(x) = W x + b``, whose optimum is known.
+
+Shapes: W (T, D) and b (T,), in standardized units where they are called weight and bias.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from linreg.errors import InputError
+from linreg.regression.exact.learning_rate import DescentPlan, plan_descent
+from linreg.regression.gradient import Step, formula_step
 from linreg.regression.regressor import Regressor
-
-NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
-
-
-def excess(mse: float, exact: float, variance: float) -> float:
-    """``(mse - exact) / exact``; where an exact fit leaves less than 1e-10 of the variance, that stands in for it."""
-    return (mse - exact) / (max(exact, NO_RESIDUAL * variance) or 1.0)
 
 
 class LinearRegression(Regressor):
@@ -26,6 +25,7 @@ class LinearRegression(Regressor):
     """
 
     is_linear = True
+    plan: DescentPlan | None = None  # how fast it will be, once the rows are known
 
     def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
         self.has_intercept = bias
@@ -46,19 +46,30 @@ class LinearRegression(Regressor):
             return torch.zeros_like(self.y_standardizer.mean)
         return self.y_standardizer.inverse(self.hypothesis.bias.detach()) - self.coef @ self.x_standardizer.mean
 
-    def weight_error(self) -> float | None:
-        """The distance of the weight from the exact one, as a share of its length, in standardized units."""
-        if self.summary is None:
-            return None
-        exact = self.summary.weight(self.weight_decay)
-        return float((self.hypothesis.weight.detach().cpu() - exact).norm() / (exact.norm() or 1.0))
+    def choose_settings(self) -> dict[str, Any]:
+        """Plans the descent from the spectrum of the data; what was not given comes from the plan."""
+        if not (self.is_sgd and self.knows_optimum):
+            return super().choose_settings()
+        self.plan = plan_descent(self, self.trainer.datamodule)
+        if self.lr is not None:
+            return {}
+        self.chosen_schedule = self.plan.lr_factor if self.plan.decay else None
+        return {"lr": self.plan.lr, "momentum": self.plan.momentum}
 
-    def excess_mse(self) -> float | None:
-        """As in Regressor; it follows from the summary, without a pass over the rows."""
-        if self.summary is None:
-            return None
-        bias = 0.0 if self.hypothesis.bias is None else self.hypothesis.bias.detach().cpu()
-        variance = self.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
-        mse = self.summary.mse(self.hypothesis.weight.detach().cpu(), bias) @ variance
-        exact = self.summary.mse(self.summary.weight(self.weight_decay)) @ variance
-        return excess(float(mse), float(exact), float(variance.sum()))
+    @property
+    def divergence_remedy(self) -> str:
+        """What to do where the loss has no bound."""
+        if self.plan is None:
+            return "try a tenth of it"
+        return f"all rows at once diverge above {self.plan.limit:.3g}; without --model.lr it is chosen"
+
+    def formula_step(self, optimizer: torch.optim.Optimizer) -> Step:
+        """A step of plain SGD by the lecture's formula in the place of autograd.
+
+        Raises:
+            InputError: for another loss or optimizer.
+        """
+        odd = any(group.get("dampening") or group.get("maximize") for group in optimizer.param_groups)
+        if type(optimizer) is not torch.optim.SGD or odd or not self.has_plain_loss:
+            raise InputError("--formula is the gradient of the mean squared error, for plain SGD; leave it out")
+        return formula_step(self.hypothesis, optimizer)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -16,7 +16,6 @@ from torch import Tensor
 from linreg.atomic import replacing
 from linreg.errors import InputError, RunError
 from linreg.regression.exact.coefficients import as_text
-from linreg.regression.regressor import Regressor
 from linreg.screen import say
 from linreg.tables.cells import parse_number
 from linreg.tables.csv_text import CSVFile
@@ -39,6 +38,14 @@ class PredictionData(LightningDataModule):
             raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
         self.path, self.missing = path, missing
         self.feature_names: list[str] = []  # the model's
+
+    def setup(self, stage: str) -> None:
+        if self.trainer is not None:
+            self.feature_names = getattr(self.trainer.lightning_module, "feature_names", [])
+
+    def writer(self, path: str) -> Callback:
+        """What writes the predictions beside the rows."""
+        return PredictionWriter(path)
 
     def predict_dataloader(self) -> "_Blocks":
         return _Blocks(CSVFile(self.path), self.feature_names, self.missing == "error")
@@ -84,7 +91,7 @@ class PredictionWriter(Callback):
         self.opened = ExitStack()
         self.num_rows = self.num_empty = 0
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Regressor) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.file = file = trainer.predict_dataloaders.file
         names = ["prediction"]
         if len(pl_module.target_names) > 1:
@@ -117,7 +124,7 @@ class PredictionWriter(Callback):
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: Regressor,
+        pl_module: Any,
         outputs: Tensor,
         batch: tuple[Tensor, Rows],
         batch_idx: int,
@@ -135,7 +142,7 @@ class PredictionWriter(Callback):
             raise self._unwritable(error) from None
         self.num_rows += len(rows)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: Regressor) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         try:
             self.opened.close()
         except OSError as error:
@@ -146,6 +153,6 @@ class PredictionWriter(Callback):
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"--output {self.path}: cannot be written: {error.strerror}")
 
-    def on_exception(self, trainer: Trainer, pl_module: Regressor, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         with suppress(BaseException):  # so that it is closed as a file that was not finished is
             self.opened.__exit__(type(exception), exception, exception.__traceback__)

@@ -1,27 +1,26 @@
-"""The model: a hypothesis between two standardizers, the mean squared error, and gradient descent on it."""
+"""Regression: a hypothesis between two standardizers, the mean squared error, and gradient descent on it.
 
-import inspect
+Shapes: x (N, D) and y (N, T) are rows in the data's own units, float64; "standardized" they are float32.
+"""
+
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from torchmetrics import MetricCollection
 
 from linreg.errors import InputError
-from linreg.metrics import RegressionMetrics
-from linreg.optimizers import check_settings, make_optimizer, make_scheduler, step_plateaus
-from linreg.regression.exact.learning_rate import Plan
-from linreg.regression.exact.least_squares import LeastSquares
-from linreg.regression.exact.preparation import prepare
-from linreg.regression.standardizer import Standardizer
-from linreg.runs.resume import check_same_rows, keep_what_was_typed
-
-PART = 8_192  # rows of a large batch that are standardized at a time: fresh memory for all of them is dear
+from linreg.metrics import RegressionMetrics, about
+from linreg.module import Batch, Module
+from linreg.regression.columns import check_same_columns, read_columns, same_units, training_rows
+from linreg.regression.exact.baseline import ExactBaseline
+from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
+from linreg.regression.standardizer import Standardized, Standardizer, moments
+from linreg.report.findings import Findings
 
 
-class Regressor(LightningModule):
+class Regressor(Module):
     """Any ``nn.Module`` as a hypothesis, trained by gradient descent on the mean squared error of standardized data.
 
     ``model(x)`` takes x (N, D) and returns predictions (N, T), both in the data's own units; the hypothesis sees
@@ -31,81 +30,26 @@ class Regressor(LightningModule):
         hypothesis: maps standardized features (N, D) to standardized targets (N, T).
         num_features: D.
         num_targets: T.
-        lr: learning rate, above 0; None chooses it from the data, for SGD on a linear hypothesis.
-        momentum: of SGD, from 0 to below 1; None chooses it together with ``lr``, and is 0 beside a given ``lr``.
-        nesterov: whether SGD's momentum is Nesterov's.
-        weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
-        optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
-            {betas: [0.9, 0.99]}}``.
-        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
-            torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
-            loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
+        **training: see Module.
     """
 
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
     has_intercept = True
+    loss_limit = 1e4  # in standardized units, where predicting the mean costs 1: what is above it diverges
 
-    def __init__(
-        self,
-        hypothesis: nn.Module,
-        num_features: int,
-        num_targets: int = 1,
-        lr: float | None = None,
-        momentum: float | None = None,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        optimizer: str | dict[str, Any] = "SGD",
-        lr_scheduler: str | dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        check_settings(lr, momentum, weight_decay)
-        self.save_hyperparameters(ignore=["hypothesis"], logger=False)
-        self.hypothesis = hypothesis
+    def __init__(self, hypothesis: nn.Module, num_features: int, num_targets: int = 1, **training: Any) -> None:
+        super().__init__(hypothesis, RegressionMetrics(), **training)
         self.x_standardizer = Standardizer(num_features)
         self.y_standardizer = Standardizer(num_targets)
-        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.val_metrics, self.test_metrics = RegressionMetrics("/val"), RegressionMetrics("/test")
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
         self.target_names = [f"y{i + 1}" for i in range(num_targets)]
-        self.summary: LeastSquares | None = None  # of the training rows, known during fit
-        self.rows: Tensor | None = None  # their fingerprint
-        self.plan: Plan | None = None  # how to train on them, if that is left to the data
-        self.remembered: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
-        chosen = 0.9 if nesterov and lr is None and momentum is None else momentum
-        trial = self._make_optimizer(lr or 1.0, chosen)  # a wrong setting is refused now, not when a run has begun
-        if lr_scheduler is not None:
-            make_scheduler(lr_scheduler, trial)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning sets it 44 times a step; nn.Module's care for it takes 80 us of them
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+        self.exact: LeastSquares | None = None  # the solution of the training rows, known during fit
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """The mean squared error of a batch in standardized units, in which predicting the mean costs 1."""
-        return self.standardized_loss(*self.standardize(batch))
-
-    def standardize(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A batch in standardized units; that of batch gradient descent, which does not change, is remembered."""
-        x, y = batch
-        if self.remembered and self.remembered[0] is x:
-            return self.remembered[1]
-        if self.training and self.summary is not None and len(x) == self.summary.num_rows > PART:
-            z_x, z_y = (torch.empty_like(part, dtype=self.dtype) for part in batch)
-            for part in (slice(i, i + PART) for i in range(0, len(x), PART)):
-                z_x[part], z_y[part] = self.standardize((x[part], y[part]))
-            self.remembered = x, (z_x, z_y)
-            return z_x, z_y
-        return self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)
-
-    def standardized_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The same for x (N, D) and y (N, T) that are standardized already."""
-        y_hat = self.hypothesis(x)
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The mean squared error of standardized predictions and targets, both (N, T); override it for another loss."""
         if y.shape != y_hat.shape:
             raise InputError(
                 f"the target has shape {tuple(y.shape)} and the prediction {tuple(y_hat.shape)}; unequal shapes would "
@@ -113,98 +57,90 @@ class Regressor(LightningModule):
             )
         return mse_loss(y_hat, y.to(y_hat.dtype))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = self.loss(batch)
-        self.epoch_loss.add_(loss.detach(), alpha=len(batch[0]))
-        self.epoch_rows += len(batch[0])
-        return loss
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, y = self.standardize(batch)
+        return self.count(self.loss(self.hypothesis(x), y), len(y))
 
-    # Lightning looks at the signature in every step, which takes 30 us of about 600 unless it is at hand.
-    training_step.__signature__ = inspect.signature(training_step)
+    def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        x, y = self.standardize(batch)
+        y_hat = self.hypothesis(x)
+        return self.loss(y_hat, y), self.y_standardizer.inverse(y_hat.double()), batch[1]
 
-    def on_train_epoch_start(self) -> None:
-        self.epoch_loss, self.epoch_rows = torch.zeros((), device=self.device), 0
+    def fresh_metrics(self, postfix: str = "") -> MetricCollection:
+        return about(self.y_standardizer.mean, super().fresh_metrics(postfix))
 
-    def on_train_epoch_end(self) -> None:
-        # One self.log an epoch: one a step would cost as much as the step itself.
-        self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
-        step_plateaus(self.trainer)
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # those have had their step
-            super().lr_scheduler_step(scheduler, metric)
-
-    def on_fit_end(self) -> None:
-        self.remembered = None
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "test")
-
-    def predict_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
-        return self(batch[0])
-
-    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+    def standardize(self, batch: Batch) -> Standardized:
+        """A batch in standardized units, as it is where the data module has done that for the whole table."""
+        if isinstance(batch, Standardized):
+            return batch
         x, y = batch
-        self.log(f"loss/{stage}", self.loss(batch), batch_size=len(x), sync_dist=True)
-        mean = self.y_standardizer.mean  # no metric minds the shift, and R2 keeps its digits on targets far from 0
-        getattr(self, f"{stage}_metrics").update(self(x) - mean, y - mean)
-
-    def _log_metrics(self, stage: str) -> None:
-        # Logged as numbers, once: handing the metric objects to self.log at each step costs four times as much.
-        metrics: RegressionMetrics = getattr(self, f"{stage}_metrics")
-        self.log_dict(metrics.compute(), sync_dist=True)
-        metrics.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
+        return Standardized((self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)))
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.datamodule is not None:
-            prepare(self, self.trainer.datamodule)
+        data = self.trainer.datamodule
+        if stage == "fit":
+            self.feature_names = list(getattr(data, "feature_names", self.feature_names))
+            self.target_names = list(getattr(data, "target_names", self.target_names))
+            self.fit_standardizers(training_rows(self.trainer))
+            self.chosen = self.choose_settings()
+        elif data is not None:
+            check_same_columns(self, data)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.fresh_optimizer()
-        if self.lr_scheduler is not None:
-            return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self.lr_scheduler, optimizer)}
-        if self.plan is not None and self.plan.decay:
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.plan.factor)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        return optimizer
+    def fit_standardizers(self, rows: Any) -> None:
+        """Takes the units from batches (x, y) in one pass, which gives the exact solution as well."""
+        d, t = len(self.feature_names), len(self.target_names)
+        if d <= MAX_COLUMNS:
+            self.exact = LeastSquares(d, t, self.has_intercept)
+            for x, y in rows:
+                self.exact.update(x, y)
+            mean, std = self.exact.mean, self.exact.std
+        else:
+            self.exact, (mean, std) = None, moments(rows, self.has_intercept)
+        self.x_standardizer.fit(mean[:d], std[:d])
+        self.y_standardizer.fit(mean[d:], std[d:])
 
-    def fresh_optimizer(self) -> torch.optim.Optimizer:
-        chosen = self if self.plan is None else self.plan
-        return self._make_optimizer(chosen.lr, chosen.momentum)
+    def choose_settings(self) -> dict[str, Any]:
+        """Settings for what was left open; none but a LinearRegression can find them in the data."""
+        if self.is_sgd and self.lr is None:
+            raise InputError(
+                "lr=None: only a LinearRegression on the mean squared error has its rate chosen from the data; give "
+                "--model.lr"
+            )
+        return {}
 
-    def _make_optimizer(self, lr: float | None, momentum: float | None) -> torch.optim.Optimizer:
-        settings = {"momentum": momentum, "nesterov": self.nesterov or None, "weight_decay": self.weight_decay}
-        return make_optimizer(self.optimizer, self.hypothesis.named_parameters(), lr=lr, **settings)
+    @property
+    def is_sgd(self) -> bool:
+        """Whether it is trained by the SGD that its settings speak of."""
+        own = type(self).configure_optimizers is not Module.configure_optimizers
+        return self.optimizer in ("SGD", "torch.optim.SGD") and not own
 
-    def excess_mse(self) -> float | None:
-        """The training MSE above the exact optimum as a share of it; None where no exact optimum is known."""
-        return None
+    @property
+    def knows_optimum(self) -> bool:
+        """Whether the exact least-squares solution is what its training should come to."""
+        return self.is_linear and self.has_plain_loss
 
-    def weight_error(self) -> float | None:
-        """The distance of the weight from the exact one as a share of it; None where that is not the model's own."""
-        return None
+    @property
+    def has_plain_loss(self) -> bool:
+        """Whether it is trained on the mean squared error, and not on what a subclass has put in its place."""
+        names = ("loss", "training_step")
+        return all(getattr(type(self), n) is getattr(Regressor, n) and n not in vars(self) for n in names)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [ExactBaseline()]
+
+    def report(self, data: Any, confidence: float | None = None) -> Findings:
+        """What the trained model amounts to beside the exact solution; see ``regression.report``."""
+        from linreg.regression.report import (
+            report,  # here, since matplotlib takes 0.3 s and only the end of a run draws
+        )
+
+        return report(self, data, confidence)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
-        checkpoint |= {"rows": self.rows, "class_path": f"{type(self).__module__}.{type(self).__qualname__}"}
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
-        """As in Lightning, but on the CPU, and without running code from the file whatever the environment says."""
-        return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.summary is not None:  # a resumed run, not a model that is loaded to predict
-            check_same_rows(self, checkpoint)
-            keep_what_was_typed(checkpoint, dict(self.hparams), self.fresh_optimizer())
-        self.feature_names = checkpoint["columns"]["features"]
-        self.target_names = checkpoint["columns"]["targets"]
+        columns = read_columns(checkpoint)
+        if self.exact is not None or (self._trainer is not None and self.trainer.training):
+            same_units(self, checkpoint, columns)
+        self.feature_names, self.target_names = columns

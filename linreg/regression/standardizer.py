@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
+class Standardized(tuple[Tensor, Tensor]):
+    """A batch (x, y), both float32, that is in standardized units already."""
+
+
 class Standardizer(nn.Module):
     """Maps columns to mean 0 and standard deviation 1, and back.
 

@@ -12,7 +12,9 @@ OURS = {  # the classes that a config may name, as linreg.NAME, and where they a
     "LinearRegression": "linreg.regression.linear_regression",
     "Regressor": "linreg.regression.regressor",
     "PredictionData": "linreg.regression.prediction",
-    **dict.fromkeys(("CSVData", "RegressionData", "SyntheticData"), "linreg.tables.data"),
+    "CSVData": "linreg.tables.csv_data",
+    "RegressionData": "linreg.tables.data",
+    "SyntheticData": "linreg.tables.synthetic",
 }
 ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
     *(f"linreg.{name}" for name in OURS),

@@ -11,16 +11,16 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from linreg.runs.allowed import check_allowed, public_path
 from linreg.errors import InputError, given, one_line
-from linreg.atomic import write_whole
-from linreg.regression.regressor import Regressor
+from linreg.atomic import atomic_write
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
-CONTENT = {"columns": dict, "class_path": str, "hyper_parameters": dict, "state_dict": dict}
+CONTENT = {"class_path": str, "state_dict": dict}
 UNSAFE = ("GLOBAL ", "unrecognized function")  # what torch says of code in a checkpoint
 
 
@@ -64,21 +64,17 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
         raise InputError(f"{path} was written by a newer version of this template; update linreg to read it")
     if theirs > [int(number) for number in re.findall(r"\d+", ours)[:2]]:
         raise InputError(f"{path} was written by Lightning {version}, and this is {ours}; update lightning to read it")
-    columns = checkpoint["columns"]
-    sides = [columns.get(side) for side in ("features", "targets")]
     is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
-    is_whole &= all(isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides)
+    is_whole &= isinstance(checkpoint.setdefault("hyper_parameters", {}), dict)
     is_whole &= all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values())
-    is_whole &= all(isinstance(name, str) for part in ("state_dict", "hyper_parameters") for name in checkpoint[part])
+    is_whole &= all(isinstance(n, str) for part in ("state_dict", "hyper_parameters") for n in checkpoint[part] or ())
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
-    units = {k: v for k, v in checkpoint["state_dict"].items() if "_standardizer." in k} if is_whole else {}
-    is_whole &= all(bool(v.isfinite().all() and (k.endswith("mean") or (v > 0).all())) for k, v in units.items())
     if not is_whole:
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
 
 
-def load_model(path: str | os.PathLike[str]) -> Regressor:
-    """The trained model of a checkpoint, whichever its class, ready to predict in the data's units."""
+def load_model(path: str | os.PathLike[str]) -> LightningModule:
+    """The trained model of a checkpoint, whichever its class, ready to predict."""
     checkpoint = read_checkpoint(path)
     class_path = public_path(checkpoint["class_path"])
     check_allowed(class_path, str(path))
@@ -87,19 +83,16 @@ def load_model(path: str | os.PathLike[str]) -> Regressor:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{path} holds a {class_path}, which cannot be imported from here: {error}") from None
-    if not isinstance(cls, type) or not issubclass(cls, Regressor):
-        raise InputError(f"{path} holds a {class_path}, which is no linreg.Regressor")
+    if not isinstance(cls, type) or not issubclass(cls, LightningModule):
+        raise InputError(f"{path} holds a {class_path}, which is no LightningModule")
     with given(f"{path} holds no {name} that could be made again"):
         check_sizes(cls, checkpoint)
-        return cls.load_from_checkpoint(path)
+        return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
 
 
 def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
     """InputError for hyperparameters that do not fit the weights; found without the memory that they would need."""
     settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    columns = {f"num_{side}": len(names) for side, names in checkpoint["columns"].items()}
-    if columns != {name: settings.get(name, number) for name, number in columns.items()}:
-        raise InputError(f"the checkpoint has {columns} columns, which its hyperparameters contradict")
     try:
         with torch.device("meta"):
             expected = {name: value.shape for name, value in cls(**settings).state_dict().items()}
@@ -138,7 +131,7 @@ class CheckpointFile(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
         path.parent.mkdir(parents=not self.own, exist_ok=True)  # a run whose folder was taken away does not come back
-        write_whole(path, buffer.getbuffer())
+        atomic_write(path, buffer.getbuffer())
         self.own.add(path.absolute())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

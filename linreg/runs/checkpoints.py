@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.regression.exact.learning_rate import GOAL
 from linreg.runs.folder import RunLogger
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
+NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
 OURS = ("best", "last")  # names that no other callback may write to
 
 
@@ -62,7 +62,7 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).
 
-    Epochs of a linear model compete only among those that are as near to the exact optimum: within 0.1 % before within
+    Epochs of a model whose optimum is known compete only among those that are as near to the exact optimum: within 0.1 % before within
     1 % before all others. On a small table an early epoch can have the lowest validation loss by chance, long before
     the training is done.
     """
@@ -86,8 +86,8 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        excess = trainer.lightning_module.excess_mse()
-        rank = 0 if excess is None else sum(abs(excess) < goal for goal in (GOAL, GOAL / 10))
+        excess = trainer.callback_metrics.get("excess_mse/train")
+        rank = 0 if excess is None else sum(abs(float(excess)) < goal for goal in NEAR)
         if rank == self.rank:
             return super().check_monitor_top_k(trainer, current)
         self.rank = max(rank, self.rank)

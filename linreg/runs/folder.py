@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
-from linreg.atomic import write_whole
+from linreg.atomic import atomic_write
 from linreg.runs.resume import typed_only
 from linreg.runs.safe_yaml import read_config
 from linreg.screen import say
@@ -24,7 +24,7 @@ from linreg.screen import say
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run the folder is of
-HPARAMS_METRICS = ["excess_mse/train", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
+HPARAMS_METRICS = ["excess_mse", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
 
 
 def new_run_folder(name: str) -> Path:
@@ -187,9 +187,10 @@ class RunRecord(Callback):
             path = Path(logger.log_dir, "config.yaml")
             if typed_only(read_config(self.config, "config.yaml")):
                 self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
-            write_whole(path, f"# run {logger.run}\n{self.config}".encode())
+            atomic_write(path, f"# run {logger.run}\n{self.config}".encode())
             optimizer = trainer.optimizers[0]
-            settings = {"batch_size": trainer.datamodule.batch_size, "optimizer": type(optimizer).__name__}
+            size = getattr(trainer.train_dataloader, "batch_size", None)
+            settings = {"batch_size": size, "optimizer": type(optimizer).__name__}
             group = optimizer.param_groups[0]
             settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
             logger.log_start(settings, HPARAMS_METRICS)

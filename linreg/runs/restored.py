@@ -9,18 +9,33 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
 
 from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
-from linreg.errors import InputError
+from linreg.errors import InputError, given
+from linreg.runs.allowed import public_path
+from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.screen import say
 
 
 class Restored(Callback):
-    """Holds a checkpoint against the training that it is to be restored into, before it is believed."""
+    """Holds a checkpoint against the training that it is to be restored into, before it is believed.
+
+    What was typed beats what was saved: a setting of an optimizer or a schedule that the run would begin with now, and
+    that is another than it began with then, is changed in the state that Lightning is about to restore.
+    """
+
+    began: Beginnings
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
+        is_same = getattr(trainer.datamodule, "is_same", None)
+        if isinstance(rows := checkpoint.get("rows"), Tensor) and is_same is not None and not is_same(rows):
+            raise InputError(
+                "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
+                "as before, or start a new run without --ckpt_path"
+            )
         for callback in trainer.callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None:
@@ -30,8 +45,11 @@ class Restored(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here the optimizers are made, and not yet restored."""
+        self.began = beginnings(trainer)
         if not hasattr(self, "checkpoint"):
             return
+        with given("the checkpoint"):
+            keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
         for name, fresh in (
             ("optimizer_states", trainer.optimizers),
             ("lr_schedulers", [config.scheduler for config in trainer.lr_scheduler_configs]),
@@ -46,11 +64,20 @@ class Restored(Callback):
         check_kind(self.checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader = trainer.train_dataloader
         if hasattr(self, "checkpoint"):
             saved = self.checkpoint["global_step"]
             if saved != trainer.global_step:
                 raise InputError(f"the checkpoint says both step {saved} and {trainer.global_step}; take another one")
             del self.checkpoint
+            if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler) and trainer.is_global_zero:
+                say("        the order of the rows: shuffle=True does not repeat it; use linreg's TensorBatches")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["began"] = self.began
+        checkpoint["class_path"] = public_path(f"{type(pl_module).__module__}.{type(pl_module).__qualname__}")
+        if hasattr(trainer.datamodule, "fingerprint"):
+            checkpoint["rows"] = trainer.datamodule.fingerprint()
 
 
 def check_kind(value: Any, fresh: Any, where: str) -> None:

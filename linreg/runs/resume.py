@@ -1,23 +1,22 @@
-"""Going on from a checkpoint: the same rows, what was typed beats what was saved, and what differs is said."""
+"""What a checkpoint's config may decide about the run that goes on from it, and what that run does otherwise."""
 
 import copy
 import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor
+from lightning.pytorch import Trainer
 
 from linreg.errors import InputError
-from linreg.runs.allowed import public_path
 
-SETTINGS = ("lr", "momentum", "nesterov", "weight_decay")
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
     *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
     *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
     *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
 )
+PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
+Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
 STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
 STATE |= {"global_step": int}
 
@@ -77,8 +76,8 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
         unsafe = {flag.removeprefix("--") for flag in typed_only(config)} | {"default_root_dir"}
         config["trainer"] = {name: value for name, value in config["trainer"].items() if name not in unsafe}
         return yaml.safe_dump(config, sort_keys=False)
-    if "features" in init_args:
-        init_args["features"] = checkpoint["columns"]["features"]
+    if "features" in init_args and isinstance(columns := checkpoint.get("columns"), dict):
+        init_args["features"] = columns.get("features")
     if other_file:
         stage = "val" if subcommand == "validate" else "test"
         init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
@@ -95,6 +94,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     try:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         inside = progress["processed"] != progress["started"]
+        inside |= checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] is False
         epoch = progress["processed"] - 1
     except (KeyError, TypeError):
         raise InputError("the checkpoint's 'loops' lack the progress of the training; resume from last.ckpt") from None
@@ -103,76 +103,73 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     if inside:
         raise InputError(
             f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
-            "cannot be repeated exactly; resume from last.ckpt, or save with every_n_epochs in place of "
-            "every_n_train_steps"
+            "cannot be repeated exactly; resume from one that was made at an epoch's end: with --max_epochs in place "
+            "of --max_steps, and every_n_epochs in place of every_n_train_steps"
         )
 
 
-def check_same_rows(model: Any, checkpoint: dict[str, Any]) -> None:
-    """Refuses to go on with other columns or rows than before; their means, spreads and a sample tell them apart."""
-    ours = public_path(f"{type(model).__module__}.{type(model).__qualname__}")
-    before = public_path(checkpoint["class_path"])
-    if before != ours:
-        raise InputError(
-            f"the checkpoint is one of {before}, not of {ours}; start a new run without it"
-        )
-    before = [*checkpoint["columns"]["features"], *checkpoint["columns"]["targets"]]
-    now = [*model.feature_names, *model.target_names]
-    if before != now:
-        raise InputError(
-            f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
-        )
-    shapes = ({name: value.shape for name, value in s.items()} for s in (checkpoint["state_dict"], model.state_dict()))
-    if next(shapes) != next(shapes):
-        raise InputError("the checkpoint's model has weights of another shape; start a new run without --ckpt_path")
-    buffers = {name: value for name, value in model.state_dict().items() if "_standardizer." in name}
-    saved = checkpoint["state_dict"]
-    spread = {name: value.abs() + model.state_dict()[name.replace(".mean", ".std")] for name, value in buffers.items()}
-    same = all(bool(((saved[name] - value).abs() <= 1e-9 * spread[name]).all()) for name, value in buffers.items())
-    before, now = checkpoint.get("rows"), model.rows
-    if isinstance(before, Tensor) and now is not None:
-        sizes = [side.mean.abs() + side.std for side in (model.x_standardizer, model.y_standardizer)]
-        rounding = 1e-14 * now[:, :1] * torch.cat([torch.zeros(1), *sizes])
-        same = same and before.shape == now.shape and bool(((before - now).abs() <= rounding).all())
-    if not same:
-        raise InputError(
-            "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
-            "as before, or start a new run without --ckpt_path"
-        )
+def beginnings(trainer: Trainer) -> Beginnings:
+    """How the optimizers and schedules of a run begin, before anything is restored into them."""
+    optimizers = [
+        {"class": type(each).__name__, "groups": [_settings(group) for group in each.param_groups]}
+        for each in trainer.optimizers
+    ]
+    schedules = [
+        {"class": type(config.scheduler).__name__, "when": config.interval} | _settings(config.scheduler.state_dict())
+        for config in trainer.lr_scheduler_configs
+    ]
+    return {"optimizers": optimizers, "schedules": schedules}
 
 
-def check_same_columns(model: Any, data: Any) -> None:
-    """InputError for data to measure a model on whose columns are not those that it was trained on, in their order."""
-    for before, now in ((model.feature_names, data.feature_names), (model.target_names, data.target_names)):
-        if list(before) != list(now):
-            raise InputError(f"the model was trained on the columns {before}, not on {list(now)}; name them")
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a group or schedule that say how it was set, and not how far it has come."""
+    kinds = (bool, int, float, str, tuple, list, dict)
+    plain = {k: v for k, v in state.items() if isinstance(v, kinds) and k not in PROGRESS and k != "params"}
+    if "initial_lr" in plain:  # a schedule has changed the other already
+        plain["lr"] = plain.pop("initial_lr")
+    return plain
 
 
-def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], fresh: torch.optim.Optimizer) -> None:
-    """Lets settings that differ from the checkpoint's beat the state that Lightning is about to restore from it.
+def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> None:
+    """Lets settings that differ from those of the first run beat the state that is about to be restored.
 
     Args:
         checkpoint: changed in place.
         hparams: the model's hyperparameters now.
-        fresh: an optimizer made from them.
+        now: how its optimizers and schedules begin with them.
+
+    Raises:
+        InputError: for another optimizer, or other groups of weights.
     """
-    before = checkpoint["hyper_parameters"]
-    changed = {name for name in ("optimizer", "lr_scheduler", *SETTINGS) if before.get(name) != hparams.get(name)}
-    if "optimizer" in changed:
+    then = checkpoint.get("began") or _older_beginnings(checkpoint["hyper_parameters"], hparams, now)
+    if [each["class"] for each in then["optimizers"]] != [each["class"] for each in now["optimizers"]]:
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
-    if "lr_scheduler" in changed:
+    if then["schedules"] != now["schedules"]:
         checkpoint["lr_schedulers"] = []
-    groups, saved = fresh.param_groups, checkpoint["optimizer_states"][0]["param_groups"]
-    if len(groups) != len(saved):
-        raise InputError(
-            "weight_decay was 0 or is now, which regroups the weights; start a new run without --ckpt_path"
-        )
-    for old, new in zip(saved, groups, strict=True):
-        old.update({name: new[name] for name in changed & set(SETTINGS) if name in new})
-        if "lr" in changed:
-            old["initial_lr"] = new["lr"]
-    for scheduler in checkpoint["lr_schedulers"] if "lr" in changed else []:
-        scheduler["base_lrs"] = [group["lr"] for group in groups]
+    for state, before, after in zip(checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], strict=True):
+        groups = state["param_groups"]
+        if len(groups) != len(after["groups"]):
+            raise InputError(
+                "weight_decay was 0 or is now, which regroups the weights; start a new run without --ckpt_path"
+            )
+        for group, old, new in zip(groups, before["groups"], after["groups"], strict=True):
+            changed = {name: value for name, value in new.items() if name in group and value != old.get(name, value)}
+            group.update(changed)
+            if "lr" in changed:
+                group["initial_lr"] = changed["lr"]
+                for schedule in checkpoint["lr_schedulers"]:
+                    schedule["base_lrs"] = [each.get("initial_lr", each["lr"]) for each in groups]
+
+
+def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> Beginnings:
+    """How a run of an older version began, which has not written it down: as this one, but for its hyperparameters."""
+    then = copy.deepcopy(now)
+    changed = {name: before[name] for name in before.keys() & hparams.keys() if before[name] != hparams[name]}
+    for optimizer in then["optimizers"]:
+        optimizer["class"] = str(changed.get("optimizer", optimizer["class"]))
+        for group in optimizer["groups"]:
+            group.update({name: value for name, value in changed.items() if name in group})
+    return then | {"schedules": []} if "lr_scheduler" in changed else then
 
 
 def differences(before: dict[str, Any], now: str) -> list[str]:
@@ -186,3 +183,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(config, dict):
         return {prefix: config}
     return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
+
+
+def describe_resume(epoch: int, changed: list[str]) -> str:
+    """From where a run goes on, and what it does otherwise than before."""
+    lines = [f"resume  after epoch {epoch:,}, as before" + (" but for:" if changed else "")]
+    return "\n".join(lines + [f"        {line}" for line in changed])

@@ -74,7 +74,7 @@ class StopBetweenBatches(Callback):
 
 
 @contextmanager
-def one_line_endings(trainer: Trainer) -> Iterator[None]:
+def explain_interruption(trainer: Trainer) -> Iterator[None]:
     """Says how to resume when a signal stops the run, and makes a RunError of what the machine denies it."""
     global between_batches
     try:

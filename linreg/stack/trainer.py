@@ -1,32 +1,42 @@
-"""Lightning's Trainer as each subcommand needs it: with the template's callbacks, and without idle ones."""
+"""Lightning's Trainer as each subcommand needs it, with the callbacks of the stack."""
 
+import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
-from linreg.errors import InputError, given
-from linreg.regression.exact.baseline import DivergenceGuard, Yardstick
-from linreg.regression.prediction import PredictionWriter
-from linreg.regression.regressor import Regressor
+from linreg.errors import InputError, did_you_mean, given
 from linreg.runs.checkpoint_file import CheckpointFile
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import RunRecord
 from linreg.runs.restored import Restored
-from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
+from linreg.runs.safe_yaml import read_config
+from linreg.stack.chunks import Chunks
+from linreg.stack.guard import DivergenceGuard
+from linreg.stack.lean import BAR_STEPS, Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 
-BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
+FOLDERS = [Path(__file__).parents[i] / "configs" for i in (2, 1)]  # of a clone, and of an installed package
+DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[0]) / "default.yaml"
 LARGEST = 2**53  # that a flag may say
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
     **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
 }
-STEP_HOOKS = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
-STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")
+
+
+def all_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """All flags of the Trainer: those given; for the others the defaults of configs/default.yaml, or Lightning's."""
+    known = {name: p.default for name, p in inspect.signature(Trainer).parameters.items()}
+    for name in flags:
+        if name not in known:
+            raise InputError(f"the Trainer has no flag {name!r}{did_you_mean(name, [*known])}")
+    return known | read_config(DEFAULT_CONFIG.read_text(), str(DEFAULT_CONFIG))["trainer"] | flags
 
 
 def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (), **changed: Any) -> Trainer:
@@ -75,41 +85,29 @@ def check_flags(settings: dict[str, Any]) -> None:
         raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 
 
-def make_fitter(settings: dict[str, Any], model: Regressor, config: str, chunks: Chunks | None = None) -> Trainer:
-    """A Trainer that holds the training against the exact solution, guards it, and saves where it stands.
+def make_fitter(settings: dict[str, Any], config: str, chunk: int | None = None, formula: bool = False) -> Trainer:
+    """A Trainer that guards the training, stops it when asked to, and saves where it stands.
 
     Args:
         settings: all of the Trainer's flags.
-        model: to be trained.
         config: the resolved config, for the record.
-        chunks: if several mini-batches share a step.
+        chunk: how many mini-batches share a step, if several do.
+        formula: whether these take their gradient from the model's own formula.
     """
     check_names(as_list(settings["callbacks"]))
-    callbacks: list[Callback] = [StopBetweenBatches(), Restored(), Yardstick()]
-    callbacks += [DivergenceGuard(), RunRecord(config)]
+    callbacks: list[Callback] = [
+        StopBetweenBatches(),
+        Restored(),
+        PlateausInTime(),
+        DivergenceGuard(),
+        RunRecord(config),
+    ]
+    callbacks += [Chunks(chunk, formula)] if chunk is not None else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         callbacks += [BestCheckpoint(), LastCheckpoint()]
     changed: dict[str, Any] = {}
     if settings["logger"] in (None, True):
         changed["logger"] = False  # until all else is known to be right: a mistake leaves no folder
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
-        changed["max_epochs"] = -1  # the yardstick says when to stop
-    trainer = make_trainer(settings, (*callbacks, *([chunks] if chunks else [])), **changed)
-    if chunks is not None:
-        refuse_what_needs_single_batches(trainer, model, chunks.formula)
-    spare_idle_hooks(trainer, model)
-    return trainer
-
-
-def make_predictor(settings: dict[str, Any], output: str) -> Trainer:
-    """A Trainer that writes predictions to a file."""
-    one = {"devices": 1}  # rows are written in the order in which they are read
-    return make_trainer(settings, (PredictionWriter(output),), logger=False, enable_checkpointing=False, **one)
-
-
-def spare_idle_hooks(trainer: Trainer, model: LightningModule) -> None:
-    """Takes the hooks that do nothing out of a training step, where Lightning's ado about each costs 3 us."""
-    for owner, plain in [(model, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]:
-        for name in STEP_HOOKS:
-            if getattr(type(owner), name) is getattr(plain, name) and name not in vars(owner):
-                setattr(owner, name, None)
+        changed["max_epochs"] = -1  # a callback of the model's may say when to stop
+    return make_trainer(settings, (*callbacks, Lean()), **changed)

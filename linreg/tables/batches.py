@@ -10,14 +10,13 @@ NEAR, MIXED = 4_096, 16  # rows read together, and how many such blocks are mixe
 
 
 class TensorBatches:
-    """Iterates over the rows of ``x`` and ``y`` in batches; a Lightning loader without workers or per-row Python.
+    """Iterates over rows in batches; a Lightning loader without workers or per-row Python.
 
     The order of the rows depends on the seed and the epoch only, so a resumed run sees what the uninterrupted run
     would have seen. Several processes share each batch between them, and every row is seen once.
 
     Args:
-        x: (N, D) features.
-        y: (N, T) targets.
+        rows: features (N, D) and targets (N, T); each batch is of the same class of tuple.
         batch_size: rows of a batch, of all processes together, at least 1.
         seed: shuffles the rows anew in each epoch, but yields N or more at once, in place; None keeps their order.
         share: False gives every process all rows.
@@ -29,16 +28,16 @@ class TensorBatches:
 
     def __init__(
         self,
-        x: Tensor,
-        y: Tensor,
+        rows: tuple[Tensor, Tensor],
         batch_size: int,
         seed: int | None = None,
         share: bool = True,
         mapped: bool = False,
     ) -> None:
-        self.x, self.y, self.batch_size, self.seed, self.mapped = x, y, batch_size, seed, mapped
+        self.rows, self.num_rows = rows, len(rows[0])
+        self.batch_size, self.seed, self.mapped = batch_size, seed, mapped
         self.rank, self.world = 0, 1
-        if share and dist.is_initialized() and len(x) >= dist.get_world_size():
+        if share and dist.is_initialized() and self.num_rows >= dist.get_world_size():
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.epoch = 0
 
@@ -51,24 +50,24 @@ class TensorBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.x), self.batch_size)
+        full, rest = divmod(self.num_rows, self.batch_size)
         return full + (rest >= self.world or not full)  # a rest too small to share goes with the batch before it
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        num_rows, last = len(self.x), len(self) - 1
+        kind, num_rows, last = type(self.rows), self.num_rows, len(self) - 1
         if not last and self.world == 1 and self.seed is not None:
-            yield self.x, self.y  # batch gradient descent: the same rows in any order, so nothing is gathered
+            yield self.rows  # batch gradient descent: the same rows in any order, so nothing is gathered
             return
         order = self._order(num_rows)
-        order = None if order is None else order.to(self.x.device)
+        order = None if order is None else order.to(self.rows[0].device)
         for i in range(last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
                 part = slice(start + self.rank, end, self.world)
-                yield self.x[part].clone(), self.y[part].clone()  # what a receiver does to them is its own affair
+                yield kind(side[part].clone() for side in self.rows)  # else what a model does to them in place stays
                 continue
             rows = order[start:end][self.rank :: self.world]
-            yield self.x.index_select(0, rows), self.y.index_select(0, rows)
+            yield kind(side.index_select(0, rows) for side in self.rows)
 
     def _order(self, num_rows: int) -> Tensor | None:
         if self.seed is None:

@@ -1,7 +1,7 @@
-"""Data modules: a table, split once into training, validation and test rows, in mini-batches."""
+"""The data module of a table: split once into training, validation and test rows, and served in mini-batches."""
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -9,12 +9,11 @@ from torch import Tensor
 
 from linreg.errors import InputError
 from linreg.tables.batches import TensorBatches
-from linreg.tables.memmap import mapped_table
-from linreg.tables.table import Source, Table, memory
+from linreg.tables.table import Table
 
-MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
-MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
 SEEDS = (1 << 32) - 1  # the largest one
+PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
+SAMPLED = 4_096  # rows of a mapped table whose bits are looked at when a run goes on
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -47,6 +46,7 @@ class RegressionData(LightningDataModule):
         if not 0 <= split_seed <= SEEDS:
             raise InputError(f"split_seed={split_seed}: a value from 0 to {SEEDS:,} is expected")
         self.batch_size = batch_size
+        self.planned_batch_size = 1_024  # where the first is None; a model may know better
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -108,103 +108,58 @@ class RegressionData(LightningDataModule):
         if not self.row_counts["val"]:
             self.trainer.limit_val_batches = 0
 
-    def in_order(self, split: str) -> TensorBatches:
+    def evaluation_batches(self, split: str) -> TensorBatches:
         """All rows of a split, in large batches and always the same order, for every process."""
-        return TensorBatches(*self.splits[split], EVALUATION_BATCH, share=False)
+        return TensorBatches(self.splits[split], EVALUATION_BATCH, share=False)
 
     def train_dataloader(self) -> TensorBatches:
-        if not len(self.splits["train"][0]):
+        """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
+        rows = self.splits["train"]
+        if not len(rows[0]):
             raise InputError(f"{self.source}: no row is left to train on; lower val_fraction or test_fraction")
-        x, y = self.splits["train"]
-        device = self.trainer.strategy.root_device if self.trainer else x.device
-        if device.type == "cuda" and x.nbytes + y.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            x, y = x.to(device), y.to(device)  # a copy of the whole table, instead of one of each batch
-        mapped = self.table.mapped and x.device.type == "cpu"
-        return TensorBatches(x, y, self.batch_size or 1_024, seed=self.split_seed, mapped=mapped)
+        model: Any = self.trainer.lightning_module if self.trainer and self.trainer.training else None
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        nbytes = sum(part.nbytes for part in rows)
+        if device.type == "cuda" and nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            device = torch.device("cpu")  # else a copy of the whole table, instead of one of each batch
+        mapped = self.table.mapped and device.type == "cpu"
+        if not mapped:
+            prepare = getattr(model, "standardize", tuple)
+            parts = zip(*(part.split(PART) for part in rows), strict=True)
+            ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
+            rows = type(ready[0])(torch.cat(side) for side in zip(*ready, strict=True))
+        batch_size = self.batch_size or self.planned_batch_size
+        return TensorBatches(rows, batch_size, seed=self.split_seed, mapped=mapped)
+
+    def fingerprint(self) -> Tensor:
+        """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""
+        sums = []
+        for split in self.splits.values():
+            every = max(len(split[0]) // SAMPLED, 1) if self.table.mapped else 1
+            weights = torch.arange(1, len(split[0][::every]) + 1, dtype=torch.float64).mul_(12.9898).cos_()
+            num_rows = torch.tensor([len(split[0])], dtype=torch.float64)
+            sums.append(torch.cat([num_rows, *(weights @ part[::every].double() for part in split)]))
+        return torch.stack(sums)
+
+    def is_same(self, before: Tensor) -> bool:
+        """Whether a fingerprint is that of these rows, but for rounding, which another processor may do otherwise."""
+        now = self.fingerprint()
+        if before.shape != now.shape:
+            return False
+        sides = (self.table.x, self.table.y)
+        size = torch.cat([torch.maximum(side.amax(0).abs(), side.amin(0).abs()).double() for side in sides])
+        rounding = 1e-14 * now[:, :1] * torch.cat([torch.zeros(1), size])
+        return bool(((before - now).abs() <= rounding).all())
+
+    def describe(self) -> list[str]:
+        """What the data are, a line each."""
+        rows = self.row_counts
+        sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
+        first = f"{rows['read']:,} rows, {self.num_features:,} feature(s) -> {', '.join(self.target_names)}; "
+        return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes]
 
     def val_dataloader(self) -> TensorBatches:
-        return TensorBatches(*self.splits["val"], EVALUATION_BATCH)
+        return TensorBatches(self.splits["val"], EVALUATION_BATCH)
 
     def test_dataloader(self) -> TensorBatches:
-        return TensorBatches(*self.splits["test"], EVALUATION_BATCH)
-
-
-class SyntheticData(RegressionData):
-    """Rows made from known coefficients: ``y = x W^T + b + noise``, with standard normal x.
-
-    Args:
-        num_rows: rows to make, at least 1.
-        num_features: D, at least 1.
-        noise_std: standard deviation of the noise, in the target's units, from 0 to 1e140.
-        data_seed: seed of the coefficients, the features and the noise; from 0 to 2^32 - 1.
-        **split: see RegressionData.
-    """
-
-    def __init__(
-        self,
-        num_rows: int = 1_000,
-        num_features: int = 3,
-        noise_std: float = 0.1,
-        data_seed: int = 0,
-        **split: Any,
-    ) -> None:
-        super().__init__(**split)
-        sizes = (("num_rows", 1, 1 << 53, num_rows), ("num_features", 1, 1 << 53, num_features))
-        for name, least, most, value in (
-            *sizes,
-            ("noise_std", 0, 1e140, noise_std),
-            ("data_seed", 0, SEEDS, data_seed),
-        ):
-            if not least <= value <= most:  # the noise has to be squared
-                raise InputError(f"{name}={value}: a value from {least} to {most:,} is expected")
-        gigabytes, needed = memory() >> 30, 24 * num_rows * (num_features + 1) + 100 * num_features >> 30  # with splits
-        if needed > gigabytes:
-            found = f"num_rows={num_rows} and num_features={num_features}: they would take {needed:,} GB"
-            raise InputError(f"{found}, this machine has {gigabytes:,} GB; lower one of them")
-        self.num_rows, self.columns, self.noise_std, self.data_seed = num_rows, num_features, noise_std, data_seed
-
-    def load(self) -> Table:
-        generator = torch.Generator().manual_seed(self.data_seed)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-        parameters = normal(self.columns + 1)
-        parameters += parameters.sign()  # at least 1 in size, so that "within 1 %" means something
-        coef, intercept = parameters[None, :-1], parameters[-1:]
-        x = normal(self.num_rows, self.columns)
-        y = x @ coef.T + intercept + self.noise_std * normal(self.num_rows, 1)
-        names = [f"x{i + 1}" for i in range(self.columns)]
-        return Table(x, y, names, ["y"], self.num_rows, true_coef=coef, true_intercept=intercept)
-
-
-class CSVData(RegressionData):
-    """The rows of a CSV file; also of a Parquet file, or of a folder or pattern of such files.
-
-    Args:
-        path: the file, with a header line; it may be gzipped.
-        target: the column to predict; several as a list, ``[a, b]``.
-        features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
-        missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
-        cache: folder for tables of more than 16 million cells, which are converted once to a memory-mapped file.
-        **split: see RegressionData.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        target: str | list[str],
-        features: list[str] | None = None,
-        missing: Literal["drop", "error"] = "drop",
-        cache: str = "~/.cache/linreg",
-        **split: Any,
-    ) -> None:
-        super().__init__(**split)
-        self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
-        self.source = str(path)
-
-    def load(self) -> Table:
-        source = Source(self.path, self.target, self.features, self.missing)
-        large = sum(file.num_cells for file in source.files) > MAX_CELLS
-        table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
-        return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table
+        return TensorBatches(self.splits["test"], EVALUATION_BATCH)

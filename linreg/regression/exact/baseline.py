@@ -1,85 +1,102 @@
-"""What watches a run: the yardstick of the exact solution, and the divergence guard."""
+"""The known answer beside a training: every epoch is held against the exact solution, and ends once it is reached."""
 
 import math
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from linreg.errors import RunError
-from linreg.regression.console import describe_plan
-from linreg.regression.exact.learning_rate import GOAL
-from linreg.regression.regressor import Regressor
+from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
 from linreg.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
-VALIDATIONS = 100  # of such a run, at most twice as many
-GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
-DIVERGED = 1e4  # times the loss of predicting the mean
+VALIDATIONS = 100  # of such a run, about
+NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
 
 
-class Yardstick(Callback):
-    """Holds every epoch against the exact solution, and ends a run without max_epochs once it is reached."""
+def excess(mse: float, exact: float, variance: float) -> float:
+    """``(mse - exact) / exact``; where an exact fit leaves less than 1e-10 of the variance, that stands in for it."""
+    return (mse - exact) / (max(exact, NO_RESIDUAL * variance) or 1.0)
+
+
+def excess_mse(model: Any) -> float | None:
+    """The training MSE of a LinearRegression above the exact optimum, as a share of it, without a pass over the rows.
+
+    None where no exact optimum is known, or another loss is minimized.
+    """
+    if model.exact is None or not model.knows_optimum:
+        return None
+    weight, bias = model.hypothesis.weight.detach().cpu(), model.hypothesis.bias
+    variance = model.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
+    mse = model.exact.mse(weight, 0.0 if bias is None else bias.detach().cpu()) @ variance
+    exact = model.exact.mse(model.exact.weight(model.weight_decay)) @ variance
+    return excess(float(mse), float(exact), float(variance.sum()))
+
+
+def weight_error(model: Any) -> float:
+    """The distance of the weight from the exact one, as a share of its length, in standardized units."""
+    exact = model.exact.weight(model.weight_decay)
+    return float((model.hypothesis.weight.detach().cpu() - exact).norm() / (exact.norm() or 1.0))
+
+
+class ExactBaseline(Callback):
+    """Holds every epoch of a Regressor against the exact solution; ends a run without max_epochs once it is reached."""
 
     def __init__(self) -> None:
         self.may_stop = False
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Regressor) -> None:
-        plan = pl_module.plan
-        steps_per_epoch = len(trainer.datamodule.train_dataloader())
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        plan, steps_per_epoch = getattr(pl_module, "plan", None), int(trainer.num_training_batches)
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
         if self.may_stop:
-            trainer.fit_loop.max_epochs = math.ceil(plan.most_steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
+            epochs = math.ceil(plan.most_steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
+            trainer.fit_loop.max_epochs = epochs
             if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
-                trainer.check_val_every_n_epoch = max(trainer.max_epochs // VALIDATIONS, 1)
+                trainer.check_val_every_n_epoch = max(epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
-            say(describe_plan(pl_module, steps_per_epoch, trainer.max_epochs))
+            say(describe_training(pl_module, steps_per_epoch, trainer.max_epochs))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        if (summary := pl_module.summary) is not None:
-            values["loss/exact"] = summary.mse(summary.weight(pl_module.weight_decay)).mean().float()
+        if pl_module.exact is not None and pl_module.has_plain_loss:
+            exact = pl_module.exact
+            values["loss/exact"] = exact.mse(exact.weight(pl_module.weight_decay)).mean().float()
         pl_module.log_dict(values, sync_dist=True)
-        excess = pl_module.excess_mse()
-        if excess is None:
+        share = excess_mse(pl_module)
+        if share is None:
             return
-        pl_module.log("excess_mse/train", excess, prog_bar=True, sync_dist=True)
-        pl_module.log("weight_error/train", pl_module.weight_error(), sync_dist=True)
-        overtime = pl_module.plan is not None and trainer.global_step >= pl_module.plan.steps
-        if self.may_stop and abs(excess) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
+        pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
+        pl_module.log("weight_error/train", weight_error(pl_module), sync_dist=True)
+        plan = getattr(pl_module, "plan", None)
+        overtime = plan is not None and trainer.global_step >= plan.steps
+        if self.may_stop and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
             trainer.should_stop = True
 
 
-class DivergenceGuard(Callback):
-    """Stops a run at the first step whose loss is not finite, or 10,000 times that of predicting the mean.
-
-    On a GPU it looks at the epoch's mean loss so far, every 64 steps.
-    """
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Regressor, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if not outputs["loss"].is_cuda:
-            self._check(trainer, pl_module, outputs["loss"].item())
-        elif batch_idx % GPU_STEPS == 0:
-            self.on_train_epoch_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Regressor) -> None:
-        self._check(trainer, pl_module, float(pl_module.epoch_loss / pl_module.epoch_rows))
-
-    def _check(self, trainer: Trainer, model: Regressor, loss: float) -> None:
-        if not loss < DIVERGED:
-            optimizer = trainer.optimizers[0].param_groups[0]
-            remedy = "try a tenth of it"
-            if model.plan is not None:
-                remedy = f"all rows at once diverge above {model.plan.limit:.3g}; without --model.lr it is chosen"
-            raise RunError(
-                f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}, "
-                f"at lr {optimizer['lr']:.3g}; {remedy}. {_last_good(trainer)}"
-            )
-
-
-def _last_good(trainer: Trainer) -> str:
-    paths = [callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.best_model_path]
-    return f"The best checkpoint so far is {paths[0]}" if paths else "There is no checkpoint yet"
+def describe_training(model: Any, steps_per_epoch: int, max_epochs: int | None) -> str:
+    """How a Regressor will be trained, and how soon that is expected to reach the optimum."""
+    until = f"at most {max_epochs:,} epoch(s) of {steps_per_epoch:,} step(s)" if max_epochs != -1 else "no last epoch"
+    plan, size = getattr(model, "plan", None), f"{sum(p.numel() for p in model.parameters()):,} parameter(s)"
+    if plan is None:
+        return f"train   {size}, {model.optimizer}, {until}"
+    noisy = " (batches are noisy: less is stable)" if plan.decay else ""
+    lines = [
+        f"train   {size}, SGD, lr {plan.lr:.3g} = {100 * plan.lr / plan.limit:.2g} % of the full-batch limit{noisy}, "
+        f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
+    ]
+    if model.exact is None:
+        lines.append("        more than 2,000 features: no exact solution, and a rate that is safe but slow")
+        return lines[0] + "\n" + lines[1]
+    flags = zip(model.feature_names, model.exact.not_identifiable, strict=True)
+    names = [name for name, flag in flags if flag]
+    if names:
+        lines.append(f"        constant or collinear, without coefficients of their own: {', '.join(names[:20])}")
+    soon = "more than this run has"
+    if plan.steps_to_goal < MAX_STEPS:
+        soon = f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)"
+    condition = model.exact.condition_number
+    lines.append(f"        condition number {condition:.3g}; expected to be within 1 % after {soon}")
+    if plan.lr > plan.limit:
+        lines.append(f"        warning: this lr diverges; stay below {plan.limit:.3g}, or leave out --model.lr")
+    return "\n".join(lines)

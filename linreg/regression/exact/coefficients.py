@@ -3,37 +3,33 @@
 import csv
 import io
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from linreg.atomic import write_whole
-from linreg.regression.linear_regression import LinearRegression
-from linreg.regression.regressor import Regressor
 from linreg.tables.table import Table
 
 Row = dict[str, Any]
 
 
-def coefficient_rows(model: Regressor, table: Table, confidence: float | None = None) -> list[Row]:
+def coefficient_rows(model: Any, table: Table, confidence: float | None = None) -> list[Row]:
     """A row a coefficient, in the data's units, each target's intercept last.
 
     Args:
-        model: trained, with the summary of its training rows.
+        model: a trained Regressor, with the exact solution of its training rows.
         table: whose true coefficients are shown if it has any.
         confidence: of an interval around the exact coefficient, between 0 and 1.
     """
     columns: dict[str, tuple[Tensor, Tensor]] = {}
-    if isinstance(model, LinearRegression):
+    if model.is_linear:
         columns["learned"] = model.coef, model.intercept
-    if model.summary is not None:
-        solution = model.summary.solve(model.weight_decay)
+    if model.exact is not None:
+        solution = model.exact.solve(model.weight_decay)
         exact, error = (solution.coef, solution.intercept), (solution.coef_std_error, solution.intercept_std_error)
         columns |= {"exact": exact, "std_error": error}
         if confidence is not None:
-            t = t_quantile((1 + confidence) / 2, model.summary.freedom)
+            t = t_quantile((1 + confidence) / 2, model.exact.degrees_of_freedom)
             columns["ci_low"] = exact[0] - t * error[0], exact[1] - t * error[1]
             columns["ci_high"] = exact[0] + t * error[0], exact[1] + t * error[1]
     if table.true_coef is not None and table.true_intercept is not None:
@@ -49,15 +45,15 @@ def coefficient_rows(model: Regressor, table: Table, confidence: float | None = 
     return rows
 
 
-def write_coefficients(path: Path, rows: list[Row]) -> None:
-    """Writes the rows as CSV, with an empty cell for what the data do not determine."""
+def as_csv(rows: list[Row]) -> bytes:
+    """The rows as CSV, with an empty cell for what the data do not determine."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*rows[0]])
     writer.writeheader()
     for row in rows:
         values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
         writer.writerow(values | {"name": as_text(row["name"])})
-    write_whole(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def as_text(name: str) -> str:
@@ -65,17 +61,17 @@ def as_text(name: str) -> str:
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
 
 
-def t_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of freedom.
+def t_quantile(probability: float, degrees_of_freedom: int) -> float:
+    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of degrees_of_freedom.
 
     Args:
         probability: from 0.5 to below 1.
-        freedom: degrees of freedom.
+        degrees_of_freedom: degrees of degrees_of_freedom.
     """
-    if not freedom:
+    if not degrees_of_freedom:
         return float("nan")
-    # With t = sqrt(freedom) tan(angle) the density becomes cos(angle)^(freedom - 1) on a finite range.
-    angle = np.linspace(0, min(np.pi / 2, 40 / np.sqrt(freedom)), 400_001)
-    density = np.cos(angle) ** (freedom - 1)
+    # With t = sqrt(n) tan(angle) the density becomes cos(angle)^(n - 1) on a finite range.
+    angle = np.linspace(0, min(np.pi / 2, 40 / np.sqrt(degrees_of_freedom)), 400_001)
+    density = np.cos(angle) ** (degrees_of_freedom - 1)
     area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(freedom) * np.tan(np.interp((2 * probability - 1) * area[-1], area, angle)))
+    return float(np.sqrt(degrees_of_freedom) * np.tan(np.interp((2 * probability - 1) * area[-1], area, angle)))

@@ -10,6 +10,7 @@ For the loss ``mean((z_y - z_x W^T)^2)`` the Hessian H is known exactly, so stab
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
 
 
 @dataclass(frozen=True)
-class Plan:
+class DescentPlan:
     """How to train: a stable rate, a momentum, and how many steps they are expected to take."""
 
     batch_size: int
@@ -37,7 +38,7 @@ class Plan:
     steps: int  # to come well within it
     decay: bool  # whether the rate has to fall because mini-batches are noisy
 
-    def factor(self, step: int) -> float:
+    def lr_factor(self, step: int) -> float:
         """The share of ``lr`` at a step: with noise, 1 for half of ``steps``, then a linear fall to 1 %.
 
         A run that goes on longer does the same again from a quarter of the rate: noise that is larger than expected
@@ -66,7 +67,7 @@ def make_plan(
     momentum: float | None = None,
     nesterov: bool = False,
     weight_decay: float = 0.0,
-) -> Plan:
+) -> DescentPlan:
     """Chooses what was not given so that the optimum is expected soonest.
 
     Args:
@@ -77,7 +78,7 @@ def make_plan(
         nesterov: whether the momentum is Nesterov's.
         weight_decay: the optimizer's, 0 or more.
     """
-    modes = Modes(summary, weight_decay)
+    modes = HessianSpectrum(summary, weight_decay)
     momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
     sizes = [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or BATCH_SIZES[:1]
     if not batch_size and summary.num_rows > BATCH_SIZES[0] and summary.num_rows * summary.num_features < MAX_CELLS:
@@ -89,7 +90,7 @@ def make_plan(
         for slower in (SLOWER if lr is None and size < summary.num_rows else SLOWER[:1])
     ]
 
-    def cost(plan: Plan) -> tuple[float, float, float]:
+    def cost(plan: DescentPlan) -> tuple[float, float, float]:
         step = 1 + plan.batch_size * summary.num_features / 300_000  # a step's fixed cost, and what its rows add to it
         reached = float(modes.curve([MAX_STEPS], plan.lr, plan.momentum, nesterov)[0])
         return plan.steps * step, plan.steps_to_goal * step, reached
@@ -97,7 +98,9 @@ def make_plan(
     return min(plans, key=cost)
 
 
-def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float) -> Plan:
+def _plan(
+    modes: "HessianSpectrum", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float
+) -> DescentPlan:
     top = limit(modes.lmax, momentum, nesterov)
     part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # 0 for all rows, about 1 for a few of many
     noise = part * modes.row_curvature / batch
@@ -107,20 +110,39 @@ def _plan(modes: "Modes", batch: int, lr: float | None, momentum: float, nestero
     stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
-    return Plan(batch, rate, momentum, top, to_goal, steps, decay=part > 0 and lr is None)
+    return DescentPlan(batch, rate, momentum, top, to_goal, steps, decay=part > 0 and lr is None)
 
 
 def make_cautious_plan(
     num_features: int, num_targets: int, num_rows: int, batch_size: int | None, lr: float | None, momentum: float | None
-) -> Plan:
+) -> DescentPlan:
     """Without a spectrum: the trace of the Hessian bounds its largest eigenvalue, so that the rate is safe, if slow."""
     batch, b = min(batch_size or BATCH_SIZES[0], num_rows), 0.9 if momentum is None else momentum
     top = limit(2 * (num_features + 1) / num_targets, b)
     rate = lr or (SHARE * top if batch == num_rows else (1 - b) * SHARE * top)
-    return Plan(batch, rate, b, top, MAX_STEPS, MAX_STEPS // 10, decay=batch < num_rows and lr is None)
+    return DescentPlan(batch, rate, b, top, MAX_STEPS, MAX_STEPS // 10, decay=batch < num_rows and lr is None)
 
 
-class Modes:
+def plan_descent(model: Any, data: Any) -> DescentPlan:
+    """The plan for a LinearRegression that knows its training rows; the data are told of its batch size.
+
+    Args:
+        model: with an ``exact`` solution of its rows, unless there are too many columns for one.
+        data: what it is trained on, or None; a ``batch_size`` of None is left to the plan.
+    """
+    momentum = model.momentum if model.lr is None else model.momentum or 0.0
+    batch_size = getattr(data, "batch_size", None)
+    if model.exact is None:
+        sizes = len(model.feature_names), len(model.target_names), data.row_counts["train"]
+        plan = make_cautious_plan(*sizes, batch_size, model.lr, momentum)
+    else:
+        plan = make_plan(model.exact, batch_size, model.lr, momentum, model.nesterov, model.weight_decay)
+    if hasattr(data, "planned_batch_size"):
+        data.planned_batch_size = plan.batch_size
+    return plan
+
+
+class HessianSpectrum:
     """The loss along the eigenvectors of the Hessian: how curved it is, and how much of it is there to lose."""
 
     def __init__(self, summary: LeastSquares, weight_decay: float) -> None:

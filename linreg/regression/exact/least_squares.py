@@ -142,12 +142,12 @@ class LeastSquares:
         return len(self.svd[1])
 
     @property
-    def freedom(self) -> int:
-        """Degrees of freedom of the residuals: rows less independent parameters, at least 0."""
+    def degrees_of_freedom(self) -> int:
+        """Degrees of degrees_of_freedom of the residuals: rows less independent parameters, at least 0."""
         return max(self.num_rows - self.rank - int(self.intercept), 0)
 
     @property
-    def undetermined(self) -> Tensor:
+    def not_identifiable(self) -> Tensor:
         """Which features (D,) have no coefficient of their own, being constant or collinear with others."""
         return self.svd[2].square().sum(1) < 1 - 1e-8
 
@@ -197,9 +197,9 @@ class LeastSquares:
         (mean_x, mean_y), (std_x, std_y) = self._per_side(self.mean), self._per_side(self.std)
         coef = self.weight(weight_decay) * std_y[:, None] / std_x
         _, s, v = self.svd
-        variance = self.mse(self.weight()) * std_y**2 * n / (self.freedom or torch.nan)
+        variance = self.mse(self.weight()) * std_y**2 * n / (self.degrees_of_freedom or torch.nan)
         spread = v / s / std_x[:, None]  # (D, rank): (X^T X)^-1 = spread spread^T / N
-        per_coef = torch.where(self.undetermined, torch.nan, spread.square().sum(1) / n)
+        per_coef = torch.where(self.not_identifiable, torch.nan, spread.square().sum(1) / n)
         per_intercept = (1 + (mean_x @ spread).square().sum()) / n if self.intercept else torch.tensor(torch.nan)
         return Solution(
             coef=coef,

@@ -1,6 +1,7 @@
-"""The command line's grammar: bare Trainer flags, config files first, one-line errors with the nearest name."""
+"""The command line's grammar: bare Trainer flags, config files first, one-line errors with the did_you_mean name."""
 
 import argparse
+import importlib
 import inspect
 import re
 import sys
@@ -10,16 +11,19 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from linreg.errors import InputError, nearest
-from linreg.regression.linear_regression import LinearRegression
+from linreg.errors import InputError, did_you_mean
 from linreg.runs.allowed import remedy
 from linreg.runs.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import complain
-from linreg.tables.data import CSVData, RegressionData, SyntheticData
+from linreg.stack.trainer import DEFAULT_CONFIG
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-DEFAULTS = {"model": LinearRegression, "data": CSVData, "synthetic": SyntheticData}
+DEFAULTS = {  # what the command is for, as long as no other class is named
+    "model": "linreg.LinearRegression",
+    "data": "linreg.SyntheticData",
+    "csv": "linreg.CSVData",
+    "predict": "linreg.PredictionData",
+}
 
 FIT_FLAGS = (
     ("--check", float | None, None, "exit with 1 if the final excess_mse is above this, such as 0.01"),
@@ -45,6 +49,12 @@ Every Trainer flag works bare (the whole list is at the end); the most used:
 """
 
 
+def load_default(name: str) -> type:
+    """The class that stands for a section by default."""
+    module, _, cls = DEFAULTS[name].rpartition(".")
+    return getattr(importlib.import_module(module), cls)
+
+
 class Parser(LightningArgumentParser):
     """A LightningArgumentParser whose errors fit on a screen."""
 
@@ -68,10 +78,10 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         flags = [flag.lstrip("-") for flag in parser._option_string_actions]
-        flags += [name for cls in DEFAULTS.values() for name in inspect.signature(cls).parameters]
+        flags += [name for default in DEFAULTS for name in inspect.signature(load_default(default)).parameters]
         for word in re.findall(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']", message):
             typed = (word[0] or word[1]).removeprefix("fit.")
-            if typed not in flags and (hint := nearest(typed, flags)):
+            if typed not in flags and (hint := did_you_mean(typed, flags)):
                 message = message.strip() + hint
                 break
         denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
@@ -91,30 +101,30 @@ def _one_line(message: str) -> str:
 
 def _describe_classes() -> list[str]:
     """The flags of the default classes, which a parser that takes any class does not list by itself."""
-    shared = set(inspect.signature(RegressionData).parameters)
+    shared = set(inspect.signature(load_default("csv").__base__).parameters)
     texts = []
-    for cls, key, skipped in (
-        (LinearRegression, "model", {"num_features", "num_targets"}),
-        (CSVData, "data", set()),
-        (SyntheticData, "data", shared),
+    for name, key, skipped in (
+        ("model", "model", {"num_features", "num_targets"}),
+        ("csv", "data", set()),
+        ("data", "data", shared),
     ):
         parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description=None)
-        parser.add_class_arguments(cls, key, skip=skipped)
+        parser.add_class_arguments(load_default(name), key, skip=skipped)
         texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")
     return texts
 
 
-def check_config(path: str) -> None:
-    """InputError for a config file that is not there, that is not a mapping in YAML, or that names other files."""
+def check_config(path: str) -> dict[str, Any]:
+    """The content of a config; InputError for a file that holds none, or is not there."""
     if not Path(path).is_file():
-        hint = nearest(Path(path).name, [known.name for known in CONFIGS.glob("*.yaml")])
+        hint = did_you_mean(Path(path).name, [known.name for known in DEFAULT_CONFIG.parent.glob("*.yaml")])
         raise InputError(f"--config {path}: no such file{hint}")
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
-    read_config(text, f"--config {path}")
+    return read_config(text, f"--config {path}")
 
 
 class Arguments:
@@ -137,8 +147,7 @@ class Arguments:
                 self.configs.append(inline[0] if inline else typed.pop(0))
             else:
                 self.flags.append("=".join([flag, *inline]))
-        for config in self.configs:
-            check_config(config)
+        self.contents = [check_config(config) for config in self.configs]
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""
@@ -148,6 +157,18 @@ class Arguments:
             if name == flag:
                 value = inline[0] if inline else after
         return value
+
+    def class_path(self, section: str) -> str | None:
+        """The class that is named last for a section: on the command line, or else in a config; None if none is."""
+        typed = self.value(f"--{section}.class_path") or self.value(f"--{section}")
+        if (typed and typed.isidentifier()) or re.fullmatch(r"[\w.]+", typed or ""):
+            return typed
+        for content in reversed(self.contents):
+            part = content.get(section)
+            named = part.get("class_path") if isinstance(part, dict) else part
+            if isinstance(named, str):
+                return named
+        return None
 
     def arrange(self, *first: str) -> list[str]:
         """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from linreg import experiment
+from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.screen import complain, open_streams
-from linreg.stack.cli import RegressionCLI
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
@@ -41,6 +42,16 @@ def quiet(thread: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(thread)
 
 
+def run_command(line: CommandLine) -> None:
+    """Does what was typed."""
+    if line.command == "fit":
+        experiment.run(line.model, line.datamodule, **line.settings)
+    elif line.command == "predict":
+        experiment.predict(line.model, line.datamodule, **line.settings)
+    else:
+        experiment.measure(line.command, line.model, line.datamodule, **line.settings)
+
+
 def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -49,12 +60,14 @@ def main(typed: list[str]) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6.6 itself trips over this one with torch 2.13.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    # A short epoch logs its curves all the same.
+    warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
     # A resumed run goes on in its own folder, which holds its checkpoints.
     warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:
-        RegressionCLI(typed)
+        run_command(CommandLine(typed))
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141

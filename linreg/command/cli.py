@@ -1,0 +1,144 @@
+"""From what was typed to a model, its data and settings: ``python train.py [fit | validate | test | predict]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI
+
+from linreg.command.parser import DEFAULTS, FIT_FLAGS, Arguments, Parser, load_default
+from linreg.errors import InputError, given
+from linreg.experiment import check_shares
+from linreg.runs.allowed import restrict_imports
+from linreg.runs.checkpoint_file import load_model, read_checkpoint
+from linreg.runs.resume import check_recorded, check_resumable, recorded_config
+from linreg.runs.safe_yaml import read_config
+from linreg.stack.trainer import DEFAULT_CONFIG
+
+
+class CommandLine(LightningCLI):
+    """A LightningCLI whose default subcommand is fit and whose Trainer flags are bare; it parses and builds, no more.
+
+    Args:
+        typed: the command line without the program's name.
+
+    Attributes:
+        model: to train, or the trained one of the checkpoint.
+        datamodule: what to train or to measure it on.
+        settings: what else was decided, as the functions of ``experiment`` take it.
+    """
+
+    def __init__(self, typed: list[str]) -> None:
+        restrict_imports()
+        self.arguments = Arguments(typed)
+        self.command = self.arguments.subcommand
+        path = self.arguments.value("--ckpt_path")
+        self.checkpoint = None if path is None else read_checkpoint(path)
+        self.settings: dict[str, Any] = {}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={self.command: {"description": None}},
+            auto_configure_optimizers=False,
+            args=self.arguments.arrange(str(DEFAULT_CONFIG), *self._implied_config()),
+        )
+
+    def _implied_config(self) -> list[str]:
+        """What goes without saying: what the checkpoint was trained with, or that a path is that of a CSV file."""
+        typed, subcommand = self.arguments, self.command
+        if subcommand == "predict":
+            return []
+        implied = [self._default_classes()]
+        if self.checkpoint is None:
+            return implied
+        if subcommand == "fit":
+            check_resumable(self.checkpoint)
+        if not self.checkpoint.get("config"):
+            if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
+                raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
+            return implied
+        where = f"the config in {typed.value('--ckpt_path')}"
+        recorded = read_config(self.checkpoint["config"], where)
+        check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
+        return [recorded_config(recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
+
+    def _default_classes(self) -> str:
+        """The classes that the command is for as long as no other is named: first of all the named ones themselves.
+
+        A class that is named later would inherit arguments of equal name from the one before it.
+        """
+        is_csv = self.arguments.value("--data.path") is not None
+        data = self.arguments.class_path("data") or DEFAULTS["csv" if is_csv else "data"]
+        sections = {"data": {"class_path": data}}
+        if self.command == "fit":
+            sections["model"] = {"class_path": self.arguments.class_path("model") or DEFAULTS["model"]}
+        return yaml.safe_dump(sections)
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """The one that was typed, since the parser of each takes 0.05 s to build; and what of it is not a flag."""
+        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Parser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.add_bare_flags()
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_lightning_class_args(Trainer, "trainer")
+        if self.command == "predict":
+            parser.add_lightning_class_args(load_default("predict"), "data")
+            parser.add_argument("--output", type=str, default="predictions.csv", help="the CSV file to write")
+            return
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+        if self.command == "fit":
+            parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+            for name in ("num_features", "num_targets"):
+                parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            for name, kind, default, meaning in FIT_FLAGS:
+                parser.add_argument(name, type=kind, default=default, help=meaning)
+
+    def parse_arguments(self, parser: Parser, args: list[str]) -> None:
+        with given("the config"):
+            self.config = parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"--seed_everything: {error}") from None
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
+
+    def instantiate_classes(self) -> None:
+        if self._get(self.config, "trainer") is None:
+            raise InputError("trainer: null; leave the section out to have its defaults")
+        if self.command != "fit" and self.checkpoint is None:
+            raise InputError(f"{self.command} needs --ckpt_path, a checkpoint of the run to look at")
+        if self._get(self.config, "ckpt_path") != self.arguments.value("--ckpt_path"):
+            raise InputError("ckpt_path: a checkpoint has to be typed, as --ckpt_path CKPT")
+        if self.command == "fit":
+            check_shares(self._get(self.config, "check"), self._get(self.config, "confidence"))
+        with given("the config"):
+            self.config_init = self.parser.instantiate(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.settings = {**self._get(self.config_init, "trainer")}
+        names = {"fit": [name.removeprefix("--") for name, *_ in FIT_FLAGS] + ["ckpt_path"], "predict": ["output"]}
+        self.settings |= {name: self._get(self.config_init, name) for name in names.get(self.command, [])}
+        if self.command == "fit":
+            self.model = self._get(self.config_init, "model")
+            config = self.config[self.command].clone()
+            config["ckpt_path"] = None
+            self.settings["config"] = self._parser(self.command).dump(config, skip_none=False)
+        else:
+            self.model = load_model(self.arguments.value("--ckpt_path"))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: ``main`` runs what was built here."""

@@ -1,0 +1,206 @@
+"""A run from beginning to end: data, model, trainer, fit, best checkpoint, test, report, check."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from linreg.atomic import atomic_write
+from linreg.errors import InputError, given
+from linreg.report.findings import Findings, logged
+from linreg.runs.checkpoint_file import read_checkpoint
+from linreg.runs.checkpoints import BestCheckpoint
+from linreg.runs.folder import RunLogger, open_run
+from linreg.runs.resume import check_resumable, describe_resume, differences
+from linreg.screen import say
+from linreg.stack.stopping import explain_interruption
+from linreg.stack.trainer import all_flags, make_fitter, make_trainer
+
+
+@dataclass
+class Run:
+    """What a run has left: its folder (None without one), what metrics.json and coefficients.csv hold, its objects."""
+
+    folder: Path | None
+    metrics: dict[str, Any]
+    coefficients: list[dict[str, Any]]
+    model: LightningModule
+    trainer: Trainer
+
+
+def run(
+    model: LightningModule,
+    data: LightningDataModule,
+    name: str = "default",
+    ckpt_path: str | None = None,
+    check: float | None = None,
+    confidence: float | None = None,
+    chunk: int | None = None,
+    formula: bool = False,
+    config: str | None = None,
+    **flags: Any,
+) -> Run:
+    """Trains a model, goes back to its best checkpoint, tests it and reports.
+
+    Args:
+        model: to train.
+        data: what to train it on.
+        name: of the run, for runs/NAME/version_N.
+        ckpt_path: a checkpoint to go on from.
+        check: the largest excess_mse that is accepted, above 0; None accepts any.
+        confidence: of the intervals to add to the coefficients, between 0 and 1.
+        chunk: mini-batches in one step of Lightning's loop.
+        formula: with chunk: the lecture's gradient in place of autograd.
+        config: what to write down as config.yaml; None writes down the hyperparameters.
+        **flags: the Trainer's.
+
+    Raises:
+        InputError: for what is wrong with any of these.
+        RunError: if the training diverges, misses its check, or cannot write.
+    """
+    check_shares(check, confidence)
+    checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
+    config = describe_objects(model, data) if config is None else config
+    settings = all_flags(flags)
+    trainer = make_fitter(settings, config, chunk, formula)
+    announce(data, trainer)
+    if checkpoint:
+        check_resumable(checkpoint)
+        before = checkpoint.get("config")
+        changed = differences(yaml.safe_load(before), config) if before else []
+        say(describe_resume(checkpoint["epoch"] + 1, changed), trainer.is_global_zero)
+    if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
+        trainer.logger = open_run(name, ckpt_path, checkpoint, curves=settings["logger"] is not False)
+    start = time.perf_counter()
+    with explain_interruption(trainer), closed(trainer.logger):
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        of = go_back_to_best(trainer, model, time.perf_counter() - start)
+        if has_rows(data, "test"):
+            trainer.test(model, datamodule=data, verbose=False)
+        found = find(model, data, trainer, confidence, of)
+        found.check(check)
+    folder = Path(trainer.logger.log_dir) if isinstance(trainer.logger, RunLogger) else None
+    return Run(folder, found.metrics, found.rows, model, trainer)
+
+
+def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:
+    """What a trained model logs on the rows of a stage, "validate" or "test"."""
+    trainer = make_trainer(all_flags(flags), logger=False, enable_checkpointing=False)
+    split = "val" if stage == "validate" else stage
+    announce(data, trainer)
+    if not has_rows(data, split):
+        raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
+    values = getattr(trainer, stage)(model, datamodule=data, verbose=False)[0]
+    for tag, value in values.items():
+        say(f"{tag:12} {value:.7g}", trainer.is_global_zero)
+    return values
+
+
+def predict(model: LightningModule, data: LightningDataModule, output: str, **flags: Any) -> None:
+    """Writes a prediction beside each row, as the data module's ``writer`` does it."""
+    writer: Callable[[str], Any] | None = getattr(data, "writer", None)
+    if writer is None:
+        raise InputError(f"predict: a {type(data).__name__} has no writer; give --data.path, the path of a CSV file")
+    one = {"devices": 1}  # rows are written in the order in which they are read
+    trainer = make_trainer(all_flags(flags), (writer(output),), logger=False, enable_checkpointing=False, **one)
+    trainer.predict(model, datamodule=data, return_predictions=False)
+
+
+def check_shares(check: float | None, confidence: float | None) -> None:
+    """InputError for a number that is no share of anything."""
+    if confidence is not None and not 0 < confidence < 1:
+        raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
+    if check is not None and not check > 0:
+        raise InputError(f"--check {check:g}: a share above 0 is expected, such as 0.01")
+
+
+def announce(data: LightningDataModule, trainer: Trainer) -> None:
+    """Says what the data are, and where the run will be."""
+    with given("the data"):
+        lines = data.describe() if hasattr(data, "describe") else [type(data).__name__]
+    where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    lines = [
+        f"data    {lines[0]}",
+        *(f"        {line}" for line in lines[1:]),
+        where + (f", seed {seed}" if seed else ""),
+    ]
+    say("\n".join(lines), trainer.is_global_zero)
+
+
+def has_rows(data: LightningDataModule, split: str) -> bool:
+    """Whether there is anything to measure a model on."""
+    if hasattr(data, "row_counts"):
+        return bool(data.row_counts[split])
+    return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")
+
+
+def go_back_to_best(trainer: Trainer, model: LightningModule, seconds: float) -> dict[str, Any]:
+    """Loads the best checkpoint into the model, but not one far from a known optimum; says which it was."""
+    of = {"checkpoint": "last.ckpt", "epoch": trainer.current_epoch, "epochs": trainer.current_epoch}
+    of |= {"steps": trainer.global_step, "seconds": round(seconds, 3)}
+    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
+    if best is None:
+        of["checkpoint"] = None
+    elif not os.path.exists(best.best_model_path):
+        say("        there is no best.ckpt of this run: what follows is of its last epoch", trainer.is_global_zero)
+    elif best.rank or "excess_mse/train" not in trainer.callback_metrics:
+        checkpoint = read_checkpoint(best.best_model_path)
+        model.load_state_dict(checkpoint["state_dict"])
+        of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
+    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    of |= {"lr": group.get("initial_lr", group.get("lr")), "momentum": group.get("momentum")}
+    return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
+
+
+def find(
+    model: LightningModule, data: LightningDataModule, trainer: Trainer, confidence: float | None, of: dict[str, Any]
+) -> Findings:
+    """Reports on a trained model, on screen and in its run's folder if it has one."""
+    report = getattr(model, "report", None)
+    found: Findings = logged(trainer) if report is None or not hasattr(data, "splits") else report(data, confidence)
+    if not trainer.is_global_zero:
+        return found
+    found.metrics["run"] = of
+    which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
+    lines = ["", found.text, "", found.verdict, f"report  {which}"]
+    logger = trainer.logger
+    if isinstance(logger, RunLogger):
+        folder = Path(logger.log_dir)
+        for name, content in {"metrics.json": found.to_json(), **found.files}.items():
+            atomic_write(folder / name, content)
+        lines.append(f"run     {folder}")
+        if logger.curves:
+            for tag, image in found.images().items():
+                logger.experiment.add_image(tag, image, trainer.global_step, dataformats="HWC")
+            if found.excess is not None:
+                logger.log_metrics({"excess_mse": found.excess}, trainer.global_step)
+            logger.save()
+            lines.append(f"curves  tensorboard --logdir {folder.parents[1]}")
+    say("\n".join(lines))
+    return found
+
+
+@contextmanager
+def closed(logger: Any) -> Iterator[None]:
+    """Lets other processes into the run's folder at the end; one in which nothing was written is taken away."""
+    try:
+        yield
+    finally:
+        if isinstance(logger, RunLogger):
+            logger.close()
+
+
+def describe_objects(model: LightningModule, data: LightningDataModule) -> str:
+    """The hyperparameters of a model and its data as a config."""
+    sections = {}
+    for section, each in (("model", model), ("data", data)):
+        plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
+        sections[section] = {"class_path": f"{type(each).__module__}.{type(each).__qualname__}", "init_args": plain}
+    return yaml.safe_dump(sections, sort_keys=False)

@@ -1,0 +1,139 @@
+"""The module that all models here are: a step, its loss and metrics, an optimizer and a schedule by name.
+
+Shapes: a batch is ``(x, y)``, inputs (N, ...) and targets (N, ...); a loss is a scalar.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from linreg.optimizers import check_settings, make_optimizer, make_scheduler
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Module(LightningModule):
+    """A hypothesis and its training by gradient descent; subclass it and define ``loss``.
+
+    Args:
+        hypothesis: maps inputs (N, ...) to predictions (N, ...).
+        metrics: taken of every evaluation, over all of its rows; ``self.metrics.add_metrics`` adds more.
+        lr: learning rate, above 0; None leaves it to the optimizer's class, or to the data where a model can do that.
+        momentum: of SGD, from 0 to below 1; None leaves it to the optimizer's class, or to the data together with lr.
+        nesterov: whether SGD's momentum is Nesterov's.
+        weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
+        optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
+            {betas: [0.9, 0.99]}}``.
+        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
+            torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
+            loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
+    """
+
+    chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
+
+    def __init__(
+        self,
+        hypothesis: nn.Module,
+        metrics: MetricCollection,
+        lr: float | None = None,
+        momentum: float | None = None,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        optimizer: str | dict[str, Any] = "SGD",
+        lr_scheduler: str | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_settings(lr, momentum, weight_decay)
+        self.save_hyperparameters(ignore=["hypothesis", "metrics"], logger=False)
+        self.hypothesis, self.metrics, self.stage_metrics = hypothesis, metrics, nn.ModuleDict()
+        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
+        self.chosen: dict[str, Any] = {}  # settings that were left to the data
+        trial = self.make_optimizer(momentum=0.9) if nesterov and lr is momentum is None else self.make_optimizer()
+        if lr_scheduler is not None:  # a wrong setting is refused now, not when a run has begun
+            make_scheduler(lr_scheduler, trial)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hypothesis(x)
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch, a mean over its rows: the one method to override for another one."""
+        raise NotImplementedError(f"{type(self).__name__} has to define loss(y_hat, y)")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, y = batch
+        return self.count(self.loss(self.hypothesis(x), y), len(y))
+
+    def count(self, loss: Tensor, num_rows: int) -> Tensor:
+        """Adds a step's loss to that of its epoch, and returns it."""
+        self.epoch_loss.add_(loss.detach(), alpha=num_rows)
+        self.epoch_rows += num_rows
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_loss, self.epoch_rows = torch.zeros((), device=self.device), 0
+
+    def on_train_epoch_end(self) -> None:
+        if self.epoch_rows:  # one self.log an epoch: one a step would cost as much as the step itself
+            self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
+
+    def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a batch; its predictions and targets, for the metrics."""
+        x, y = batch
+        y_hat = self.hypothesis(x)
+        return self.loss(y_hat, y), y_hat, y
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        loss, y_hat, y = self.evaluation_step(batch)
+        self.log(f"loss/{stage}", loss, batch_size=len(y), sync_dist=True)
+        if stage not in self.stage_metrics:
+            self.stage_metrics[stage] = self.fresh_metrics(f"/{stage}")
+        self.stage_metrics[stage].update(y_hat, y)
+
+    def _log_metrics(self, stage: str) -> None:
+        # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
+        if stage in self.stage_metrics:
+            self.log_dict(self.stage_metrics.pop(stage).compute(), sync_dist=True)
+
+    def fresh_metrics(self, postfix: str = "") -> MetricCollection:
+        """The metrics of one evaluation, with no row in them yet."""
+        return self.metrics.clone(postfix=postfix).to(self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(**self.chosen)
+        schedule = self.lr_scheduler or self.chosen_schedule
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(schedule, optimizer)}
+
+    def make_optimizer(self, **chosen: Any) -> torch.optim.Optimizer:
+        """The optimizer of the hypothesis, with its settings and those that were chosen for it."""
+        settings = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov or None} | chosen
+        parameters = self.hypothesis.named_parameters()
+        return make_optimizer(self.optimizer, parameters, weight_decay=self.weight_decay, **settings)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
+        """As in Lightning, but on the CPU, ready to predict, and without running code from the file."""
+        return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True}).eval()

@@ -1,0 +1,61 @@
+"""The rows and columns that a regression is trained on: where they come from, and whether they are those of before."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from linreg.errors import InputError
+
+Columns = tuple[list[str], list[str]]  # the names of the features and of the targets
+
+
+def training_rows(trainer: Trainer) -> Iterable[tuple[Tensor, Tensor]]:
+    """All training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place."""
+    data: Any = trainer.datamodule
+    if hasattr(data, "evaluation_batches"):
+        return data.evaluation_batches("train")
+    with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
+        return list(trainer.fit_loop._data_source.dataloader())
+
+
+def read_columns(checkpoint: dict[str, Any]) -> Columns:
+    """The columns in a checkpoint, which may be a stranger's; InputError if there are none, or no units for them."""
+    columns = checkpoint.get("columns")
+    sides = [columns.get(side) for side in ("features", "targets")] if isinstance(columns, dict) else [None]
+    if not all(isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides):
+        raise InputError("the checkpoint does not say which columns it was trained on; take another one")
+    for name, value in checkpoint["state_dict"].items():
+        is_scale = name.endswith("_standardizer.std")
+        if "_standardizer." in name and not (value.isfinite().all() and (not is_scale or (value > 0).all())):
+            raise InputError(f"the checkpoint's {name} holds no units that a column can have; take another one")
+    return sides[0], sides[1]
+
+
+def check_same_columns(model: Any, data: Any) -> None:
+    """InputError for data to measure a model on whose columns are not those that it was trained on, in their order."""
+    for side in ("feature_names", "target_names"):
+        before, now = getattr(model, side), list(getattr(data, side, getattr(model, side)))
+        if before != now:
+            raise InputError(f"the model was trained on the columns {before}, not on {now}; name them")
+
+
+def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None:
+    """InputError if the checkpoint's columns, or their means and spreads, are not those of the training rows."""
+    before, now = [*columns[0], *columns[1]], [*model.feature_names, *model.target_names]
+    if before != now:
+        raise InputError(
+            f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
+        )
+    saved, fresh = checkpoint["state_dict"], model.state_dict()
+    for name in (name for name in fresh if "_standardizer." in name):
+        spread = fresh[name].abs() + fresh[name.replace(".mean", ".std")]
+        if name not in saved or saved[name].shape != spread.shape:
+            raise InputError("the checkpoint's model has weights of another shape; start a new run without --ckpt_path")
+        if not bool(((saved[name] - fresh[name]).abs() <= 1e-9 * spread).all()):
+            raise InputError(
+                "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
+                "as before, or start a new run without --ckpt_path"
+            )

@@ -1,0 +1,78 @@
+"""The end of a run: what was found, on screen and as files in the run's folder."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from linreg.errors import RunError
+
+
+@dataclass
+class Findings:
+    """What a trained model amounts to.
+
+    Args:
+        metrics: the content of metrics.json.
+        text: the same for the screen.
+        verdict: one line that says how good that is.
+        excess: the training MSE above that of the exact solution, as a share of it; None where there is none.
+        is_optimum: whether that solution is the model's own optimum, and no baseline that it may surpass.
+        rows: the coefficients, a row each.
+        files: the content of files beside metrics.json, by name.
+        images: makes the pictures for TensorBoard, (height, width, 3) of uint8, by tag.
+    """
+
+    metrics: dict[str, Any]
+    text: str = ""
+    verdict: str = ""
+    excess: float | None = None
+    is_optimum: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    images: Callable[[], dict[str, np.ndarray]] = dict
+
+    def check(self, most: float | None) -> None:
+        """RunError if a run was asked to come within ``most`` (above 0) of the exact solution and did not."""
+        share = self.excess
+        if most is None or (share is not None and (abs(share) if self.is_optimum else share) <= most):
+            return
+        found = "there is no exact solution to hold it against" if share is None else f"its excess_mse is {share:.2g}"
+        raise RunError(f"the run missed --check {most:g}: {found}")
+
+    def to_json(self) -> bytes:
+        """The content of metrics.json."""
+        return (json.dumps(self.metrics, indent=2) + "\n").encode()
+
+
+def logged(trainer: Trainer) -> Findings:
+    """What a model that brings no report of its own has logged, by stage; NaN and infinities become null."""
+    metrics: dict[str, Any] = {}
+    for tag, value in trainer.callback_metrics.items():
+        name, _, stage = tag.rpartition("/")
+        if stage in ("train", "val", "test") and torch.as_tensor(value).numel() == 1:
+            number = float(value)
+            metrics.setdefault(stage, {})[name] = number if math.isfinite(number) else None
+    rows = [["metric", "value"]]
+    rows += [[f"{name}/{stage}", show_number(v)] for stage in metrics for name, v in metrics[stage].items()]
+    return Findings(metrics, "\n".join(table(rows)))
+
+
+def show_number(value: float | None) -> str:
+    """Seven digits, or nothing for what does not exist."""
+    return "" if value is None or math.isnan(value) else f"{value:.7g}"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Lines of aligned cells: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    first, *others = widths
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]

@@ -1,0 +1,59 @@
+"""The divergence guard: a training that has gone wrong ends at that step, and not after the night."""
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from linreg.errors import RunError
+
+GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
+
+
+class DivergenceGuard(Callback):
+    """Stops a run at the first step whose loss is not finite, or above what the model gives as its ``loss_limit``.
+
+    On a GPU it looks at every 64th step. It logs the mean loss of an epoch's steps for a model that logs none.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.sum, self.steps = 0.0, 0
+        self.limit = getattr(pl_module, "loss_limit", math.inf)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, torch.Tensor):
+            return  # manual optimization may say nothing of it
+        self.steps += 1
+        if loss.is_cuda:
+            self.sum = self.sum + loss.detach()
+            if batch_idx % GPU_STEPS == 0:
+                self._check(trainer, pl_module, loss.item())
+        else:
+            value = loss.item()
+            self.sum += value
+            self._check(trainer, pl_module, value)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.steps:
+            mean = float(self.sum / self.steps)
+            self._check(trainer, pl_module, mean)
+            if not getattr(pl_module, "epoch_rows", 0) and "loss/train" not in trainer.callback_metrics:
+                pl_module.log("loss/train", mean, sync_dist=True)
+
+    def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
+        if loss < self.limit:
+            return
+        rate = f", at lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else ""
+        raise RunError(
+            f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}"
+            f"{rate}; {getattr(model, 'divergence_remedy', 'try a tenth of it')}. {_last_good(trainer)}"
+        )
+
+
+def _last_good(trainer: Trainer) -> str:
+    paths = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
+    return f"The best checkpoint so far is {paths[0]}" if paths else "There is no checkpoint yet"

@@ -1,0 +1,42 @@
+"""The rows of a file: in memory, or mapped where they are too many."""
+
+from typing import Any, Literal
+
+from linreg.tables.data import RegressionData
+from linreg.tables.memmap import mapped_table
+from linreg.tables.table import Source, Table
+
+MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
+MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
+
+
+class CSVData(RegressionData):
+    """The rows of a CSV file; also of a Parquet file, or of a folder or pattern of such files.
+
+    Args:
+        path: the file, with a header line; it may be gzipped.
+        target: the column to predict; several as a list, ``[a, b]``.
+        features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
+        missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
+        cache: folder for tables of more than 16 million cells, which are converted once to a memory-mapped file.
+        **split: see RegressionData.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | list[str],
+        features: list[str] | None = None,
+        missing: Literal["drop", "error"] = "drop",
+        cache: str = "~/.cache/linreg",
+        **split: Any,
+    ) -> None:
+        super().__init__(**split)
+        self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
+        self.source = str(path)
+
+    def load(self) -> Table:
+        source = Source(self.path, self.target, self.features, self.missing)
+        large = sum(file.num_cells for file in source.files) > MAX_CELLS
+        table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
+        return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table
