@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def run(
     checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
     config = describe_objects(model, data) if config is None else config
     settings = all_flags(flags)
-    trainer = make_fitter(settings, config, chunk, formula)
+    trainer = make_fitter(settings, model, config, chunk, formula)
     announce(data, trainer)
     if checkpoint:
         check_resumable(checkpoint)
@@ -195,6 +195,8 @@ def closed(logger: Any) -> Iterator[None]:
     finally:
         if isinstance(logger, RunLogger):
             logger.close()
+            with suppress(OSError):  # there is something in it
+                Path(logger.log_dir).rmdir()
 
 
 def describe_objects(model: LightningModule, data: LightningDataModule) -> str:

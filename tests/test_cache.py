@@ -465,7 +465,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait(workplace: Path, file: str)
 def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
     """The first time in a bucket of 16 kB, then in the rows, 60 kB, early and late."""
     table(Path("t.csv"))
-    code = f"import linreg.tables.data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000; linreg.tables.memmap.BUCKET = {1 << 14}\n"
+    code = f"import linreg.tables.csv_data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000; linreg.tables.memmap.BUCKET = {1 << 14}\n"
     code += "linreg.tables.csv_data.CSVData('t.csv', 'y', cache='cache').splits"
     done = subprocess.run(
         [sys.executable, "-c", code],

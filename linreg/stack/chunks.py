@@ -38,7 +38,9 @@ class Chunks(Callback):
         self.size, self.formula = size, formula
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        refuse_what_needs_single_batches(trainer, pl_module, self.formula)
+        refuse_schedules_of_single_batches(trainer)
+        if self.formula:
+            pl_module.formula_step(trainer.optimizers[0])  # which says what it is not for
         self.trainer, self.model, self.num_batches = trainer, pl_module, 0
         self.one_by_one = trainer.datamodule.train_dataloader
         trainer.datamodule.train_dataloader = self._together
@@ -81,25 +83,29 @@ class Chunks(Callback):
 
 
 def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, formula: bool) -> None:
-    """InputError for what a chunk cannot honour: a flag, a hook, a scheduler, a checkpoint within an epoch."""
+    """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
     wrong = [f"--{flag.removeprefix('num_')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
     watched += [(callback, Callback, HOOKS) for callback in trainer.callbacks]
     for owner, plain, names in watched:
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]
-    for config in trainer.lr_scheduler_configs:
-        if config.interval == "step":
-            wrong += ["the scheduler's frequency"] * (config.frequency != 1)
-            wrong += ["ReduceLROnPlateau in each step"] * config.reduce_on_plateau
     wrong += ["manual optimization"] * (not model.automatic_optimization)
-    wrong += ["several optimizers"] * (len(trainer.optimizers) != 1)
     if formula and not hasattr(model, "formula_step"):
         wrong.append("--formula, the gradient of a LinearRegression for plain SGD")
     if wrong:
         raise InputError(f"--chunk cannot honour {', '.join(wrong)}; leave out one or the other")
-    if formula:
-        model.formula_step(trainer.optimizers[0])
+
+
+def refuse_schedules_of_single_batches(trainer: Trainer) -> None:
+    """InputError for a schedule, or for optimizers, whose steps a chunk cannot take between its mini-batches."""
+    wrong = ["several optimizers"] * (len(trainer.optimizers) != 1)
+    for config in trainer.lr_scheduler_configs:
+        if config.interval == "step":
+            wrong += ["the scheduler's frequency"] * (config.frequency != 1)
+            wrong += ["ReduceLROnPlateau in each step"] * config.reduce_on_plateau
+    if wrong:
+        raise InputError(f"--chunk cannot honour {', '.join(wrong)}; leave out one or the other")
 
 
 def backpropagation(model: LightningModule, optimizer: torch.optim.Optimizer) -> Step:

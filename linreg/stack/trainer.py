@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from linreg.errors import InputError, did_you_mean, given
@@ -16,7 +16,7 @@ from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import RunRecord
 from linreg.runs.restored import Restored
 from linreg.runs.safe_yaml import read_config
-from linreg.stack.chunks import Chunks
+from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import BAR_STEPS, Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
@@ -85,11 +85,14 @@ def check_flags(settings: dict[str, Any]) -> None:
         raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 
 
-def make_fitter(settings: dict[str, Any], config: str, chunk: int | None = None, formula: bool = False) -> Trainer:
+def make_fitter(
+    settings: dict[str, Any], model: LightningModule, config: str, chunk: int | None = None, formula: bool = False
+) -> Trainer:
     """A Trainer that guards the training, stops it when asked to, and saves where it stands.
 
     Args:
         settings: all of the Trainer's flags.
+        model: to be trained.
         config: the resolved config, for the record.
         chunk: how many mini-batches share a step, if several do.
         formula: whether these take their gradient from the model's own formula.
@@ -110,4 +113,7 @@ def make_fitter(settings: dict[str, Any], config: str, chunk: int | None = None,
         changed["logger"] = False  # until all else is known to be right: a mistake leaves no folder
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         changed["max_epochs"] = -1  # a callback of the model's may say when to stop
-    return make_trainer(settings, (*callbacks, Lean()), **changed)
+    trainer = make_trainer(settings, (*callbacks, Lean()), **changed)
+    if chunk is not None:
+        refuse_what_needs_single_batches(trainer, model, formula)
+    return trainer
