@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given
 from linreg.report.findings import Findings, logged
+from linreg.runs.allowed import class_path_of
 from linreg.runs.checkpoint_file import read_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import RunLogger, open_run
@@ -204,5 +205,5 @@ def describe_objects(model: LightningModule, data: LightningDataModule) -> str:
     sections = {}
     for section, each in (("model", model), ("data", data)):
         plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
-        sections[section] = {"class_path": f"{type(each).__module__}.{type(each).__qualname__}", "init_args": plain}
+        sections[section] = {"class_path": class_path_of(each), "init_args": plain}
     return yaml.safe_dump(sections, sort_keys=False)

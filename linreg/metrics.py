@@ -26,6 +26,7 @@ class RegressionMetrics(MetricCollection):
     def __init__(self) -> None:
         rmse, mae = MeanSquaredError(squared=False), MeanAbsoluteError()
         super().__init__({"mse": MeanSquaredError(), "rmse": rmse, "mae": mae, "r2": ShiftedR2()})
+        self.set_dtype(torch.float64)
 
 
 def about(center: Tensor, metrics: MetricCollection) -> MetricCollection:

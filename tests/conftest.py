@@ -1,6 +1,7 @@
 """Fixtures: the command line, in this process for speed and in one of its own where that matters."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -100,6 +101,13 @@ def completed(arguments: list[str], **options: Any) -> subprocess.CompletedProce
 def read_rows(path: str | Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def read_metrics(folder: str | Path) -> dict[str, Any]:
+    """A run's metrics.json, without the seconds that it took."""
+    content = json.loads(Path(folder, "metrics.json").read_text())
+    content.get("run", {}).pop("seconds", None)
+    return content
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import LONG, ROOT, started, until_next_second
+from tests.conftest import LONG, ROOT, read_metrics, started, until_next_second
 from tests.test_run import events
 
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -147,7 +147,7 @@ def check(whole: Path, other: Path) -> None:
     for tag in tags:
         a, b = ([(event.step, event.value) for event in each.Scalars(tag)] for each in found)
         assert a == b, tag
-    assert (whole / "metrics.json").read_text() == (other / "metrics.json").read_text()
+    assert read_metrics(whole) == read_metrics(other)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -46,7 +46,7 @@ def test_mean_squared_error() -> None:
     rng = np.random.default_rng(0)
     x, t, w = rng.normal(size=50), rng.normal(size=50), (1.5, -0.5)
     model = in_raw_units(1, [w[0]], w[1])
-    loss = model.loss((torch.from_numpy(x)[:, None], torch.from_numpy(t)[:, None]))
+    loss = model.loss(model(torch.from_numpy(x)[:, None]), torch.from_numpy(t)[:, None])
     assert loss.item() == pytest.approx(np.mean((w[0] * x + w[1] - t) ** 2), rel=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_the_optimizer() -> None:
     for _ in range(2):  # without zero_grad the second gradient would add to the first
         before = model.hypothesis.weight.item()
         optimizer.zero_grad()
-        model.loss((x, y)).backward()
+        model.training_step((x, y), 0).backward()
         gradient = 2 / 2 * ((before * 1 - 2) * 1 + (before * 2 - 4) * 2)
         assert model.hypothesis.weight.grad.item() == pytest.approx(gradient, rel=1e-6)
         optimizer.step()
@@ -152,5 +152,5 @@ def test_batch_and_stochastic_gradient_descent(train: Train, workplace: Path) ->
 def test_the_hypothesis_may_be_another() -> None:
     """The same loss and step for a bigger model, whose hypothesis is any function with parameters."""
     model = Regressor(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)), 2, lr=0.1)
-    model.loss((torch.randn(8, 2), torch.randn(8, 1))).backward()
+    model.training_step((torch.randn(8, 2), torch.randn(8, 1)), 0).backward()
     assert all(parameter.grad is not None for parameter in model.hypothesis.parameters())

@@ -96,6 +96,8 @@ class CommandLine(LightningCLI):
             parser.add_lightning_class_args(load_default("predict"), "data")
             parser.add_argument("--output", type=str, default="predictions.csv", help="the CSV file to write")
             return
+        for name in DEFAULTS:  # so that a config may call them by their names alone
+            load_default(name)
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         if self.command == "fit":
             parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

@@ -33,6 +33,11 @@ def public_path(class_path: str) -> str:
     return f"linreg.{name}" if class_path.startswith("linreg.") and name in OURS else class_path
 
 
+def class_path_of(thing: object) -> str:
+    """The path by which a config names the class of an object."""
+    return public_path(f"{type(thing).__module__}.{type(thing).__qualname__}")
+
+
 def own_modules() -> list[str]:
     """The modules that lie beside the program or in the current folder: the user has put them there."""
     folders = {Path.cwd(), Path(sys.argv[0]).resolve().parent}

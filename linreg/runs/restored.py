@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.errors import InputError, given
-from linreg.runs.allowed import public_path
+from linreg.runs.allowed import class_path_of, public_path
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.screen import say
 
@@ -30,6 +30,9 @@ class Restored(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
+        ours, theirs = class_path_of(pl_module), public_path(checkpoint["class_path"])
+        if ours != theirs:
+            raise InputError(f"the checkpoint is one of {theirs}, not of {ours}; start a new run without it")
         is_same = getattr(trainer.datamodule, "is_same", None)
         if isinstance(rows := checkpoint.get("rows"), Tensor) and is_same is not None and not is_same(rows):
             raise InputError(
@@ -75,7 +78,7 @@ class Restored(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["began"] = self.began
-        checkpoint["class_path"] = public_path(f"{type(pl_module).__module__}.{type(pl_module).__qualname__}")
+        checkpoint["class_path"] = class_path_of(pl_module)
         if hasattr(trainer.datamodule, "fingerprint"):
             checkpoint["rows"] = trainer.datamodule.fingerprint()
 

@@ -16,25 +16,29 @@ class TensorBatches:
     would have seen. Several processes share each batch between them, and every row is seen once.
 
     Args:
-        rows: features (N, D) and targets (N, T); each batch is of the same class of tuple.
+        x: (N, D) features.
+        y: (N, T) targets.
         batch_size: rows of a batch, of all processes together, at least 1.
         seed: shuffles the rows anew in each epoch, but yields N or more at once, in place; None keeps their order.
         share: False gives every process all rows.
         mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
             together.
+        kind: the class of tuple that a batch is.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
     def __init__(
         self,
-        rows: tuple[Tensor, Tensor],
+        x: Tensor,
+        y: Tensor,
         batch_size: int,
         seed: int | None = None,
         share: bool = True,
         mapped: bool = False,
+        kind: type[tuple[Tensor, Tensor]] = tuple,
     ) -> None:
-        self.rows, self.num_rows = rows, len(rows[0])
+        self.x, self.y, self.kind, self.num_rows = x, y, kind, len(x)
         self.batch_size, self.seed, self.mapped = batch_size, seed, mapped
         self.rank, self.world = 0, 1
         if share and dist.is_initialized() and self.num_rows >= dist.get_world_size():
@@ -54,20 +58,20 @@ class TensorBatches:
         return full + (rest >= self.world or not full)  # a rest too small to share goes with the batch before it
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        kind, num_rows, last = type(self.rows), self.num_rows, len(self) - 1
+        num_rows, last = self.num_rows, len(self) - 1
         if not last and self.world == 1 and self.seed is not None:
-            yield self.rows  # batch gradient descent: the same rows in any order, so nothing is gathered
+            yield self.kind((self.x, self.y))  # batch gradient descent: the same rows in any order, so nothing is gathered
             return
         order = self._order(num_rows)
-        order = None if order is None else order.to(self.rows[0].device)
+        order = None if order is None else order.to(self.x.device)
         for i in range(last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
                 part = slice(start + self.rank, end, self.world)
-                yield kind(side[part].clone() for side in self.rows)  # else what a model does to them in place stays
+                yield self.kind((self.x[part].clone(), self.y[part].clone()))  # what a model does to them in place is lost
                 continue
             rows = order[start:end][self.rank :: self.world]
-            yield kind(side.index_select(0, rows) for side in self.rows)
+            yield self.kind((self.x.index_select(0, rows), self.y.index_select(0, rows)))
 
     def _order(self, num_rows: int) -> Tensor | None:
         if self.seed is None:

@@ -110,7 +110,7 @@ class RegressionData(LightningDataModule):
 
     def evaluation_batches(self, split: str) -> TensorBatches:
         """All rows of a split, in large batches and always the same order, for every process."""
-        return TensorBatches(self.splits[split], EVALUATION_BATCH, share=False)
+        return TensorBatches(*self.splits[split], EVALUATION_BATCH, share=False)
 
     def train_dataloader(self) -> TensorBatches:
         """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
@@ -129,7 +129,7 @@ class RegressionData(LightningDataModule):
             ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
             rows = type(ready[0])(torch.cat(side) for side in zip(*ready, strict=True))
         batch_size = self.batch_size or self.planned_batch_size
-        return TensorBatches(rows, batch_size, seed=self.split_seed, mapped=mapped)
+        return TensorBatches(*rows, batch_size, seed=self.split_seed, mapped=mapped, kind=type(rows))
 
     def fingerprint(self) -> Tensor:
         """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""
@@ -159,7 +159,7 @@ class RegressionData(LightningDataModule):
         return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes]
 
     def val_dataloader(self) -> TensorBatches:
-        return TensorBatches(self.splits["val"], EVALUATION_BATCH)
+        return TensorBatches(*self.splits["val"], EVALUATION_BATCH)
 
     def test_dataloader(self) -> TensorBatches:
-        return TensorBatches(self.splits["test"], EVALUATION_BATCH)
+        return TensorBatches(*self.splits["test"], EVALUATION_BATCH)
