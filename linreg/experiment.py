@@ -21,7 +21,7 @@ from linreg.runs.folder import RunLogger, open_run
 from linreg.runs.resume import check_resumable, describe_resume, differences
 from linreg.screen import say
 from linreg.stack.stopping import explain_interruption
-from linreg.stack.trainer import all_flags, make_fitter, make_trainer
+from linreg.stack.trainer import all_flags, make_fitter, make_trainer, without_false_alarms
 
 
 @dataclass
@@ -79,7 +79,7 @@ def run(
     if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
         trainer.logger = open_run(name, ckpt_path, checkpoint, curves=settings["logger"] is not False)
     start = time.perf_counter()
-    with explain_interruption(trainer), closed(trainer.logger):
+    with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         of = go_back_to_best(trainer, model, time.perf_counter() - start)
         if has_rows(data, "test"):

@@ -15,7 +15,7 @@ import yaml
 
 from linreg import LinearRegression
 from linreg.runs.checkpoint_file import CheckpointFile
-from tests.conftest import LONG, ROOT, Train, command, completed, started, until
+from tests.conftest import LONG, ROOT, Train, command, completed, read_metrics, started, until
 
 CKPT = "runs/default/version_0/checkpoints"
 RUN = ["--data.batch_size", 100, "--model.lr", 0.01, "--data.noise_std", 1]
@@ -31,7 +31,7 @@ def tree(folder: str | Path) -> dict[str, bytes]:
 
 
 def metrics(folder: str | Path) -> dict[str, Any]:
-    return json.loads(Path(folder, "metrics.json").read_text())
+    return read_metrics(folder)
 
 
 def with_state(content: dict[str, Any], kind: str, **state: Any) -> dict[str, Any]:
@@ -551,9 +551,9 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
     "place",
     [
         "regression.regressor.mse_loss",
-        "stack.cli.describe_resume",
+        "experiment.describe_resume",
         "regression.report.draw",
-        "regression.exact.baseline.describe_plan",
+        "regression.exact.baseline.describe_training",
     ],
 )
 def test_a_fault_of_ours_keeps_its_traceback(place: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,6 @@ def main(typed: list[str]) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6.6 itself trips over this one with torch 2.13.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
-    # A short epoch logs its curves all the same.
-    warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
-    # A resumed run goes on in its own folder, which holds its checkpoints.
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:

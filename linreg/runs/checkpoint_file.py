@@ -93,6 +93,10 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
 def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
     """InputError for hyperparameters that do not fit the weights; found without the memory that they would need."""
     settings = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    columns = checkpoint.get("columns")
+    for side, names in columns.items() if isinstance(columns, dict) else ():
+        if isinstance(names, list) and settings.get(f"num_{side}", len(names)) != len(names):
+            raise InputError(f"the checkpoint has {len(names)} {side}, which its hyperparameters contradict")
     try:
         with torch.device("meta"):
             expected = {name: value.shape for name, value in cls(**settings).state_dict().items()}

@@ -82,6 +82,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_new = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
+        is_new &= self.monitor in trainer.callback_metrics  # not so where --max_steps has ended the first epoch
         if self.monitor == "loss/train" or is_new:
             super().on_train_epoch_end(trainer, pl_module)
 

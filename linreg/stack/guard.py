@@ -17,6 +17,8 @@ class DivergenceGuard(Callback):
     On a GPU it looks at every 64th step. It logs the mean loss of an epoch's steps for a model that logs none.
     """
 
+    logs = False  # whether nobody else logs the epoch's loss
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.sum, self.steps = 0.0, 0
         self.limit = getattr(pl_module, "loss_limit", math.inf)
@@ -41,7 +43,8 @@ class DivergenceGuard(Callback):
         if self.steps:
             mean = float(self.sum / self.steps)
             self._check(trainer, pl_module, mean)
-            if not getattr(pl_module, "epoch_rows", 0) and "loss/train" not in trainer.callback_metrics:
+            self.logs = self.logs or "loss/train" not in trainer.callback_metrics
+            if self.logs and not getattr(pl_module, "epoch_rows", 0):
                 pl_module.log("loss/train", mean, sync_dist=True)
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:

@@ -3,6 +3,9 @@
 import inspect
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,17 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     check_flags(settings)
     with given("the flags of the Trainer"):
         return Trainer(**settings | {"callbacks": added})
+
+
+@contextmanager
+def without_false_alarms() -> Iterator[None]:
+    """Keeps to itself what Lightning warns of, and what is meant here."""
+    with warnings.catch_warnings():
+        # A resumed run goes on in its own folder, which holds its checkpoints.
+        warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+        # A short epoch has its curves all the same.
+        warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
+        yield
 
 
 def as_list(value: Any) -> list[Any]:

@@ -1,0 +1,245 @@
+"""What a user may override, add or leave out is either taken at its word or refused, and never silently wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from linreg import LinearRegression, SyntheticData, run
+from linreg.runs.checkpoint_file import load_model
+from tests.conftest import Train, read_metrics
+
+QUICK = ["--data.num_rows", 200, "--max_epochs", 3, "--data.batch_size", 32]
+MODELS = {
+    "dropout": """
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, **training):
+        layers = nn.Linear(num_features, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, num_targets)
+        super().__init__(nn.Sequential(*layers), num_features, num_targets, **training)
+""",
+    "defaults": """
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, optimizer: str = "AdamW", weight_decay: float = 0.01,
+                 lr: float = 0.003):
+        net = nn.Linear(num_features, num_targets)
+        super().__init__(net, num_features, num_targets, optimizer=optimizer, weight_decay=weight_decay, lr=lr)
+
+class Rows(SyntheticData):
+    def __init__(self, num_rows: int = 77, noise_std: float = 2.0):
+        super().__init__(num_rows=num_rows, noise_std=noise_std)
+""",
+    "huber": """
+class Net(LinearRegression):
+    def loss(self, y_hat, y):
+        return nn.functional.huber_loss(y_hat, y, delta=0.1)
+""",
+    "own_step": """
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, **training):
+        super().__init__(nn.Linear(num_features, num_targets), num_features, num_targets, **training)
+    def training_step(self, batch, batch_idx):
+        x, y = self.standardize(batch)
+        self.log("mine", 7.0)
+        return {"loss": self.loss(self.hypothesis(x), y) + 0.1}
+""",
+    "manual": """
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, **training):
+        super().__init__(nn.Linear(num_features, num_targets), num_features, num_targets, **training)
+        self.automatic_optimization = False
+    def training_step(self, batch, batch_idx):
+        x, y = self.standardize(batch)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.loss(self.hypothesis(x), y))
+        optimizer.step()
+""",
+    "mape": """
+class Net(LinearRegression):
+    def __init__(self, num_features: int, num_targets: int = 1, **training):
+        super().__init__(num_features, num_targets, **training)
+        self.metrics.add_metrics({"mape": MeanAbsolutePercentageError()})
+""",
+    "rate": """
+class Net(LinearRegression):
+    def __init__(self, num_features: int, num_targets: int = 1, my_rate: float = 0.01):
+        super().__init__(num_features, num_targets)
+        self.my_rate = my_rate
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.my_rate)
+""",
+}
+
+
+@pytest.fixture
+def net(workplace: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The flags for a model of the user's own, in a file beside the command."""
+    monkeypatch.syspath_prepend(workplace)
+    head = "import torch\nfrom torch import nn\nfrom torchmetrics import MeanAbsolutePercentageError\n"
+    Path("mine.py").write_text(
+        head + "from linreg import LinearRegression, Regressor, SyntheticData\n" + MODELS[request.param]
+    )
+    return ["--model", "mine.Net"]
+
+
+@pytest.mark.parametrize("net", ["dropout"], indirect=True)
+def test_a_report_is_taken_in_evaluation_mode(net: list[str], train: Train) -> None:
+    code, out = train(*net, *QUICK, "--model.lr", 0.05)
+    assert code == 0, out
+    folder = Path("runs/default/version_0")
+    before = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]["hypothesis.1.running_mean"]
+    out = train("test", "--ckpt_path", folder / "checkpoints/best.ckpt")[1]
+    tested = dict(re.findall(r"^(\w+)/test +(\S+)$", out, re.M))
+    for name, value in read_metrics(folder)["test"].items():
+        assert float(tested[name]) == pytest.approx(value, rel=1e-5)
+    from mine import Net
+
+    model = Net.load_from_checkpoint(folder / "checkpoints/best.ckpt")
+    assert not model.training
+    assert torch.equal(model.hypothesis[1].running_mean, before)
+    x = torch.randn(20, 3, dtype=torch.float64)
+    assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("net", ["defaults"], indirect=True)
+def test_the_defaults_of_a_class_are_its_own(net: list[str], train: Train) -> None:
+    assert (found := train(*net, "--max_epochs", 1, "--data", "mine.Rows"))[0] == 0, found[1]
+    content = torch.load("runs/default/version_0/checkpoints/last.ckpt", weights_only=True)
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert (groups[0]["lr"], groups[0]["weight_decay"], "momentum" in groups[0]) == (0.003, 0.01, False)
+    assert read_metrics("runs/default/version_0")["rows"]["read"] == 77
+    Path("c.yaml").write_text(
+        "model: {class_path: mine.Net}\ndata: {class_path: mine.Rows}\ntrainer: {max_epochs: 1}\n"
+    )
+    assert (found := train("--config", "c.yaml"))[0] == 0, found[1]
+    again = torch.load("runs/c/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert again["optimizer_states"][0]["param_groups"][0]["lr"] == 0.003
+
+
+@pytest.mark.parametrize("net", ["huber"], indirect=True)
+def test_another_loss_has_no_optimum_of_the_mean_squared_error(net: list[str], train: Train) -> None:
+    code, out = train(*net, *QUICK)
+    assert code == 2
+    assert "--model.lr" in out
+    code, out = train(*net, *QUICK, "--model.lr", 0.3, "--chunk", 16, "--formula", "true")
+    assert code == 2
+    assert "--formula" in out
+    assert not list(Path("runs").glob("*/*"))
+    code, plain = train(*net, *QUICK, "--model.lr", 0.3, "--name", "plain")
+    assert code == 0
+    assert "the optimum" not in plain
+    assert (found := train(*net, *QUICK, "--model.lr", 0.3, "--chunk", 4, "--name", "chunk"))[0] == 0, found[1]
+    weights = [
+        torch.load(f"runs/{n}/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for n in ("plain", "chunk")
+    ]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert (found := train(*QUICK, "--model.lr", 0.3, "--name", "mse"))[0] == 0, found[1]
+    mse = torch.load("runs/mse/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not torch.equal(mse["hypothesis.weight"], weights[0]["hypothesis.weight"])
+
+
+@pytest.mark.parametrize("net", ["own_step", "manual"], indirect=True)
+def test_a_training_step_may_be_another(net: list[str], train: Train, request: pytest.FixtureRequest) -> None:
+    code, out = train(*net, *QUICK, "--model.lr", 0.05, "--enable_checkpointing", "false", "--log_every_n_steps", 1)
+    assert code == 0, out
+    if request.node.callspec.params["net"] == "own_step":
+        from tests.test_run import events
+
+        scalars = events(Path("runs/default/version_0"))
+        assert len(scalars.Scalars("mine")) == 15  # 5 steps an epoch
+        assert len(scalars.Scalars("loss/train")) == 3
+
+
+@pytest.mark.parametrize("net", ["mape"], indirect=True)
+def test_a_metric_that_is_added_is_everywhere_and_right(net: list[str], train: Train) -> None:
+    code, out = train(*net, *QUICK, "--model.lr", 0.1)
+    assert code == 0, out
+    metrics = read_metrics("runs/default/version_0")
+    model = load_model(f"runs/default/version_0/checkpoints/{metrics['run']['checkpoint']}")
+    x, y = SyntheticData(num_rows=200, batch_size=32).splits["test"]
+    truth = float(((model(x).detach() - y).abs() / y.abs()).mean())
+    assert metrics["test"]["mape"] == pytest.approx(truth, rel=1e-6)
+    assert "mape/test" in out
+    from tests.test_run import events
+
+    assert events(Path("runs/default/version_0")).Scalars("mape/test")[-1].value == pytest.approx(truth, rel=1e-5)
+    assert "mape" in metrics["exact"]["test"]
+
+
+@pytest.mark.parametrize("net", ["rate"], indirect=True)
+def test_a_typed_setting_of_an_own_optimizer_beats_the_checkpoint(net: list[str], train: Train) -> None:
+    assert (found := train(*net, *QUICK))[0] == 0, found[1]
+    last = "runs/default/version_0/checkpoints/last.ckpt"
+    code, out = train("--ckpt_path", last, "--max_epochs", 4, "--model.my_rate", 0.5)
+    assert code == 0, out
+    assert "my_rate: 0.01 -> 0.5" in out
+    assert torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+
+
+def test_a_run_that_ends_inside_an_epoch_is_not_resumed_as_if_it_had_not(train: Train) -> None:
+    assert train("--data.batch_size", 32, "--max_steps", 20, "--model.lr", 0.1)[0] == 0  # of 25 an epoch
+    code, out = train("--ckpt_path", "runs/default/version_0/checkpoints/last.ckpt", "--max_steps", 40)
+    assert code == 2
+    assert "inside an epoch" in out
+    assert (found := train("--data.batch_size", 32, "--max_steps", 25, "--model.lr", 0.1, "--name", "whole"))[0] == 0, found[1]
+    assert (found := train("--ckpt_path", "runs/whole/version_0/checkpoints/last.ckpt", "--max_steps", 50))[0] == 0, found[1]
+
+
+def test_the_report_says_which_weights_it_is_of(train: Train) -> None:
+    out = train("--config", "configs/stochastic.yaml")[1]
+    ((kind, epoch, epochs),) = re.findall(r"report  of (\w+.ckpt), epoch (\d+) of (\d+), [\d.]+ s", out)
+    found = read_metrics("runs/stochastic/version_0")
+    assert (kind, int(epoch), int(epochs)) == (
+        found["run"]["checkpoint"],
+        found["run"]["epoch"],
+        found["run"]["epochs"],
+    )
+    assert (kind, epochs) == ("last.ckpt", "20")  # no epoch came within 1 % of the optimum
+    model = LinearRegression.load_from_checkpoint("runs/stochastic/version_0/checkpoints/last.ckpt")
+    x, y = SyntheticData(num_rows=250, noise_std=1.0).splits["train"]
+    assert found["train"]["mse"] == pytest.approx(float((model(x).detach() - y).square().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("net", ["dropout"], indirect=True)
+def test_a_bigger_model_is_judged_on_rows_that_it_has_not_seen(net: list[str], train: Train) -> None:
+    out = train(*net, *QUICK, "--model.lr", 0.05)[1]
+    metrics = read_metrics("runs/default/version_0")
+    verdict = next(line for line in out.splitlines() if line.startswith("mse is "))
+    for split in ("val", "test"):
+        share = metrics[split]["mse"] / metrics["exact"][split]["mse"] - 1
+        words = (
+            f"{abs(100 * share):.2g} % {'above' if share > 0 else 'below'} that of the exact linear fit on the {split}"
+        )
+        assert words in verdict
+    assert re.search(r"^metric +learned +linear$", out, re.M)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but")
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+def test_a_plain_trainer_with_loaders_has_units() -> None:
+    x = torch.randn(200, 2, dtype=torch.float64) * torch.tensor([1.0, 1e4]) + torch.tensor([0.0, 2e6])
+    y = x @ torch.tensor([[2.0], [-3e-4]], dtype=torch.float64) + 5
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 50, shuffle=True)
+    model = LinearRegression(2)
+    options = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    pl.Trainer(limit_val_batches=0, max_epochs=150, accelerator="cpu", log_every_n_steps=1, **options).fit(model, loader)
+    np.testing.assert_allclose(model.coef.numpy(), [[2.0, -3e-4]], rtol=0.01)
+
+
+def test_a_run_in_python_is_that_of_the_command(train: Train) -> None:
+    assert (found := train("--max_epochs", 5, "--data.num_rows", 300))[0] == 0, found[1]
+    found = run(LinearRegression(3), SyntheticData(num_rows=300), name="python", max_epochs=5)
+    assert found.folder == Path("runs/python/version_0")
+    one, two = read_metrics("runs/default/version_0"), read_metrics(found.folder)
+    assert one == two == json.loads(json.dumps({**found.metrics, "run": two["run"]}))
+    assert [row["name"] for row in found.coefficients] == ["x1", "x2", "x3", "(intercept)"]
