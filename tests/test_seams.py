@@ -188,6 +188,10 @@ def test_a_run_that_ends_inside_an_epoch_is_not_resumed_as_if_it_had_not(train: 
     assert "inside an epoch" in out
     assert (found := train("--data.batch_size", 32, "--max_steps", 25, "--model.lr", 0.1, "--name", "whole"))[0] == 0, found[1]
     assert (found := train("--ckpt_path", "runs/whole/version_0/checkpoints/last.ckpt", "--max_steps", 50))[0] == 0, found[1]
+    assert (found := train("--data.batch_size", 32, "--max_steps", 50, "--model.lr", 0.1, "--name", "fifty"))[0] == 0, found[1]
+    one, two = (torch.load(f"runs/{n}/version_0/checkpoints/last.ckpt", weights_only=True) for n in ("whole", "fifty"))
+    assert one["global_step"] == two["global_step"] == 50
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
 def test_the_report_says_which_weights_it_is_of(train: Train) -> None:

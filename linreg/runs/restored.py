@@ -51,6 +51,8 @@ class Restored(Callback):
         self.began = beginnings(trainer)
         if not hasattr(self, "checkpoint"):
             return
+        # With --max_steps Lightning takes a whole epoch for one that was left, and ends it again without a step.
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
             keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
         for name, fresh in (

@@ -18,6 +18,8 @@ class DivergenceGuard(Callback):
     """
 
     logs = False  # whether nobody else logs the epoch's loss
+    sum: torch.Tensor | float = 0.0
+    steps, limit = 0, math.inf
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.sum, self.steps = 0.0, 0
