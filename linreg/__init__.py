@@ -20,7 +20,7 @@ _PUBLIC = {
     "Standardizer": "regression.standardizer",
     "SyntheticData": "tables.synthetic",
     "Table": "tables.table",
-    "read_csv": "tables.table",
+    "read_csv": "tables.reader",
     "run": "experiment",
 }
 __all__ = list(_PUBLIC)

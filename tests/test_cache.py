@@ -22,7 +22,7 @@ from linreg import CSVData, InputError, RunError, read_csv
 from linreg.tables.batches import MIXED, NEAR, TensorBatches
 from linreg.tables.csv_data import MAX_CELLS
 from linreg.tables.memmap import _convert as convert
-from linreg.tables.table import Source, Table
+from linreg.tables.reader import Table, TableReader
 from tests.conftest import Train, read_rows
 from tests.test_files import dead_process, of_process
 
@@ -72,7 +72,7 @@ def test_the_same_rows_in_random_order(workplace: Path, year: bool) -> None:
     assert "left out 't'" in notes
     assert f"dropped 10 of {ROWS} rows for a missing cell in: 'a' 10" in notes
     assert not list(Path("cache").glob(".*"))
-    for batches in (mapped.train_dataloader(), mapped.val_dataloader(), mapped.in_order("test")):
+    for batches in (mapped.train_dataloader(), mapped.val_dataloader(), mapped.evaluation_batches("test")):
         for x, y in batches:
             x += 1  # a batch is the receiver's own, even where the table cannot be written to
             y += 1
@@ -465,7 +465,8 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait(workplace: Path, file: str)
 def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
     """The first time in a bucket of 16 kB, then in the rows, 60 kB, early and late."""
     table(Path("t.csv"))
-    code = f"import linreg.tables.csv_data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000; linreg.tables.memmap.BUCKET = {1 << 14}\n"
+    code = "import linreg.tables.csv_data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000\n"
+    code += f"linreg.tables.memmap.BUCKET = {1 << 14}\n"
     code += "linreg.tables.csv_data.CSVData('t.csv', 'y', cache='cache').splits"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -484,14 +485,14 @@ def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
 def test_what_is_packed_tight_is_mapped_all_the_same(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("t.csv.gz").write_bytes(gzip.compress(b"a,b,y\n" + b"1,2,3\n4,5,7\n" * 10_000))
     read: list[float] = []
-    stack = Source.read
+    stack = TableReader.read
 
-    def counted(source: Source, most: float = 1e9) -> Table | None:
+    def counted(source: TableReader, most: float = 1e9) -> Table | None:
         found = stack(source, most)
         read.append(source.num_read)
         return found
 
-    monkeypatch.setattr(Source, "read", counted)
+    monkeypatch.setattr(TableReader, "read", counted)
     packed = CSVData("t.csv.gz", "y", cache="cache")
     assert packed.row_counts["read"] == 20_000
     assert packed.table.mapped
@@ -507,14 +508,14 @@ def test_what_is_packed_tight_is_mapped_all_the_same(workplace: Path, monkeypatc
 
 def test_a_source_that_changes_between_two_conversions(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table(Path("t.csv"), year=True)
-    again = Source.again
+    again = TableReader.again
 
-    def change(source: Source) -> Source:
+    def change(source: TableReader) -> TableReader:
         if source.num_read:
             table(Path("t.csv"))
         return again(source)
 
-    monkeypatch.setattr(Source, "again", change)
+    monkeypatch.setattr(TableReader, "again", change)
     with pytest.raises(InputError, match="changed while it was read"):
         data().splits  # noqa: B018
     assert not list(Path("cache").iterdir())

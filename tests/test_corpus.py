@@ -10,7 +10,7 @@ import pytest
 
 from linreg import CSVData, InputError, read_csv
 from linreg.regression.prediction import PredictionData
-from linreg.tables import table
+from linreg.tables import reader as table
 from linreg.tables.blocks import CSVBlocks
 from tests.conftest import Train, read_rows
 from tests.corpus import CASES, TO_PREDICT, judge, judge_message

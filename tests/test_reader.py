@@ -16,7 +16,7 @@ from linreg import InputError, read_csv
 from linreg.tables.blocks import BLOCK, Column, CSVBlocks
 from linreg.tables.cells import parse_number
 from linreg.tables.csv_text import CSVFile
-from linreg.tables.table import Source
+from linreg.tables.reader import TableReader
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -171,7 +171,7 @@ def test_every_reader_gives_the_same_bits(tmp_path: Path, reader: str) -> None:
     "cell", ["x", "inf", "nan(1)", "-NaN", "1e400", "0x10", '"5"0', "1_0", "1,0", "5 0", "1,2\r3,4", "1e-400", "\u0665"]
 )
 def test_far_below_a_cell_is_refused_by_its_line(tmp_path: Path, cell: str, arrow: bool) -> None:
-    source = Source(large(tmp_path, cell)[0], "y")
+    source = TableReader(large(tmp_path, cell)[0], "y")
     blocks = CSVBlocks(source.files[0], source.columns)
     blocks.arrow = blocks.arrow if arrow else None
     with pytest.raises(InputError, match=r"large\.csv, line 30002"):

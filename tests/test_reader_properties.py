@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from linreg import InputError, read_csv
 from linreg.tables.blocks import CSVBlocks, import_arrow
 from linreg.tables.csv_text import CSVFile
-from linreg.tables.table import Table, _choose
+from linreg.tables.reader import _choose
+from linreg.tables.table import Table
 
 FIXED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 NUMBERS = st.one_of(

@@ -186,9 +186,15 @@ def test_a_run_that_ends_inside_an_epoch_is_not_resumed_as_if_it_had_not(train: 
     code, out = train("--ckpt_path", "runs/default/version_0/checkpoints/last.ckpt", "--max_steps", 40)
     assert code == 2
     assert "inside an epoch" in out
-    assert (found := train("--data.batch_size", 32, "--max_steps", 25, "--model.lr", 0.1, "--name", "whole"))[0] == 0, found[1]
-    assert (found := train("--ckpt_path", "runs/whole/version_0/checkpoints/last.ckpt", "--max_steps", 50))[0] == 0, found[1]
-    assert (found := train("--data.batch_size", 32, "--max_steps", 50, "--model.lr", 0.1, "--name", "fifty"))[0] == 0, found[1]
+    assert (found := train("--data.batch_size", 32, "--max_steps", 25, "--model.lr", 0.1, "--name", "whole"))[0] == 0, (
+        found[1]
+    )
+    assert (found := train("--ckpt_path", "runs/whole/version_0/checkpoints/last.ckpt", "--max_steps", 50))[0] == 0, (
+        found[1]
+    )
+    assert (found := train("--data.batch_size", 32, "--max_steps", 50, "--model.lr", 0.1, "--name", "fifty"))[0] == 0, (
+        found[1]
+    )
     one, two = (torch.load(f"runs/{n}/version_0/checkpoints/last.ckpt", weights_only=True) for n in ("whole", "fifty"))
     assert one["global_step"] == two["global_step"] == 50
     assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
@@ -236,7 +242,9 @@ def test_a_plain_trainer_with_loaders_has_units() -> None:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    pl.Trainer(limit_val_batches=0, max_epochs=150, accelerator="cpu", log_every_n_steps=1, **options).fit(model, loader)
+    pl.Trainer(limit_val_batches=0, max_epochs=150, accelerator="cpu", log_every_n_steps=1, **options).fit(
+        model, loader
+    )
     np.testing.assert_allclose(model.coef.numpy(), [[2.0, -3e-4]], rtol=0.01)
 
 

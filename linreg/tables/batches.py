@@ -60,7 +60,7 @@ class TensorBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         num_rows, last = self.num_rows, len(self) - 1
         if not last and self.world == 1 and self.seed is not None:
-            yield self.kind((self.x, self.y))  # batch gradient descent: the same rows in any order, so nothing is gathered
+            yield self.kind((self.x, self.y))  # the same rows in any order: nothing is gathered
             return
         order = self._order(num_rows)
         order = None if order is None else order.to(self.x.device)
@@ -68,7 +68,7 @@ class TensorBatches:
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
                 part = slice(start + self.rank, end, self.world)
-                yield self.kind((self.x[part].clone(), self.y[part].clone()))  # what a model does to them in place is lost
+                yield self.kind((self.x[part].clone(), self.y[part].clone()))
                 continue
             rows = order[start:end][self.rank :: self.world]
             yield self.kind((self.x.index_select(0, rows), self.y.index_select(0, rows)))

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from linreg.tables.data import RegressionData
 from linreg.tables.memmap import mapped_table
-from linreg.tables.table import Source, Table
+from linreg.tables.reader import TableReader
+from linreg.tables.table import Table
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
@@ -36,7 +37,7 @@ class CSVData(RegressionData):
         self.source = str(path)
 
     def load(self) -> Table:
-        source = Source(self.path, self.target, self.features, self.missing)
+        source = TableReader(self.path, self.target, self.features, self.missing)
         large = sum(file.num_cells for file in source.files) > MAX_CELLS
         table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
         return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table

@@ -19,14 +19,15 @@ from tqdm import tqdm
 from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
 from linreg.tables.cells import Precision
-from linreg.tables.table import Source, Table
+from linreg.tables.reader import TableReader
+from linreg.tables.table import Table
 
 VERSION = 2  # of the format; a file of another version is made anew
 BUCKET = 1 << 26  # bytes that are shuffled at a time
 MOST_BUCKETS = 128  # files that are open at a time
 
 
-def mapped_table(source: Source, seed: int, folder: str) -> Table:
+def mapped_table(source: TableReader, seed: int, folder: str) -> Table:
     """The table of a source as a memory-mapped file, in an order that the seed decides; made unless it is there.
 
     Args:
@@ -55,7 +56,7 @@ def mapped_table(source: Source, seed: int, folder: str) -> Table:
     return table
 
 
-def _key(source: Source, seed: int) -> str:
+def _key(source: TableReader, seed: int) -> str:
     """A name that stands for all that the file depends on."""
     key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
     key["columns"] = [(column.name, column.required) for column in source.columns]
@@ -64,7 +65,7 @@ def _key(source: Source, seed: int) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
 
 
-def _make(source: Source, seed: int, place: Path) -> None:
+def _make(source: TableReader, seed: int, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     for leftover in leftovers(place.parent, "[0-9a-f]{20}"):
         with suppress(OSError):  # another run sweeps too
@@ -106,7 +107,7 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()  # a FIFO would wait, a link leads elsewhere
 
 
-def _mode(source: Source, folder: Path) -> int:
+def _mode(source: TableReader, folder: Path) -> int:
     """Of a file in a folder: for the owner, and for those who have all files of the source, their group being its."""
     mode, group = 0o666, folder.stat().st_gid
     for found in (file.path.stat() for file in source.files):
@@ -114,7 +115,7 @@ def _mode(source: Source, folder: Path) -> int:
     return mode | 0o600
 
 
-def _convert(source: Source, seed: int, folder: Path, dtype: type) -> bool:
+def _convert(source: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
     generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(source, folder))
     num_buckets = sum(file.num_cells for file in source.files) * np.dtype(dtype).itemsize // BUCKET + 1
@@ -136,11 +137,11 @@ def _convert(source: Source, seed: int, folder: Path, dtype: type) -> bool:
             bar.update(len(block))
     if precision and precision.is_lost_at_last():
         return False
-    kept, checksum = source.settle(), 0
+    kept, checksum = source.resolve_columns(), 0
     with open(folder / "rows", "wb", opener=create) as rows:
         for i in range(num_buckets):
             values = np.fromfile(folder / str(i), dtype).reshape(-1, len(source.columns))
-            values = source.whole_rows(values, kept)
+            values = source.drop_incomplete_rows(values, kept)
             values = values[generator.permutation(len(values))]
             checksum = zlib.crc32(values, checksum)
             rows.write(values.data)  # as values.tofile(rows) does, which does not say why it fails
@@ -156,7 +157,7 @@ def _convert(source: Source, seed: int, folder: Path, dtype: type) -> bool:
     return True
 
 
-def _open(place: Path, source: Source) -> Table | None:
+def _open(place: Path, source: TableReader) -> Table | None:
     """The table that was converted before; None if there is none, or if it is not whole."""
     try:
         if not (_is_plain(place / "table.json") and _is_plain(place / "rows")):
@@ -182,7 +183,7 @@ def _open(place: Path, source: Source) -> Table | None:
     return table
 
 
-def _kept(record: dict[str, Any], source: Source) -> list[int]:
+def _kept(record: dict[str, Any], source: TableReader) -> list[int]:
     """The columns of a record, all of which could be of this source; ValueError if it could not."""
     kept, counts = record["kept"], (record["rows"], record["read"])
     needed = [i for i, column in enumerate(source.columns) if column.required]

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from linreg.errors import InputError
 from linreg.tables.data import SEEDS, RegressionData
-from linreg.tables.table import Table, memory
+from linreg.tables.reader import memory
+from linreg.tables.table import Table
 
 
 class SyntheticData(RegressionData):

@@ -1,189 +1,141 @@
-"""From files to tensors: which columns, which rows, and what was left out."""
+"""The table that training starts from, which ``load()`` returns; it is judged here, where it is made.
 
-import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+Shapes: N rows, D features, T targets; x is (N, D), y is (N, T), and row i of x belongs to row i of y.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.tables.blocks import Column
-from linreg.tables.parquet import CSVSource, ParquetFile, find_sources
+from linreg.tables.cells import EXACT, LARGEST
+
+Numbers = Tensor | np.ndarray | Sequence[Any]
 
 
-@dataclass
 class Table:
-    """Rows in file order: float64 ``x`` (N, D) and ``y`` (N, T), and what is known about their columns."""
-
-    x: Tensor
-    y: Tensor
-    feature_names: list[str]
-    target_names: list[str]
-    num_read: int  # rows of the source; N of them are here
-    notes: list[str] = field(default_factory=list)  # what was left out or dropped, one line each
-    true_coef: Tensor | None = None  # (T, D), where the table was made from known coefficients
-    true_intercept: Tensor | None = None  # (T,)
-    mapped: bool = False  # whether it is a read-only file, its rows in random order: x and y may be float32 then
-
-
-class Source:
-    """The rows of one or several files, and what was left out of them.
+    """Rows for a regression: ``x`` (N, D) and ``y`` (N, T) as float64 tensors, and what is known about their columns.
 
     Args:
-        path: a CSV file, which may be gzipped, a Parquet file, or a folder or pattern of such files.
-        target: the column, or columns, to predict.
-        features: the columns to predict from; None takes every other named column that holds numbers.
-        missing: "drop" leaves out the rows with a missing cell in a used column, "error" refuses them.
+        x: (N, D) the features: a tensor, a numpy array or nested lists, of any real dtype.
+        y: (N, T) the targets, or (N,) for a single one.
+        feature_names: D different names; None stands for x1, x2 and so on.
+        target_names: T different names; None stands for y, or y1, y2 and so on.
+        num_read: rows of the data, of which N are here; None stands for N.
+        notes: what was left out or dropped, a line each.
+        true_coef: (T, D), where the table was made from known coefficients.
+        true_intercept: (T,), likewise.
+        mapped: whether x and y are tensors of a read-only file, its rows in random order: float32, too.
+        is_judged: whether each cell was judged as it was read: then the tensors are taken as they are.
 
     Raises:
-        InputError: with file, line and column, for whatever is not a table of numbers.
+        InputError: for whatever is not such a table; it says what was given, what is expected and the remedy.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
-        target: str | Sequence[str],
-        features: Sequence[str] | None = None,
-        missing: Literal["drop", "error"] = "drop",
+        x: Numbers,
+        y: Numbers,
+        feature_names: Sequence[str] | None = None,
+        target_names: Sequence[str] | None = None,
+        num_read: int | None = None,
+        notes: Sequence[str] = (),
+        true_coef: Numbers | None = None,
+        true_intercept: Numbers | None = None,
+        mapped: bool = False,
+        is_judged: bool = False,
     ) -> None:
-        if missing not in ("drop", "error"):
-            raise InputError(f"{path}: missing={missing!r}: 'drop' or 'error' is expected")
-        self.path, self.missing, self.arguments = path, missing, (path, target, features, missing)
-        self.files = find_sources(path)
-        targets = _names(path, "target", target)
-        self.num_targets = len(targets)
-        self.columns = _choose(self.files[0], targets, None if features is None else _names(path, "features", features))
-        self.num_read = self.num_dropped = 0
-        self.missing_cells = np.zeros(len(self.columns), dtype=int)
+        if not (mapped or is_judged):
+            x, y = as_float64(x, "x"), as_float64(y, "y")
+            y = y[:, None] if y.ndim == 1 else y
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise InputError(f"Table: mapped=True is for tensors, not {type(x).__name__} and {type(y).__name__}")
+        self.x, self.y = x, y
+        self._check_shapes()
+        (num_rows, num_features), num_targets = self.x.shape, self.y.shape[1]
+        self.feature_names = _names(feature_names, "feature_names", "x", num_features)
+        self.target_names = _names(target_names, "target_names", "y", num_targets)
+        for name in sorted(set(self.feature_names) & set(self.target_names))[:1]:
+            raise InputError(f"Table: {name!r} is the name of a feature and of a target; rename one of them")
+        if num_read is not None and not (is_judged or (isinstance(num_read, int) and num_read >= num_rows)):
+            raise InputError(f"Table: num_read={num_read!r}: a number of rows, {num_rows} or more, is expected")
+        self.num_read = num_rows if num_read is None else num_read
+        self.notes = [notes] if isinstance(notes, str) else list(notes)
+        self.true_coef = _parameters(true_coef, "true_coef", (num_targets, num_features))
+        self.true_intercept = _parameters(true_intercept, "true_intercept", (num_targets,))
+        self.mapped = mapped
+        if not (mapped or is_judged):
+            _check_values(self.x, "x", self.feature_names)
+            _check_values(self.y, "y", self.target_names)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order, (n, C) a block: targets, then features; NaN where missing or left out."""
-        for file in self.files:
-            for block in file.blocks(self.columns, self.missing == "error"):
-                self.num_read += len(block)
-                yield block
-        if not self.num_read:
-            raise InputError(f"{self.files[-1].path}, line 2: no row below the header")
-
-    def again(self) -> "Source":
-        """The same source, not read yet."""
-        return Source(*self.arguments)
-
-    def read(self, most: float = math.inf) -> Table | None:
-        """The whole table in memory, as float64, in order; None if it has more than ``most`` cells."""
-        values = _stack(self.blocks(), len(self.columns), most)
-        if values is None:
-            return None
-        kept = self.settle()
-        return self.table(torch.from_numpy(self.whole_rows(values, kept)), kept)
-
-    def settle(self) -> list[int]:
-        """Says, once all rows were read, which of the columns hold numbers."""
-        for column in self.columns:
-            if column.odd and column.is_odd:
-                raise column.odd
-            if not column.has_number and column.text is None:
-                if column.required:
-                    where = f"{self.files[0].path}, line 2, column {column.name!r}"
-                    raise InputError(f"{where}: no number in this line and below, every cell is missing")
-                column.text = "no number in it"
-        kept = [i for i, column in enumerate(self.columns) if column.text is None]
-        if len(kept) == self.num_targets:
-            raise InputError(f"{self.path} has no column of numbers besides the target: " + "; ".join(self.notes()))
-        return kept
-
-    def whole_rows(self, values: np.ndarray, kept: list[int]) -> np.ndarray:
-        """The rows (n, K) of a block without a missing cell in the kept columns; counts the others."""
-        values = values if len(kept) == values.shape[1] else values[:, kept]
-        missing = np.isnan(values)
-        whole = ~missing.any(axis=1)
-        if whole.all():
-            return values
-        self.num_dropped += int((~whole).sum())
-        self.missing_cells[kept] += missing.sum(axis=0)
-        return values[whole]
-
-    def notes(self) -> list[str]:
-        """What was left out or dropped, a line each."""
-        names = self.files[0].names
-        left_out = [f"{column.name!r} ({column.text})" for column in self.columns if column.text is not None]
-        left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
-        notes = ["left out " + ", ".join(left_out)] if left_out else []
-        if self.num_dropped:
-            counts = zip(self.columns, self.missing_cells, strict=True)
-            cells = ", ".join(f"{column.name!r} {n}" for column, n in counts if n)
-            notes.append(f"dropped {self.num_dropped} of {self.num_read} rows for a missing cell in: {cells}")
-        return notes
-
-    def table(self, values: Tensor, kept: list[int]) -> Table:
-        """The table of what ``whole_rows`` let through, (N, K)."""
-        if not len(values):
-            raise InputError(f"{self.path}, line 2 and below: no complete row of numbers: " + "; ".join(self.notes()))
-        names, split = [self.columns[i].name for i in kept], self.num_targets
-        return Table(values[:, split:], values[:, :split], names[split:], names[:split], self.num_read, self.notes())
+    def _check_shapes(self) -> None:
+        for tensor, what, shape, remedy in (
+            (self.x, "x", "(N, D)", "x[:, None] makes one feature of (N,), x.flatten(1) features of pictures"),
+            (self.y, "y", "(N, T) or (N,)", "y.flatten(1) makes columns of more dimensions"),
+        ):
+            if tensor.ndim != 2:
+                raise InputError(f"Table: {what}: the shape {shape} is expected, not {tuple(tensor.shape)}; {remedy}")
+        if len(self.x) != len(self.y):
+            found = f"{len(self.x)} rows of x and {len(self.y)} of y"
+            raise InputError(f"Table: {found}: y has to have as many rows as x, one for each")
+        for tensor, what in ((self.x, "x"), (self.y, "y")):
+            if not tensor.numel():
+                lacking = "column" if len(tensor) else "row"
+                raise InputError(
+                    f"Table: {what} has no {lacking}, its shape is {tuple(tensor.shape)}; give one or more"
+                )
 
 
-def read_csv(
-    path: str | os.PathLike[str],
-    target: str | Sequence[str],
-    features: Sequence[str] | None = None,
-    missing: Literal["drop", "error"] = "drop",
-) -> Table:
-    """Reads the named columns of a CSV file, or of what else a ``Source`` takes, as numbers; see there."""
-    return Source(path, target, features, missing).read()
-
-
-def memory() -> int:
-    """The machine's, in bytes; where it does not say (Windows), more than any has."""
+def as_float64(values: Any, what: str) -> Tensor:
+    """A tensor of the same numbers on the CPU; InputError for what are none, or what float64 cannot hold."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 1 << 44
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            if values.is_floating_point() and values.layout is torch.strided:
+                return values.to(torch.float64)
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"Table: {what}: numbers are expected in a dense tensor or array: {message}") from None
+    if array.dtype.kind not in "biuf":
+        kind = {"U": "text", "S": "text"}.get(array.dtype.kind, str(array.dtype))
+        remedy = "make it an array of floats"
+        raise InputError(f"Table: {what}: numbers are expected, not {kind}; {remedy}")
+    if array.dtype.kind in "iu" and (large := array[(array > EXACT) | (array < -EXACT)]).size:
+        remedy = "leave the column out if it is an identifier, or convert it to floats"
+        raise InputError(f"Table: {what}: {large[0]} has more digits than float64 can hold; {remedy}")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused with its place
+        return torch.from_numpy(np.require(array, np.float64, ["C", "W"]))
 
 
-def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray | None:
-    """All rows in one array that grows in place, where a list of blocks would take the memory twice."""
-    values, n = np.empty((0, width)), 0
-    for block in blocks:
-        if (n + len(block)) * width > most:
-            return None
-        if n + len(block) > len(values):
-            values.resize((max(n + len(block), int(1.1 * len(values))), width), refcheck=False)
-        values[n : n + len(block)] = block
-        n += len(block)
-    values.resize((n, width), refcheck=False)
-    return values
+def _parameters(values: Any, what: str, shape: tuple[int, ...]) -> Tensor | None:
+    tensor = None if values is None else as_float64(values, what)
+    if tensor is not None and tensor.shape != shape:
+        raise InputError(f"Table: {what}: the shape {shape} is expected, not {tuple(tensor.shape)}")
+    return tensor
 
 
-def _names(path: str | os.PathLike[str], role: str, names: Any) -> list[str]:
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: {role}={names!r}: a column's name, or a list of different columns, is expected")
-    return list(names)
+def _names(names: Any, what: str, letter: str, number: int) -> list[str]:
+    if names is None:
+        return [letter] if (letter, number) == ("y", 1) else [f"{letter}{i + 1}" for i in range(number)]
+    found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    if len(found) != number or len(set(map(repr, found))) < number or not all(isinstance(n, str) and n for n in found):
+        expected = f"{number} different names are" if number > 1 else "1 name is"
+        raise InputError(f"Table: {what}={str(names)[:200]}: {expected} expected, one for each column, in a list")
+    return [str(name) for name in found]
 
 
-def _choose(file: CSVSource | ParquetFile, targets: list[str], features: list[str] | None) -> list[Column]:
-    """The columns to read: the targets, then the features."""
-    places = {"target": [file.index(name, "target") for name in targets]}
-    if features is None:
-        places["features"] = [i for i, name in enumerate(file.names) if name and i not in places["target"]]
-    else:
-        places["features"] = [file.index(name, "features") for name in features]
-    for role, indices in places.items():
-        if len(set(indices)) < len(indices):
-            raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
-    overlap = sorted(set(places["target"]) & set(places["features"]))
-    if overlap:
-        name = file.names[overlap[0]]
-        raise InputError(
-            f"{file.path}: {name!r} is the target and among the features; a column can only be one of them"
-        )
-    return [
-        Column(file.names[i], required=role == "target" or features is not None)
-        for role, indices in places.items()
-        for i in indices
-    ]
+def _check_values(values: Tensor, what: str, names: list[str]) -> None:
+    """InputError for the first value that is not finite, or that float64 cannot square."""
+    low, high = values.numpy().min(), values.numpy().max()  # NaN if there is one; torch would copy part of a table
+    if -low < LARGEST and high < LARGEST:
+        return
+    row, i = (~(values.abs() < LARGEST)).nonzero()[0].tolist()
+    value = values[row, i].item()
+    remedy = "leave out the rows with a missing value" if value != value else f"values below {LARGEST:g} are expected"
+    raise InputError(f"Table: {what}[{row}, {i}] ({names[i]!r}) is {value:g}: {remedy}")

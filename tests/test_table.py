@@ -1,0 +1,113 @@
+"""What a table takes: whatever can be read as numbers without a guess; the rest is refused with a remedy."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from linreg import InputError, Table
+
+X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]
+TAKEN: dict[str, tuple[Any, Any]] = {
+    "tensors": (torch.tensor(X), torch.tensor(Y)[:, None]),
+    "y (N,)": (torch.tensor(X), torch.tensor(Y)),
+    "arrays": (np.array(X), np.array(Y)),
+    "lists": (X, Y),
+    "whole numbers": (torch.tensor(X).long(), np.array(Y, dtype=np.uint8)),
+    "half precision": (torch.tensor(X).bfloat16(), np.array(Y, dtype=np.float16)),
+    "long doubles": (np.array(X, dtype=np.longdouble), Y),
+    "another byte order": (np.array(X, dtype=">f8"), np.array(Y, dtype=">i2")),
+    "read only": (np.broadcast_to(np.array(X), (3, 2)), np.array(Y)),
+    "backwards": (np.array(X[::-1])[::-1], np.array(Y[::-1])[::-1]),
+    "with a gradient": (torch.tensor(X, requires_grad=True), torch.tensor(Y)),
+    "rows that are tensors": ([torch.tensor(row) for row in X], Y),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_taken(name: str) -> None:
+    table = Table(*TAKEN[name])
+    for tensor in (table.x, table.y):
+        assert (tensor.dtype, tensor.requires_grad) == (torch.float64, False)
+    assert (table.x.tolist(), table.y.tolist()) == (X, [[value] for value in Y])
+    assert (table.feature_names, table.target_names) == (["x1", "x2"], ["y"])
+    assert (table.num_read, table.notes, table.true_coef, table.true_intercept, table.mapped) == (
+        (3, [], None, None, False)
+    )
+
+
+def test_what_is_known_of_it() -> None:
+    table = Table(X, np.array([Y, Y]).T, ["a", "b"], np.array(["u", "v"]), 7, ("dropped 4",), [[1, 2], [3, 4]], [5, 6])
+    assert (table.feature_names, table.target_names) == (["a", "b"], ["u", "v"])
+    assert (table.num_read, table.notes) == (7, ["dropped 4"])
+    assert table.true_coef.tolist() == [[1, 2], [3, 4]]
+    assert table.true_intercept.dtype == torch.float64
+    assert Table(X, np.array([Y, Y]).T).target_names == ["y1", "y2"]
+    assert Table(X, torch.tensor([True, False, True])).y.tolist() == [[1], [0], [1]]
+
+
+def test_a_mapped_table_stays_as_it_is() -> None:
+    x, y = torch.tensor(X), torch.tensor(Y)[:, None]
+    x[1, 0] = torch.inf  # its cells were judged: nobody looks again
+    table = Table(x, y, mapped=True)
+    assert table.x is x
+    assert table.y is y
+
+
+HOLE = np.array(X)
+HOLE[1, 1] = np.nan
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {  # what is given, and what the message has to say
+    "x (N,)": ({"x": Y}, r"x: .*\(N, D\).* \(3,\).*\[:, None\]"),
+    "x of four dimensions": ({"x": torch.zeros(3, 1, 28, 28)}, r"x: .*\(N, D\).* \(3, 1, 28, 28\).*flatten"),
+    "y of three dimensions": ({"y": torch.zeros(3, 1, 1)}, r"y: .*\(N, T\).* \(3, 1, 1\)"),
+    "a number": ({"y": 5}, r"y: .*\(N, T\).* \(\)"),
+    "unequal lengths": ({"y": Y[:2]}, r"3 rows of x and 2 of y: .* as many"),
+    "y lying": ({"y": [Y[:2]]}, r"3 rows of x and 1 of y"),
+    "no rows": ({"x": np.zeros((0, 2)), "y": []}, "no row"),
+    "no features": ({"x": np.zeros((3, 0))}, "no column"),
+    "no targets": ({"y": np.zeros((3, 0))}, "no column"),
+    "NaN in x": ({"x": HOLE}, r"x\[1, 1\] \('x2'\) is nan: .*leave out"),
+    "NaN in y": ({"y": [1, float("nan"), 3]}, r"y\[1, 0\] \('y'\) is nan"),
+    "infinity": ({"x": -np.array([X[0], [np.inf, 1], X[2]])}, r"x\[1, 0\] \('x1'\) is -inf"),
+    "beyond what can be squared": ({"y": [1, 2, 1e200]}, r"y\[2, 0\] \('y'\) is 1e\+200: .*1e\+150"),
+    "half precision that overflowed": ({"y": torch.tensor([1, 2, 1e6]).half()}, r"y\[2, 0\] .* inf"),
+    "identifiers": ({"y": [1, 2, 2**53 + 1]}, r"y: 9007199254740993 .*float64"),
+    "identifiers, uint64": ({"y": np.array([1, 2, 2**64 - 1], dtype=np.uint64)}, r"y: 18446744073709551615 "),
+    "identifiers, tensor": ({"y": torch.tensor([1, 2, -(2**60) - 1])}, r"y: -1152921504606846977 "),
+    "longer than any type": ({"y": [1, 2, 2**70]}, r"y: numbers are expected, .*object"),
+    "complex numbers": ({"x": torch.tensor(X) + 1j}, r"x: numbers are expected, .*complex"),
+    "text": ({"x": [["1", "2"]] * 3}, r"x: numbers are expected, .*text"),
+    "objects": ({"x": [[1, None]] * 3}, r"x: numbers are expected, .*object"),
+    "dates": ({"y": np.array(["2020-01-01"] * 3, dtype="M8[D]")}, r"y: numbers are expected, .*datetime64"),
+    "ragged": ({"x": [[1, 2], [3], [4, 5]]}, r"x: numbers are expected"),
+    "nothing": ({"x": None}, r"x: numbers are expected"),
+    "sparse": ({"x": torch.tensor(X).to_sparse()}, r"x: numbers are expected in a dense"),
+    "on no device": ({"x": torch.empty(3, 2, device="meta")}, r"x: numbers are expected"),
+    "masked": ({"x": np.ma.masked_equal(np.array(X), 4)}, r"x\[1, 1\] \('x2'\) is nan"),
+    "too few names": ({"feature_names": ["a"]}, r"feature_names=\['a'\]: 2 different names"),
+    "too many names": ({"target_names": ["a", "b"]}, r"target_names=\['a', 'b'\]: 1 name"),
+    "a name twice": ({"feature_names": ["a", "a"]}, r"feature_names=\['a', 'a'\]: 2 different names"),
+    "a name of both": ({"feature_names": ["a", "y"]}, r"'y' is the name of a feature and of a target"),
+    "an empty name": ({"feature_names": ["a", ""]}, "2 different names"),
+    "names that are numbers": ({"feature_names": [1, 2]}, "2 different names"),
+    "names in one string": ({"feature_names": "ab"}, "2 different names"),
+    "names that are a number": ({"target_names": 7}, "1 name"),
+    "coefficients of another shape": ({"true_coef": [1, 2]}, r"true_coef: .*\(1, 2\).* \(2,\)"),
+    "an intercept of another shape": ({"true_intercept": [[1]]}, r"true_intercept: .*\(1,\).* \(1, 1\)"),
+    "fewer rows read than there are": ({"num_read": 2}, "num_read=2: .*3"),
+    "rows read in words": ({"num_read": "3"}, "num_read='3'"),
+    "a mapped list": ({"mapped": True}, "mapped"),
+    "a mapped y (N,)": ({"mapped": True, "x": torch.tensor(X), "y": torch.tensor(Y)}, r"y: .*\(N, T\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str) -> None:
+    given, message = REFUSED[name]
+    with pytest.raises(InputError) as error:
+        Table(**({"x": X, "y": Y} | given))
+    assert re.search(message, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
