@@ -11,7 +11,7 @@ from tests.golden import RUNS, differences, flat, play
 
 GOLDEN = json.loads((ROOT / "tests/golden.json").read_text())
 OLD = ROOT / "tests/old_run"  # of the first version, before runs had a mark
-QUICK = ("planned", "adam")  # a fifth of a second each
+QUICK = ("planned", "adam")
 LAST = "runs/old/version_0/checkpoints/last.ckpt"
 
 
