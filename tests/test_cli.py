@@ -177,6 +177,7 @@ def test_too_many_columns_for_the_exact_solution(train: Train) -> None:
     assert "more than 2,000 features: no exact solution" in out
 
 
+@pytest.mark.slow
 def test_a_typed_rate_beats_the_checkpoint(train: Train) -> None:
     assert train("--model.lr", 0.1, "--max_epochs", 2)[0] == 0
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, "--model.lr", 0.2)
@@ -195,6 +196,7 @@ def test_other_rows_are_refused_on_resume(train: Train) -> None:
         assert "start a new run" in out
 
 
+@pytest.mark.slow
 def test_measuring_a_checkpoint(train: Train) -> None:
     assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
     metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())

@@ -155,6 +155,7 @@ def test_the_best_of_another_attempt_is_not_reported(train: Train) -> None:
     assert "forgotten" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["the top", "a folder like a run's"])
 def test_a_folder_that_is_called_checkpoints_is_no_run(at: str, train: Train) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
@@ -309,6 +310,7 @@ def test_a_checkpoints_config_writes_nowhere(part: dict[str, Any], train: Train)
     assert "--config RUN/config.yaml" in out or code == 0 or "cache" in out
 
 
+@pytest.mark.slow
 def test_a_callback_of_ones_own_has_to_be_typed_again(
     train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
