@@ -22,7 +22,21 @@ from linreg.command.main import main
 ROOT = Path(__file__).parents[1]
 LONG = 600  # seconds; nothing takes that long under any load, so what does hangs
 Train = Callable[..., tuple[int, str]]
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes, links or limits of POSIX")
 Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+SLOW = {  # the groups that take seconds in files whose other tests are quick
+    "test_cache": ["full_disk", "poisoned_record", "to_the_bit", "run_from_memory", "float64_where_float32_would"],
+    "test_corpus": ["predicting_nasty_files", "changes_while_it_is_read"],
+    "test_reader_properties": ["any_text_is_read", "what_others_write"],
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(part in item.name for part in SLOW.get(item.path.stem, [])):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -85,8 +99,11 @@ def started(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[s
     try:
         yield run
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+        if os.name == "posix":
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+        else:
+            run.kill()
         run.communicate()  # up to the end of its pipes, which comes when the last one of the group has ended
         signal.signal(signal.SIGTERM, before)
 

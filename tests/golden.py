@@ -23,7 +23,7 @@ import torch
 
 from linreg.command.main import main
 from tests.conftest import ROOT, read_rows
-from tests.test_run import events
+from tests.tools import leaves, scalars
 
 STEP = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 20, gamma: 0.7}, interval: step}"
 NOISY = ["--data.noise_std", "1", "--data.batch_size", "64", "--max_epochs", "4"]
@@ -87,12 +87,11 @@ def folder_of(name: str) -> Iterator[Path]:
 
 def flat(value: Any, path: str = "") -> dict[str, list[float]]:
     """All numbers of a nested structure by their place in it."""
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {place: leaf for key, inner in items for place, leaf in flat(inner, f"{path}/{key}").items()}
-    if isinstance(value, torch.Tensor):
-        return {path: value.double().flatten().tolist()}
-    return {path: [float(value)]} if isinstance(value, int | float) else {}
+    return {
+        place: leaf.double().flatten().tolist() if isinstance(leaf, torch.Tensor) else [float(leaf)]
+        for place, leaf in leaves(value, path)
+        if isinstance(leaf, torch.Tensor | int | float)
+    }
 
 
 def play(name: str) -> dict[str, list[float]]:
@@ -111,11 +110,8 @@ def play(name: str) -> dict[str, list[float]]:
         found |= flat({k: v for k, v in metrics.items() if k != "run"}, "metrics")
         for row in read_rows(folder / "coefficients.csv"):
             found |= {f"coefficients/{row['name']}/{k}": [float(v)] for k, v in row.items() if k != "name" and v}
-        accumulator = events(folder)
-        for tag in accumulator.Tags()["scalars"]:
-            found[f"curve/{tag}"] = [
-                number for event in accumulator.Scalars(tag) for number in (event.step, event.value)
-            ]
+        for tag, points in scalars(folder).items():
+            found[f"curve/{tag}"] = [number for point in points for number in point]
         return found
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.conftest import Train
-from tests.test_run import events
+from tests.tools import assert_same, load, scalars
 
 STEP_LR = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 9, gamma: 0.9}, interval: step}"
 SGD = ["--model.lr", 0.05, "--model.momentum", 0.9, "--model.lr_scheduler", STEP_LR]
@@ -30,36 +29,24 @@ def run(train: Train, name: str, *args: object) -> dict[str, Any]:
     return last(name)
 
 
+def folder(name: str) -> str:
+    return f"runs/{name}/version_0"
+
+
 def last(name: str) -> dict[str, Any]:
-    return torch.load(f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
+    return load(f"{folder(name)}/checkpoints/last.ckpt")
 
 
-def scalars(name: str) -> dict[str, list[tuple[int, float]]]:
-    found = events(Path(f"runs/{name}/version_0"))
-    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
-
-
-def assert_same(one: Any, other: Any, tolerance: float = 0.0) -> None:
-    """Of two nested states: the same keys, and the same tensors to the bit, or within a tolerance."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-    if isinstance(one, dict | list | tuple):
-        for a, b in zip(*((x.values() if isinstance(x, dict) else x) for x in (one, other)), strict=True):
-            assert_same(a, b, tolerance)
-    elif isinstance(one, torch.Tensor) and one.is_floating_point():
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
-    else:
-        assert one == other
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    "settings", [name if name == "sgd" else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
+)
 def test_a_run_in_chunks_is_the_run_without(train: Train, settings: str) -> None:
     before = run(train, "plain", *SETTINGS[settings])
     for size in (7, 100):
         after = run(train, f"chunk{size}", "--chunk", size, *SETTINGS[settings])
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
             assert_same(before[part], after[part])
-        assert scalars(f"chunk{size}") == scalars("plain")
+        assert scalars(folder(f"chunk{size}")) == scalars(folder("plain"))
     if settings == "adam":
         assert "--formula" in train(*RUN, "--chunk", 7, "--formula", "true", *SETTINGS[settings])[1]
         return
@@ -68,6 +55,7 @@ def test_a_run_in_chunks_is_the_run_without(train: Train, settings: str) -> None
         assert_same(before[part], formula[part], 1e-6)
 
 
+@pytest.mark.slow
 def test_a_bigger_model_and_a_resumed_run(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(workplace)
     (workplace / "chunked_net.py").write_text(
@@ -82,7 +70,7 @@ def test_a_bigger_model_and_a_resumed_run(train: Train, workplace: Path, monkeyp
     assert train("--ckpt_path", "runs/resumed/version_0/checkpoints/last.ckpt", "--max_epochs", 3)[0] == 0
     assert_same(before["state_dict"], last("resumed")["state_dict"])
     assert_same(before["optimizer_states"], last("resumed")["optimizer_states"])
-    assert scalars("resumed") == scalars("plain")
+    assert scalars(folder("resumed")) == scalars(folder("plain"))
 
 
 def test_divergence_is_caught_in_the_same_step(train: Train) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ import torch
 from linreg import LeastSquares, LinearRegression, SyntheticData
 from linreg.regression.exact.learning_rate import limit
 from tests.conftest import Process, Train, read_rows
-
-CKPT = "runs/default/version_0/checkpoints"
+from tests.tools import CKPT, assert_same, load, scalars
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[s
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_one_line(process: Process) -> None:
     done = process("--accelerator", "gpu")
@@ -58,6 +59,7 @@ def test_no_gpu_is_one_line(process: Process) -> None:
     assert "gpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_help_begins_with_what_most_people_need(process: Process) -> None:
     done = process("--help")
     assert done.returncode == 0
@@ -72,17 +74,8 @@ def test_divergence_is_exit_1_and_leaves_good_checkpoints(train: Train) -> None:
     assert code == 1
     assert "diverge above 0.9" in out
     assert "Traceback" not in out
-    state = torch.load(f"{CKPT}/last.ckpt", weights_only=True)["state_dict"]
+    state = load(f"{CKPT}/last.ckpt")["state_dict"]
     assert state["hypothesis.weight"].abs().max() < 1_000
-
-
-def scalars(folder: str) -> dict[str, list[tuple[int, float]]]:
-    from tests.test_run import events
-
-    found = events(Path(folder))
-    return {
-        tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"] if "/test" not in tag
-    }
 
 
 @pytest.mark.parametrize(
@@ -99,16 +92,18 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], train: Train) -> 
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4)
     assert code == 0
     assert "max_epochs: 2 -> 4" in out
-    one, two = (
-        torch.load(f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True) for name in ("four", "default")
-    )
-    assert one["global_step"] == two["global_step"]
-    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
-    for a, b in zip(*(c["optimizer_states"][0]["state"].values() for c in (one, two)), strict=True):
-        assert a["momentum_buffer"] is b["momentum_buffer"] or torch.equal(a["momentum_buffer"], b["momentum_buffer"])
-    assert scalars("runs/four/version_0") == scalars("runs/default/version_0")
+    one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "default"))
+    for part in ("global_step", "state_dict", "optimizer_states"):
+        assert_same(one[part], two[part])
+    assert fitted(scalars("runs/four/version_0")) == fitted(scalars("runs/default/version_0"))
 
 
+def fitted(curves: dict[str, Any]) -> dict[str, Any]:
+    """Without what each run is measured by at its end, which one that was resumed has twice."""
+    return {tag: points for tag, points in curves.items() if "/test" not in tag}
+
+
+@pytest.mark.slow
 def test_going_back_to_an_earlier_checkpoint_leaves_each_step_once(train: Train) -> None:
     assert train("--max_epochs", 2)[0] == 0
     shutil.copy(f"{CKPT}/last.ckpt", f"{CKPT}/two.ckpt")
@@ -117,6 +112,7 @@ def test_going_back_to_an_earlier_checkpoint_leaves_each_step_once(train: Train)
     assert [step for step, _ in scalars("runs/default/version_0")["loss/train"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 def test_a_rate_just_below_the_limit_converges_and_just_above_is_caught(
     momentum: float, nesterov: bool, train: Train
@@ -142,6 +138,7 @@ def test_check_is_exit_1_when_it_is_missed(train: Train) -> None:
     assert Path("runs/default/version_1/metrics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -180,15 +177,17 @@ def test_too_many_columns_for_the_exact_solution(train: Train) -> None:
     assert "more than 2,000 features: no exact solution" in out
 
 
+@pytest.mark.slow
 def test_a_typed_rate_beats_the_checkpoint(train: Train) -> None:
     assert train("--model.lr", 0.1, "--max_epochs", 2)[0] == 0
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, "--model.lr", 0.2)
     assert code == 0
     assert "lr: 0.1 -> 0.2" in out
-    groups = torch.load(f"{CKPT}/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    groups = load(f"{CKPT}/last.ckpt")["optimizer_states"][0]["param_groups"]
     assert [group["lr"] for group in groups] == [0.2]
 
 
+@pytest.mark.slow
 def test_other_rows_are_refused_on_resume(train: Train) -> None:
     assert train("--max_epochs", 2)[0] == 0
     for flag, value in (("--data.split_seed", 1), ("--data.num_rows", 900), ("--data.num_features", 2)):
@@ -197,6 +196,7 @@ def test_other_rows_are_refused_on_resume(train: Train) -> None:
         assert "start a new run" in out
 
 
+@pytest.mark.slow
 def test_measuring_a_checkpoint(train: Train) -> None:
     assert train("--config", "configs/csv.yaml", "--name", "default")[0] == 0
     metrics = json.loads(Path("runs/default/version_0/metrics.json").read_text())
@@ -238,6 +238,7 @@ def test_predicting_row_for_row(train: Train) -> None:
         assert float(predicted["prediction"]) == pytest.approx(by_equation, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "parts"),
     [

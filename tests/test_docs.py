@@ -1,6 +1,6 @@
-"""What is written down is true: the README's commands and numbers, the configs, the file map, the arrows."""
+"""What is written down is true: the README's commands and numbers, those of CI, the configs, the file map."""
 
-import ast
+import os
 import re
 import shlex
 from pathlib import Path
@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Train
+from tests.conftest import ROOT, Train, completed, posix
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PRE_COMMIT, WORKFLOW, PROJECT, OLDEST = (
+    (ROOT / path).read_text(encoding="utf-8")
+    for path in (
+        ".pre-commit-config.yaml",
+        ".github/workflows/test.yml",
+        "pyproject.toml",
+        "tests/oldest.txt",
+    )
+)
+CHECKS = ["ruff check", "ruff format --check", "mypy"]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 
 
@@ -19,6 +29,7 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("python train.py")]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one folder, as a reader would; the first set-up command is `python train.py` on its own."""
     code, out = train()
@@ -56,16 +67,58 @@ def test_the_numbers_of_the_readme(train: Train) -> None:
                 assert a == b
 
 
-def test_the_set_up_commands_are_those_of_ci() -> None:
-    test_command = 'python -m pip install -e ".[test]" && python -m pytest'
-    assert test_command in README
-    assert "python -m pip install -e . && python train.py" in README
+FAKE = """#!/bin/sh
+if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; exit; fi
+echo "$*" >> {log}
+if [ "$*" = "{failing}" ]; then exit 3; fi
+"""
+
+
+@posix
+def test_the_set_up_commands_are_those_of_ci(tmp_path: Path) -> None:
+    """CI runs what the README says, and then what pre-commit runs; it ends with the first that fails."""
+    (first, test) = next(block for kind, block in BLOCKS if "pip install" in block).splitlines()
+    assert first == "python -m pip install -e . && python train.py"
+    assert test == 'python -m pip install -e ".[test]" && python -m pytest'
+    expected = [" ".join(shlex.split(each)[1:]) for each in (*test.split(" && "), *(f"python -m {c}" for c in CHECKS))]
+    for number, failing in enumerate([*expected, "nothing"]):
+        place = tmp_path / f"{number}"
+        (place / "bin").mkdir(parents=True)
+        (place / "bin/python3").write_text(FAKE.format(log=place / "log", failing=failing))
+        (place / "bin/python3").chmod(0o755)
+        done = completed([str(ROOT / ".ci/run")], env=os.environ | {"PATH": f"{place / 'bin'}:{os.environ['PATH']}"})
+        ran = (place / "log").read_text().splitlines()
+        if failing == "nothing":
+            assert (done.returncode, ran) == (0, expected), done.stderr
+        else:
+            assert (done.returncode, ran) == (3, expected[: number + 1]), done.stderr
+
+
+def test_pre_commit_and_the_workflow_run_the_checks_of_ci() -> None:
+    hooks = [hook for repo in yaml.safe_load(PRE_COMMIT)["repos"] for hook in repo["hooks"]]
+    assert [hook["entry"].removeprefix("python -m ") for hook in hooks] == CHECKS
+    assert all(not hook["pass_filenames"] for hook in hooks)
+    jobs = yaml.safe_load(WORKFLOW)["jobs"]
+    steps = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    assert all(any(line == f"python -m {each}" for step in steps for line in step.splitlines()) for each in CHECKS)
+    assert sum("python -m pytest" in step for step in steps) == len(jobs) - 1  # all but the one of the checks
+
+
+def test_the_oldest_dependencies_are_those_that_are_declared() -> None:
+    declared = re.findall(r'^    "([\w-]+)(?:\[\w+\])?>=([\d.]+)', PROJECT, re.M)
+    extras = PROJECT[PROJECT.index("[project.optional") : PROJECT.index("[tool")]
+    declared += [found for found in re.findall(r'"([\w-]+)>=([\d.]+)"', extras) if found[0] not in ("ruff", "mypy")]
+    oldest = dict(line.split("==") for line in OLDEST.splitlines() if line and not line.startswith("#"))
+    assert {name for name, _ in declared} == oldest.keys()
+    for name, version in declared:
+        assert oldest[name] == version or oldest[name].startswith(f"{version}."), name
 
 
 def test_the_file_map_names_every_file() -> None:
     table = README[README.index("## The files") :]
     named = set(re.findall(r"(\w+\.py)", table))
-    assert named == {path.name for path in (ROOT / "linreg").glob("*.py")} - {"__init__.py", "errors.py"} | {"train.py"}
+    files = {path.name for path in (ROOT / "linreg").rglob("*.py")}
+    assert named == files - {"__init__.py", "errors.py"} | {"train.py"}
 
 
 def test_the_links_to_lines_hold() -> None:
@@ -79,7 +132,11 @@ def test_the_links_to_lines_hold() -> None:
 
 
 def test_the_readme_is_short() -> None:
+    """In lines, in characters, and in the length of a line of prose."""
     assert len(README.splitlines()) < 200
+    assert len(README) < 12_500
+    outside = re.sub(r"```.*?```", "", README, flags=re.S)
+    assert [line for line in outside.splitlines() if len(line) > 130 and not line.startswith("|")] == []
 
 
 def test_a_config_does_not_restate_a_default(train: Train) -> None:
@@ -93,64 +150,3 @@ def test_a_config_does_not_restate_a_default(train: Train) -> None:
             same_class = given.get("class_path") == default["class_path"].split(".")[-1]
             for name, value in given.get("init_args", {}).items():
                 assert not same_class or default["init_args"][name] != value, f"{path.name}: {name}"
-
-
-ARROWS = {  # who may import whom inside the package; nothing imports `linreg` itself
-    "errors": "",
-    "loader": "",
-    "standardizer": "",
-    "figures": "",
-    "metrics": "",
-    "least_squares": "",
-    "screen": "errors",
-    "safe_yaml": "errors",
-    "allowed": "errors",
-    "files": "errors",
-    "stopping": "errors screen",
-    "cells": "",
-    "text_file": "errors",
-    "reader": "cells errors text_file",
-    "blocks": "cells errors reader text_file",
-    "sources": "blocks errors reader",
-    "table": "blocks errors sources",
-    "cache": "cells errors files table",
-    "data": "cache errors loader table",
-    "chunks": "callbacks errors linear_regression loader model",
-    "learning_rate": "least_squares",
-    "optimization": "errors",
-    "resume": "errors",
-    "run_folder": "errors files resume safe_yaml screen",
-    "preparation": "data errors learning_rate least_squares model standardizer",
-    "model": "errors learning_rate least_squares metrics optimization preparation resume standardizer",
-    "checkpoint_file": "allowed errors files model",
-    "checkpoints": "errors learning_rate run_folder",
-    "restored": "checkpoint_file checkpoints errors screen",
-    "console": "data learning_rate model",
-    "callbacks": "console errors learning_rate model screen",
-    "linear_regression": "model",
-    "coefficients": "files linear_regression model table",
-    "report": "coefficients data errors figures files least_squares linear_regression metrics model run_folder screen",
-    "prediction": "cells coefficients errors files model reader screen",
-    "parser": "allowed data errors linear_regression safe_yaml screen",
-    "trainer": "callbacks checkpoint_file checkpoints chunks errors model prediction restored run_folder stopping",
-    "main": "cli errors screen",
-}
-
-
-def imports(path: Path) -> set[str]:
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
-    return {node.module for node in nodes if node.module.split(".")[0] == "linreg"}
-
-
-@pytest.mark.parametrize("name", ARROWS)
-def test_the_arrows_hold(name: str) -> None:
-    assert imports(ROOT / f"linreg/{name}.py") == {f"linreg.{other}" for other in ARROWS[name].split()}
-
-
-def test_the_package_can_be_read_in_one_sitting() -> None:
-    for path in (ROOT / "linreg").glob("*.py"):
-        source = path.read_text()
-        assert len(source.splitlines()) <= 210, path.name
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 45, f"{path.name}: {node.name}"

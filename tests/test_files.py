@@ -11,6 +11,7 @@ import pytest
 
 from linreg import RunError
 from linreg.atomic import atomic_write, leftovers, replacing, temporaries
+from tests.conftest import posix
 
 
 def dead_process() -> int:
@@ -25,6 +26,7 @@ def of_process(path: Path, process: int, number: int = 0) -> Path:
     return path.with_name(ours.replace(f".{os.getpid()}-0.", f".{process}-{number}."))
 
 
+@posix
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     path, other = tmp_path / "t.json", tmp_path / "precious"
     other.write_text("kept")
@@ -41,6 +43,8 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+@pytest.mark.slow
+@posix
 def test_a_killed_process_leaves_nothing_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     code = "import os, signal, sys; from pathlib import Path; from linreg.atomic import replacing\n"
@@ -51,6 +55,7 @@ def test_a_killed_process_leaves_nothing_for_ever(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@posix
 def test_only_our_own_leftovers_of_the_same_target_go(tmp_path: Path) -> None:
     path, dead = tmp_path / "t.json", dead_process()
     linked, folder = of_process(path, dead, 1), of_process(path, dead, 2)
@@ -114,6 +119,7 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
     assert (tmp_path / "t.json").read_bytes() == b"whole"
 
 
+@posix
 @pytest.mark.parametrize("name", ["x" * 250, "é" * 120, "a\nb", "[a-z]*", ".tmp"])
 def test_a_name_of_any_kind(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -1,17 +1,17 @@
 """A few checkpoints, configs and command lines changed at random, and whether the fuzz would see what it looks for."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, posix
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = posix
 
 
+@pytest.mark.slow
 def test_a_few_of_each_kind() -> None:
     """The long form is ``python -m tests.fuzz --cases 200``; each case ends in time, so this does."""
     command = [sys.executable, "-m", "tests.fuzz", "--cases", "12"]

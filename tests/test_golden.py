@@ -11,6 +11,7 @@ from tests.golden import RUNS, differences, flat, play
 
 GOLDEN = json.loads((ROOT / "tests/golden.json").read_text())
 OLD = ROOT / "tests/old_run"  # of the first version, before runs had a mark
+QUICK = ("planned", "adam")
 LAST = "runs/old/version_0/checkpoints/last.ckpt"
 
 
@@ -19,7 +20,9 @@ def without_best(record: dict[str, list[float]]) -> dict[str, list[float]]:
     return {place: numbers for place, numbers in record.items() if not place.startswith("best/")}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_the_same_numbers(name: str) -> None:
     before, now = (without_best(record) for record in (GOLDEN[name], json.loads(json.dumps(play(name)))))
     # Another processor rounds otherwise; a bias whose optimum is 0, in standardized units, is nothing but rounding.
@@ -39,6 +42,7 @@ def old(workplace: Path) -> Path:
     return workplace
 
 
+@pytest.mark.slow
 def test_an_old_run_goes_on_in_its_folder(old: Path, train: Train) -> None:
     for epochs in (3, 4):
         code, out = train("--ckpt_path", LAST, "--max_epochs", epochs)

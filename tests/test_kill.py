@@ -9,15 +9,16 @@ import runpy
 import signal
 import sys
 import time
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from tests.conftest import LONG, ROOT, read_metrics, started, until_next_second
-from tests.test_run import events
+from tests.conftest import LONG, ROOT, posix, read_metrics, started, until_next_second
+from tests.tools import assert_same, leaves, load, scalars
+
+if os.name == "posix":
+    from multiprocessing.context import ForkProcess
 
 KILLS = int(os.environ.get("KILLS", "20"))
 EPOCHS = 90
@@ -31,7 +32,7 @@ SETTINGS = ["--data.batch_size", "16", "--data.noise_std", "1", "--model.lr", "0
 SETTINGS += ["--max_epochs", str(EPOCHS)]
 
 
-def start(arguments: list[str]) -> ForkProcess:
+def start(arguments: list[str]) -> "ForkProcess":
     """``python train.py ARGUMENTS`` in a process of its own, without the 3 s of importing torch."""
 
     def run() -> None:
@@ -55,7 +56,7 @@ def saved(name: str = "default") -> Any:
     return [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in checkpoints(name)[-1:]]
 
 
-def watch(run: ForkProcess, epochs: int, delay: float | None = 0.0, name: str = "default") -> None:
+def watch(run: "ForkProcess", epochs: int, delay: float | None = 0.0, name: str = "default") -> None:
     """Waits until a run has saved that many epochs (-1: all), and a little longer, or has ended.
 
     A delay of None lasts until it writes the next checkpoint.
@@ -104,7 +105,7 @@ def drive(kills: int, scheduler: str) -> None:
             assert run.exitcode == -signal.SIGKILL, f"exit code {run.exitcode}"
             done += 1
             if len(checkpoints()) > finished:
-                epoch = torch.load(checkpoints()[-1], weights_only=True)["epoch"]
+                epoch = load(checkpoints()[-1])["epoch"]
                 epochs.add(epoch)
                 left = EPOCHS - 1 - epoch
     finally:
@@ -114,43 +115,33 @@ def drive(kills: int, scheduler: str) -> None:
     assert len(epochs) >= min(kills // 3, 30), epochs
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """All numbers, tensors and names of a checkpoint by their place in it, without the name of its folder."""
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {place: leaf for key, inner in items for place, leaf in flat(inner, f"{path}/{key}").items()}
-    return {path.replace(str(Path.cwd()), ""): value}
-
-
-def same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a is b or a == b
-
-
 def check(whole: Path, other: Path) -> None:
     """The two runs left the same checkpoints and the same curves."""
     for name in ("last", "best"):
-        a, b = (torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for run in (whole, other))
+        a, b = (leaves(load(run / f"checkpoints/{name}.ckpt")) for run in (whole, other))
         a, b = (
-            {k: v for k, v in flat(c).items() if not isinstance(v, str) and "scheduler_progress" not in k}
+            {
+                k.replace(str(Path.cwd()), ""): v
+                for k, v in c
+                if not isinstance(v, str) and "scheduler_progress" not in k
+            }
             for c in (a, b)
         )
         a = {k.replace("whole/version_0", f"{other.parent.name}/{other.name}"): v for k, v in a.items()}
         assert a.keys() == b.keys(), a.keys() ^ b.keys()
         assert any("momentum_buffer" in key for key in a)
         assert any("best_model_score" in key for key in a)
-        wrong = {key: (value, b[key]) for key, value in a.items() if not same(value, b[key])}
-        assert not wrong, f"{other}: {name}.ckpt: {wrong}"
-    found = [events(run) for run in (whole, other)]
-    tags = set(found[0].Tags()["scalars"])
-    assert tags == set(found[1].Tags()["scalars"])
-    assert len(tags) > 10
-    for tag in tags:
-        a, b = ([(event.step, event.value) for event in each.Scalars(tag)] for each in found)
-        assert a == b, tag
+        assert_same(a, b)
+    one, two = scalars(whole), scalars(other)
+    assert one.keys() == two.keys()
+    assert len(one) > 10
+    for tag, curve in one.items():
+        assert curve == two[tag], tag
     assert read_metrics(whole) == read_metrics(other)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
+@posix
 def test_killed_again_and_again(workplace: Path) -> None:
     command = [sys.executable, "-m", "tests.test_kill", str(-(-KILLS // len(SCHEDULERS)))]
     with started(command, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}) as process:

@@ -10,7 +10,7 @@ from torch import nn
 from linreg import LinearRegression, SyntheticData
 from linreg.regression.regressor import Regressor
 from tests.conftest import Train
-from tests.test_run import events
+from tests.tools import events
 
 
 def in_raw_units(num_features: int, coef: list[float], intercept: float) -> LinearRegression:
@@ -133,6 +133,7 @@ def test_the_optimizer() -> None:
         assert model.hypothesis.weight.item() == pytest.approx(before - 0.15 * gradient, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_and_stochastic_gradient_descent(train: Train, workplace: Path) -> None:
     """On the same budget of rows: every row a step is dear and smooth, one row a step is cheap and noisy."""
     steps, excess = {}, {}

@@ -14,7 +14,7 @@ from linreg import InputError, LinearRegression, Regressor, SyntheticData
 from linreg.metrics import RegressionMetrics, about
 from linreg.regression.exact.baseline import excess_mse
 from tests.conftest import Train
-from tests.test_run import events
+from tests.tools import events, ols
 
 
 def fit(model: Regressor, data: SyntheticData, tmp_path: Path, **settings: Any) -> Trainer:
@@ -85,8 +85,7 @@ def test_excess_is_what_a_pass_over_the_rows_gives(tmp_path: Path) -> None:
     model = LinearRegression(3)
     fit(model, data, tmp_path, max_epochs=2)
     x, y = data.splits["train"]
-    a = np.c_[np.ones(len(x)), x]
-    exact = np.square(y.numpy() - a @ np.linalg.lstsq(a, y.numpy(), rcond=None)[0]).mean()
+    exact = np.square(y.numpy() - np.c_[x, np.ones(len(x))] @ ols(x, y)).mean()
     mse = (model(x) - y).square().mean().item()
     assert excess_mse(model) == pytest.approx((mse - exact) / exact, rel=1e-4)
 
@@ -157,10 +156,9 @@ def test_several_targets(tmp_path: Path) -> None:
     model = LinearRegression(3, 2)
     fit(model, data, tmp_path, max_epochs=60)
     x, y = (part.numpy() for part in data.splits["train"])
-    a = np.c_[np.ones(len(x)), x]
-    exact = np.linalg.lstsq(a, y, rcond=None)[0]
-    np.testing.assert_allclose(model.coef, exact[1:].T, atol=1e-2)
-    np.testing.assert_allclose(model.intercept, exact[0], atol=1e-2)
+    exact = ols(x, y)
+    np.testing.assert_allclose(model.coef, exact[:-1].T, atol=1e-2)
+    np.testing.assert_allclose(model.intercept, exact[-1], atol=1e-2)
 
 
 def test_a_full_batch_is_remembered_and_no_other_one(train: Train) -> None:

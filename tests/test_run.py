@@ -7,25 +7,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg import LinearRegression, read_csv
 from tests.conftest import Process, Train, read_metrics, read_rows
+from tests.tools import assert_same, events, load, ols
 
 
-def events(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "images": 0})
-    accumulator.Reload()
-    return accumulator
-
-
-def ols(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(D + 1, T): coefficients, then the intercept; lstsq on standardized columns."""
-    z = (x - x.mean(0)) / x.std(0)
-    coef = np.linalg.lstsq(z, y - y.mean(0), rcond=None)[0] / x.std(0)[:, None]
-    return np.r_[coef, y.mean(0, keepdims=True) - x.mean(0) @ coef]
-
-
+@pytest.mark.slow
 def test_the_default_run(process: Process, workplace: Path) -> None:
     """What a newcomer sees first, as a process of its own."""
     done = process()
@@ -118,12 +106,13 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     assert b"momentum" in table["_hparams_/session_start_info"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 64, 800])
 def test_a_config_repeats_its_run_to_the_bit(batch_size: int, train: Train, workplace: Path) -> None:
     assert train("--data.batch_size", batch_size, "--max_epochs", 2)[0] == 0
     assert train("--config", "runs/default/version_0/config.yaml")[0] == 0
-    one, two = (torch.load(f"runs/default/version_{i}/checkpoints/last.ckpt", weights_only=True) for i in (0, 1))
-    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+    one, two = (load(f"runs/default/version_{i}/checkpoints/last.ckpt") for i in (0, 1))
+    assert_same(one["state_dict"], two["state_dict"])
     assert read_metrics("runs/default/version_0") == read_metrics("runs/default/version_1")
 
 
@@ -150,7 +139,7 @@ def test_what_is_typed_beats_the_config_wherever_it_stands(train: Train, workpla
 def test_the_three_regimes_run(config: str, train: Train, workplace: Path) -> None:
     code, out = train("--config", f"configs/{config}.yaml", "--max_epochs", 2)
     assert code == 0, out
-    steps = torch.load(f"runs/{config}/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    steps = load(f"runs/{config}/version_0/checkpoints/last.ckpt")["global_step"]
     assert steps == 2 * {"batch": 1, "mini_batch": 13, "stochastic": 200}[config]
 
 
@@ -176,6 +165,7 @@ SCHEDULER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

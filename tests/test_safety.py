@@ -13,8 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from linreg.runs.folder import new_run_folder
 from tests.conftest import LONG, Train, command, started
-
-CKPT = "runs/default/version_0/checkpoints"
+from tests.tools import CKPT, load
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ def test_a_module_beside_the_program_may_be_named(
     code, out = train("--model", "mine.Mine", "--max_epochs", 1)
     assert code == 0, out
     assert train("test", "--ckpt_path", f"{CKPT}/last.ckpt")[0] == 0
-    content = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    content = load(f"{CKPT}/last.ckpt")
     torch.save(content | {"class_path": "subprocess.Popen"}, "evil.ckpt")
     code, out = train("test", "--ckpt_path", "evil.ckpt")
     assert code == 2
@@ -119,7 +118,7 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
     flags = ["--data.batch_size", 100, "--model.lr", 0.1, "--max_epochs", 2, "--name", "default"]
     assert train("--config", "steps.yaml", *flags)[0] == 0
     good = Path(CKPT, "last.ckpt").read_bytes()
-    content = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    content = load(f"{CKPT}/last.ckpt")
     Path("empty.ckpt").touch()
     Path("short.ckpt").write_bytes(good[: len(good) // 2])
     Path("folder.ckpt").mkdir()
@@ -158,6 +157,7 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
     assert not Path("PWNED").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_get_two_folders(workplace: Path) -> None:
     with started(command("--max_epochs", 1)) as one, started(command("--max_epochs", 1)) as other:
         for run in (one, other):
@@ -191,6 +191,7 @@ def test_a_column_name_is_no_formula(train: Train) -> None:
     assert first == ["name", *(f"'{name}" for name in names), "(intercept)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["dirpath: /tmp/else", "dirpath: ../..", "filename: ../../x", "filename: /tmp/x"])
 def test_a_checkpoint_of_ones_own_stays_in_the_run(place: str, train: Train) -> None:
     Path("own.yaml").write_text(f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {{{place}}}}}]}}")

@@ -12,6 +12,7 @@ import torch
 from linreg import LinearRegression, SyntheticData, run
 from linreg.runs.checkpoint_file import load_model
 from tests.conftest import Train, read_metrics
+from tests.tools import events
 
 QUICK = ["--data.num_rows", 200, "--max_epochs", 3, "--data.batch_size", 32]
 MODELS = {
@@ -148,8 +149,6 @@ def test_a_training_step_may_be_another(net: list[str], train: Train, request: p
     code, out = train(*net, *QUICK, "--model.lr", 0.05, "--enable_checkpointing", "false", "--log_every_n_steps", 1)
     assert code == 0, out
     if request.node.callspec.params["net"] == "own_step":
-        from tests.test_run import events
-
         scalars = events(Path("runs/default/version_0"))
         assert len(scalars.Scalars("mine")) == 15  # 5 steps an epoch
         assert len(scalars.Scalars("loss/train")) == 3
@@ -165,8 +164,6 @@ def test_a_metric_that_is_added_is_everywhere_and_right(net: list[str], train: T
     truth = float(((model(x).detach() - y).abs() / y.abs()).mean())
     assert metrics["test"]["mape"] == pytest.approx(truth, rel=1e-6)
     assert "mape/test" in out
-    from tests.test_run import events
-
     assert events(Path("runs/default/version_0")).Scalars("mape/test")[-1].value == pytest.approx(truth, rel=1e-5)
     assert "mape" in metrics["exact"]["test"]
 

@@ -1,7 +1,6 @@
 """Runs that do not come to their end: stopped by a signal, without room on the disk, without their folder."""
 
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -10,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.conftest import LONG, Train, command, completed, started, until
+from tests.conftest import LONG, Train, command, completed, posix, started, until
+from tests.tools import CKPT, load
 
-CKPT = "runs/default/version_0/checkpoints"
 RESUME = f"resume it with: python train.py --ckpt_path {CKPT}/last.ckpt"
 WORKERS = """
 from torch.utils.data import DataLoader, TensorDataset
@@ -36,31 +34,34 @@ def endless(*flags: object) -> Iterator[subprocess.Popen[str]]:
         yield run
 
 
+@posix
 @pytest.mark.parametrize(
-    ("number", "code", "flags"),
+    ("name", "code", "flags"),
     [
-        (signal.SIGINT, 130, []),
-        (signal.SIGTERM, 143, ["--data", "mine.Workers", "--model.lr", 0.05]),
-        (signal.SIGHUP, 129, ["--devices", 2, "--accelerator", "cpu"]),
+        ("SIGINT", 130, []),
+        pytest.param("SIGTERM", 143, ["--data", "mine.Workers", "--model.lr", 0.05], marks=pytest.mark.slow),
+        pytest.param("SIGHUP", 129, ["--devices", 2, "--accelerator", "cpu"], marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_says_how_to_go_on(
-    number: signal.Signals, code: int, flags: list[object], workplace: Path, train: Train
+    name: str, code: int, flags: list[object], workplace: Path, train: Train
 ) -> None:
     Path("mine.py").write_text(WORKERS)
     with endless(*flags) as run:
         for _ in range(3):  # an impatient user, whose terminal sends it to all processes
-            os.killpg(run.pid, number)
+            os.killpg(run.pid, getattr(signal, name))
             time.sleep(0.02)  # or they may become one; it ends in the same way after any pause
         _, err = run.communicate(timeout=LONG)  # to its end, so no other process of the run has it open any more
     assert run.returncode == code, err
     assert err.splitlines() == [f"stopped; {RESUME}"]
-    saved = torch.load(f"{CKPT}/last.ckpt", weights_only=True)
+    saved = load(f"{CKPT}/last.ckpt")
     if not flags:
         resumed, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", saved["epoch"] + 2)
         assert resumed == 0, out
 
 
+@pytest.mark.slow
+@posix
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
 def test_a_process_that_is_lost(workplace: Path) -> None:
     with endless("--devices", 2, "--accelerator", "cpu") as run:
@@ -83,6 +84,7 @@ except BaseException:  # as some modules do
 """
 
 
+@posix
 @pytest.mark.parametrize("module", ["torch", "torchmetrics"])  # the first one, and one amid hundreds
 def test_a_signal_while_importing(module: str, workplace: Path) -> None:
     Path(f"{module}.py").write_text(IMPORTED.format(LONG=LONG))
@@ -93,9 +95,13 @@ def test_a_signal_while_importing(module: str, workplace: Path) -> None:
     assert run.returncode == 130
 
 
+@pytest.mark.slow
+@posix
 def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Train) -> None:
     def run(kilobytes: int, *flags: object) -> list[str]:
         def limit() -> None:
+            import resource  # not on Windows
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
 
         done = completed(command(*flags), preexec_fn=limit)
@@ -107,10 +113,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Tra
     (line,) = run(12, "--max_epochs", 1_000, "--data.batch_size", 100)
     assert "File too large" in line
     assert line.endswith(RESUME)
-    before = torch.load(f"{CKPT}/last.ckpt", weights_only=True)["epoch"]
+    before = load(f"{CKPT}/last.ckpt")["epoch"]
     (line,) = run(4, "--ckpt_path", f"{CKPT}/last.ckpt")  # config.yaml fits, a checkpoint does not
     assert "ckpt could not be written: File too large; what was there before is intact" in line
-    assert torch.load(f"{CKPT}/last.ckpt", weights_only=True)["epoch"] == before
+    assert load(f"{CKPT}/last.ckpt")["epoch"] == before
     assert train("test", "--ckpt_path", f"{CKPT}/last.ckpt")[0] == 0
     Path("new.csv").write_text("x1,x2,x3\n" + "1,2,3\n" * 2_000)
     (line,) = run(8, "predict", "--ckpt_path", f"{CKPT}/last.ckpt", "--data.path", "new.csv")
@@ -118,6 +124,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Tra
     assert not Path("predictions.csv").exists()
 
 
+@pytest.mark.slow
+@posix
 def test_a_run_whose_folder_vanishes(workplace: Path) -> None:
     with endless() as run:
         os.rename("runs/default/version_0", "elsewhere")  # all of it in one step: the run may be writing to it
@@ -126,7 +134,7 @@ def test_a_run_whose_folder_vanishes(workplace: Path) -> None:
     assert len(err.splitlines()) == 1
     assert "version_0" in err
     assert not Path("runs/default/version_0/config.yaml").exists()
-    torch.load("elsewhere/checkpoints/last.ckpt", weights_only=True)
+    load("elsewhere/checkpoints/last.ckpt")
 
 
 def test_a_folder_that_cannot_be_made(train: Train) -> None:

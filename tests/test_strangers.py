@@ -15,14 +15,10 @@ import yaml
 
 from linreg import LinearRegression
 from linreg.runs.checkpoint_file import CheckpointFile
-from tests.conftest import LONG, ROOT, Train, command, completed, read_metrics, started, until
+from tests.conftest import LONG, ROOT, Train, command, completed, posix, read_metrics, started, until
+from tests.tools import CKPT, load
 
-CKPT = "runs/default/version_0/checkpoints"
 RUN = ["--data.batch_size", 100, "--model.lr", 0.01, "--data.noise_std", 1]
-
-
-def load(path: str | Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
 
 
 def tree(folder: str | Path) -> dict[str, bytes]:
@@ -40,6 +36,7 @@ def with_state(content: dict[str, Any], kind: str, **state: Any) -> dict[str, An
     return content | {"callbacks": content["callbacks"] | {key: content["callbacks"][key] | state}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["{precious}", "local://{precious}", "{dirpath}/../../../../precious", "best_k"])
 def test_a_checkpoint_names_nothing_that_is_removed(form: str, train: Train, workplace: Path) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
@@ -60,6 +57,7 @@ def test_a_checkpoint_names_nothing_that_is_removed(form: str, train: Train, wor
         assert Path(CKPT, "mine.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_another_run_is_not_of_it(train: Train) -> None:
     assert train(*RUN, "--max_epochs", 30)[0] == 0
     assert train(*RUN, "--max_epochs", 2, "--data.data_seed", 5, "--name", "other")[0] == 0
@@ -79,6 +77,7 @@ def metrics_true(folder: str) -> float:
     return float(Path(folder, "coefficients.csv").read_text().splitlines()[1].split(",")[4])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_renamed_goes_on_where_it_lies(
     train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +102,7 @@ def score(folder: str) -> float:
     return float(state["best_model_score"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [[], ["--data.val_fraction", 0]])
 def test_a_moved_run_remembers_its_best(rows: list[object], train: Train, workplace: Path) -> None:
     assert train(*RUN, *rows, "--model.lr", 0.05, "--max_epochs", 40)[0] == 0
@@ -115,6 +115,7 @@ def test_a_moved_run_remembers_its_best(rows: list[object], train: Train, workpl
     assert load(f"old{CKPT[4:]}/best.ckpt")["epoch"] == best["epoch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["a copy", "no best"])
 def test_a_checkpoint_alone_ends_in_a_report(lost: str, train: Train) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
@@ -142,6 +143,7 @@ def test_only_what_this_run_wrote_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.ckpt", "theirs.ckpt"]
 
 
+@pytest.mark.slow
 def test_the_best_of_another_attempt_is_not_reported(train: Train) -> None:
     """Back to an older checkpoint, and on from there otherwise: best.ckpt is one of the first attempt."""
     assert train(*RUN, "--max_epochs", 3)[0] == 0
@@ -153,6 +155,7 @@ def test_the_best_of_another_attempt_is_not_reported(train: Train) -> None:
     assert "forgotten" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["the top", "a folder like a run's"])
 def test_a_folder_that_is_called_checkpoints_is_no_run(at: str, train: Train) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
@@ -168,6 +171,7 @@ def test_a_folder_that_is_called_checkpoints_is_no_run(at: str, train: Train) ->
     assert Path("runs/default/version_1/metrics.json").exists()
 
 
+@posix
 def test_a_link_leads_where_it_leads(train: Train) -> None:
     assert train(*RUN, "--max_epochs", 2, "--name", "a")[0] == 0
     assert train(*RUN, "--max_epochs", 2, "--name", "a", "--data.data_seed", 5)[0] == 0
@@ -183,6 +187,8 @@ def test_a_link_leads_where_it_leads(train: Train) -> None:
     assert load("other/group/version_1/checkpoints/last.ckpt")["epoch"] == 2
 
 
+@pytest.mark.slow
+@posix
 def test_a_run_whose_place_another_took_writes_nothing_there(train: Train) -> None:
     with started(command(*RUN, "--max_epochs", 1_000_000, "--name", "b")) as run:
         until(Path("runs/b/version_0/checkpoints/last.ckpt").exists)
@@ -210,12 +216,14 @@ def test_a_run_without_curves_has_its_folder(train: Train) -> None:
     assert "in a new folder" not in out
 
 
+@pytest.mark.slow
 def test_a_model_in_the_current_folder(workplace: Path) -> None:
     Path("here.py").write_text("from linreg import LinearRegression\nclass Mine(LinearRegression):\n    pass\n")
     done = completed(command("--model", "here.Mine", "--max_epochs", 1))
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_from_inside_of_its_folder(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(*RUN, "--max_epochs", 2)[0] == 0
     for folder, path in ((".", "checkpoints/last.ckpt"), ("checkpoints", "last.ckpt")):
@@ -225,6 +233,7 @@ def test_from_inside_of_its_folder(train: Train, monkeypatch: pytest.MonkeyPatch
         assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(train: Train) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
     long = command("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 1_000_000)
@@ -238,6 +247,8 @@ def test_one_process_at_a_time(train: Train) -> None:
     assert not list(Path("runs").rglob(".lock"))
 
 
+@pytest.mark.slow
+@posix
 def test_predictions_replace_predictions_only(train: Train, workplace: Path) -> None:
     assert train("--config", "configs/csv.yaml", "--max_epochs", 1, "--name", "default")[0] == 0
     Path("link.csv").symlink_to("aim.csv")
@@ -285,6 +296,7 @@ WRITERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", WRITERS, ids=str)
 def test_a_checkpoints_config_writes_nowhere(part: dict[str, Any], train: Train) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
@@ -298,6 +310,7 @@ def test_a_checkpoints_config_writes_nowhere(part: dict[str, Any], train: Train)
     assert "--config RUN/config.yaml" in out or code == 0 or "cache" in out
 
 
+@pytest.mark.slow
 def test_a_callback_of_ones_own_has_to_be_typed_again(
     train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +328,7 @@ def test_a_callback_of_ones_own_has_to_be_typed_again(
     assert code == 0, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init_args", ["{every_n_train_steps: 3}", "{monitor: loss/val, mode: max}"])
 def test_the_best_is_the_runs_own(init_args: str, train: Train) -> None:
     Path("own.yaml").write_text(f"trainer: {{callbacks: [{{class_path: ModelCheckpoint, init_args: {init_args}}}]}}")
@@ -323,6 +337,7 @@ def test_the_best_is_the_runs_own(init_args: str, train: Train) -> None:
     assert metrics("runs/own/version_0") == metrics("runs/default/version_0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["{step:c}", "{epoch:/<5}", "{epoch!r}", "{epoch:}>9}", "{{", "{0}"])
 def test_a_filename_has_plain_fields(field: str, train: Train) -> None:
     """Lightning fills them in after the name was looked at; ``{step:c}`` is "/" at step 47."""
@@ -357,6 +372,7 @@ def test_what_may_not_stand_in_a_config(train: Train) -> None:
         assert "cannot stand in a config; type --" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["other rows", "two targets swapped", "two targets of the test rows swapped"])
 def test_rows_that_look_alike_are_told_apart(change: str, train: Train) -> None:
     rng = np.random.default_rng(0)
@@ -395,6 +411,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_yaml_is_bounded(name: str, train: Train) -> None:
     Path("bomb.yaml").write_text(BOMBS[name])
@@ -479,6 +496,7 @@ MALFORMED = {  # how a checkpoint is changed, and by which subcommands it is the
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_checkpoint_is_one_line(name: str, train: Train) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
@@ -533,6 +551,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_a_flag_that_cannot_be_honoured_is_one_line(flags: list[str], train: Train) -> None:
     code, out = train("--max_epochs", 2, *flags)
@@ -547,6 +566,7 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
     assert train("--callbacks", "LearningRateMonitor", "--max_epochs", 1)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
@@ -571,6 +591,8 @@ def test_slurm_without_srun_is_one_line(train: Train, monkeypatch: pytest.Monkey
     assert len(out.splitlines()) == 1
 
 
+@pytest.mark.slow
+@posix
 def test_any_terminal_or_none(workplace: Path) -> None:
     lines = [f"{i % 7},{i * i % 11},{i}" for i in range(40)]
     Path("t.csv").write_text("\n".join(["$\\foo$ \u00e9\u4e2d,\x1b[2J\x1b[31mred,y", *lines]), encoding="utf-8")
@@ -594,12 +616,14 @@ def test_the_name_of_a_run_comes_from_any_file(train: Train) -> None:
     assert Path("runs/run _1_/version_0/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_two_thousand_features_have_an_exact_solution(train: Train) -> None:
     code, out = train("--data.num_features", 2_000, "--data.num_rows", 50, "--max_epochs", 1)
     assert code == 0, out
     assert "no exact solution" not in out
 
 
+@pytest.mark.slow
 def test_python_loads_no_code_either(train: Train) -> None:
     script = "import linreg, sys; linreg.LinearRegression.load_from_checkpoint('bomb.ckpt', weights_only=False)"
     Path("bomb.py").write_text(
