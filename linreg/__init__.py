@@ -13,7 +13,7 @@ _PUBLIC = {
     "LeastSquares": "regression.exact.least_squares",
     "LinearRegression": "regression.linear_regression",
     "Module": "module",
-    "PredictionData": "regression.prediction",
+    "PredictionData": "tables.prediction",
     "RegressionData": "tables.data",
     "Regressor": "regression.regressor",
     "RunError": "errors",

@@ -25,3 +25,8 @@ def say(text: str, is_first: bool = True) -> None:
 def complain(text: str) -> None:
     """Prints a line to standard error."""
     print(printable(text.replace("\n", " ")), file=sys.stderr, flush=True)
+
+
+def as_text(name: str) -> str:
+    """A column name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from linreg import CSVData, InputError, read_csv
-from linreg.regression.prediction import PredictionData
+from linreg.files.blocks import CSVBlocks
 from linreg.tables import reader as table
-from linreg.tables.blocks import CSVBlocks
+from linreg.tables.prediction import PredictionData
 from tests.conftest import Train, read_rows
 from tests.corpus import CASES, TO_PREDICT, judge, judge_message
 

@@ -13,9 +13,9 @@ import pytest
 from pyarrow import parquet
 
 from linreg import InputError, read_csv
-from linreg.tables.blocks import BLOCK, Column, CSVBlocks
-from linreg.tables.cells import parse_number
-from linreg.tables.csv_text import CSVFile
+from linreg.files.blocks import BLOCK, Column, CSVBlocks
+from linreg.files.cells import parse_number
+from linreg.files.csv_text import CSVFile
 from linreg.tables.reader import TableReader
 
 
@@ -270,8 +270,8 @@ ENDLESS = {  # what follows 30,000 rows, once and again and again, and what is s
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_line_without_an_end(name: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linreg.tables.csv_text.LONGEST", 1 << 21)
-    monkeypatch.setattr("linreg.tables.blocks.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.files.csv_text.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.files.blocks.LONGEST", 1 << 21)
     start, endless, parts = ENDLESS[name]
     content = b"a,b,y\n" + b"1,2,3\n" * 30_000 + start + endless * (1 << 22)
     path = write(tmp_path / "t.csv", gzip.compress(content, 1) if packed else content)
@@ -305,8 +305,8 @@ def test_what_a_power_cut_leaves_of_a_gzip(tmp_path: Path) -> None:
 
 
 def test_a_line_as_long_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linreg.tables.csv_text.LONGEST", 1 << 21)
-    monkeypatch.setattr("linreg.tables.blocks.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.files.csv_text.LONGEST", 1 << 21)
+    monkeypatch.setattr("linreg.files.blocks.LONGEST", 1 << 21)
     names, usual = ",".join([*(f"x{i}" for i in range(31)), "y"]), ",".join(["1"] * 32)
     for length in (1 << 21, (1 << 21) + 1):  # with its line end
         line = ",".join(["1".ljust(65_000)] * 31)

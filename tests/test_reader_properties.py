@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from linreg import InputError, read_csv
-from linreg.tables.blocks import CSVBlocks, import_arrow
-from linreg.tables.csv_text import CSVFile
+from linreg.files.blocks import CSVBlocks, import_arrow
+from linreg.files.csv_text import CSVFile
 from linreg.tables.reader import _choose
 from linreg.tables.table import Table
 

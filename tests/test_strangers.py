@@ -572,7 +572,7 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
     [
         "regression.regressor.mse_loss",
         "experiment.describe_resume",
-        "regression.report.draw",
+        "regression.exact.report.draw",
         "regression.exact.baseline.describe_training",
     ],
 )

@@ -1,0 +1,4 @@
+"""The command line. In: what was typed. Out: an exit code.
+
+Read ``main``, then ``cli`` (from flags and configs to objects) and ``parser`` (the grammar).
+"""

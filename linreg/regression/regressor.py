@@ -129,8 +129,8 @@ class Regressor(Module):
         return [ExactBaseline()]
 
     def report(self, data: Any, confidence: float | None = None) -> Findings:
-        """What the trained model amounts to beside the exact solution; see ``regression.report``."""
-        from linreg.regression.report import (
+        """What the trained model amounts to beside the exact solution; see ``exact.report``."""
+        from linreg.regression.exact.report import (
             report,  # here, since matplotlib takes 0.3 s and only the end of a run draws
         )
 

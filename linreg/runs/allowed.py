@@ -11,7 +11,7 @@ from linreg.errors import InputError
 OURS = {  # the classes that a config may name, as linreg.NAME, and where they are
     "LinearRegression": "linreg.regression.linear_regression",
     "Regressor": "linreg.regression.regressor",
-    "PredictionData": "linreg.regression.prediction",
+    "PredictionData": "linreg.tables.prediction",
     "CSVData": "linreg.tables.csv_data",
     "RegressionData": "linreg.tables.data",
     "SyntheticData": "linreg.tables.synthetic",

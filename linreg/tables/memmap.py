@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
-from linreg.tables.cells import Precision
+from linreg.files.cells import Precision
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.tables.blocks import Column
-from linreg.tables.parquet import CSVSource, ParquetFile, find_sources
+from linreg.files.blocks import Column
+from linreg.files.parquet import CSVSource, ParquetFile, find_sources
 from linreg.tables.table import Table
 
 

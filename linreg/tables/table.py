@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.tables.cells import EXACT, LARGEST
+from linreg.files.cells import EXACT, LARGEST
 
 Numbers = Tensor | np.ndarray | Sequence[Any]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from linreg.screen import as_text
 from linreg.tables.table import Table
 
 Row = dict[str, Any]
@@ -54,11 +55,6 @@ def as_csv(rows: list[Row]) -> bytes:
         values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
         writer.writerow(values | {"name": as_text(row["name"])})
     return text.getvalue().encode()
-
-
-def as_text(name: str) -> str:
-    """A column name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
 
 
 def t_quantile(probability: float, degrees_of_freedom: int) -> float:

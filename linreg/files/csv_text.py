@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from linreg.errors import InputError, nearest
-from linreg.tables.cells import NUMBER
-from linreg.tables.text_file import LONGEST, TextFile
+from linreg.files.cells import NUMBER
+from linreg.files.text_file import LONGEST, TextFile
 
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from linreg.atomic import replacing
 from linreg.errors import InputError, RunError
-from linreg.regression.exact.coefficients import as_text
-from linreg.screen import say
-from linreg.tables.cells import parse_number
-from linreg.tables.csv_text import CSVFile
+from linreg.files.cells import parse_number
+from linreg.files.csv_text import CSVFile
+from linreg.screen import as_text, say
 
 BLOCK = 8_192  # rows in memory at a time
 Rows = list[tuple[int, list[str]]]

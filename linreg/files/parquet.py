@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from linreg.errors import InputError, nearest
-from linreg.tables.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
-from linreg.tables.csv_text import CSVFile
+from linreg.files.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
+from linreg.files.csv_text import CSVFile
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 

@@ -14,9 +14,9 @@ from types import ModuleType
 import numpy as np
 
 from linreg.errors import InputError
-from linreg.tables.cells import EXACT, LARGEST, MISSING, NUMBER, TextCell, parse_number
-from linreg.tables.csv_text import CSVFile
-from linreg.tables.text_file import LONGEST
+from linreg.files.cells import EXACT, LARGEST, MISSING, NUMBER, TextCell, parse_number
+from linreg.files.csv_text import CSVFile
+from linreg.files.text_file import LONGEST
 
 FIRST, BLOCK = 1 << 16, 1 << 20  # bytes; larger blocks leave the processor's cache
 THREADS = min(os.cpu_count() or 1, 4)
