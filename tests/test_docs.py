@@ -1,5 +1,6 @@
 """What is written down is true: the README's commands and numbers, those of CI, the configs, the file map."""
 
+import ast
 import os
 import re
 import shlex
@@ -121,11 +122,14 @@ def test_the_file_map_names_every_file() -> None:
     assert named == files - {"__init__.py", "errors.py"} | {"train.py"}
 
 
-def test_the_links_to_lines_hold() -> None:
-    links = re.findall(r"\[`([^`]+)`\]\(([\w/.]+)#L(\d+)\)", README)
+def test_the_links_name_what_is_there() -> None:
+    links = re.findall(r"\[`([^`]+)`\]\(([\w/.]+)\)", README)
     assert len(links) == 5
-    for code, path, line in links:
-        assert code in (ROOT / path).read_text().splitlines()[int(line) - 1], f"{path}#L{line}"
+    for symbol, path in links:
+        nodes: list[ast.AST] = [ast.parse((ROOT / path).read_text())]
+        for name in symbol.split("."):
+            nodes = [n for node in nodes for n in node.body if getattr(n, "name", None) == name]
+        assert len(nodes) == 1, f"{symbol} in {path}"
     tests = re.findall(r"\| `(test_\w+)` \|", README)
     assert len(tests) == 5
     assert all(f"def {name}(" in (ROOT / "tests/test_lecture.py").read_text() for name in tests)
@@ -133,7 +137,7 @@ def test_the_links_to_lines_hold() -> None:
 
 def test_the_readme_is_short() -> None:
     """In lines, in characters, and in the length of a line of prose."""
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 215
     assert len(README) < 12_500
     outside = re.sub(r"```.*?```", "", README, flags=re.S)
     assert [line for line in outside.splitlines() if len(line) > 130 and not line.startswith("|")] == []

@@ -325,5 +325,9 @@ def function(number: int) -> str:
         ),
     ],
 )
-def test_a_budget_that_is_not_kept_is_found(changed: Tree, expected: list[str], tmp_path: Path) -> None:
+def test_a_budget_that_is_not_kept_is_found(
+    changed: Tree, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST_LINES_OF, "core regression", 600)
+    monkeypatch.setattr("tests.test_house.MOST_LINES_OF_ALL", 4_500)
     assert judged(tmp_path, "budgets", **changed) == expected

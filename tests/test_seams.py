@@ -11,7 +11,7 @@ import torch
 
 from linreg import LinearRegression, SyntheticData, run
 from linreg.runs.checkpoint_file import load_model
-from tests.conftest import Train, read_metrics
+from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import events
 
 QUICK = ["--data.num_rows", 200, "--max_epochs", 3, "--data.batch_size", 32]
@@ -252,3 +252,20 @@ def test_a_run_in_python_is_that_of_the_command(train: Train) -> None:
     one, two = read_metrics("runs/default/version_0"), read_metrics(found.folder)
     assert one == two == json.loads(json.dumps({**found.metrics, "run": two["run"]}))
     assert [row["name"] for row in found.coefficients] == ["x1", "x2", "x3", "(intercept)"]
+
+
+def test_a_column_that_is_a_combination_of_others_but_for_rounding_has_no_coefficient(train: Train) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["year,month,date,size,y"]
+    for year in range(2000, 2015):
+        for month in range(1, 13):
+            size = rng.normal()
+            y = 3 * size + 0.2 * (year - 2000) + rng.normal()
+            lines.append(f"{year},{month},{year + (month - 1) / 12:.11f},{size:.6f},{y:.6f}")
+    Path("t.csv").write_text("\n".join(lines))
+    code, out = train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 5)
+    assert code == 0, out
+    assert "without coefficients of their own: year, month, date" in out
+    rows = {row["name"]: row for row in read_rows("runs/default/version_0/coefficients.csv")}
+    assert [rows[name]["exact"] for name in ("year", "month", "date")] == ["", "", ""]
+    assert float(rows["size"]["exact"]) == pytest.approx(3, abs=0.3)

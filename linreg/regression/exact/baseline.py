@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from linreg.regression.exact.coefficients import nearly_collinear
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
 from linreg.screen import say
 
@@ -88,7 +89,8 @@ def describe_training(model: Any, steps_per_epoch: int, max_epochs: int | None) 
     if model.exact is None:
         lines.append("        more than 2,000 features: no exact solution, and a rate that is safe but slow")
         return lines[0] + "\n" + lines[1]
-    flags = zip(model.feature_names, model.exact.not_identifiable, strict=True)
+    vague = model.exact.not_identifiable | nearly_collinear(model.exact)
+    flags = zip(model.feature_names, vague, strict=True)
     names = [name for name, flag in flags if flag]
     if names:
         lines.append(f"        constant or collinear, without coefficients of their own: {', '.join(names[:20])}")

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from linreg.regression.exact.least_squares import LeastSquares
 from linreg.screen import as_text
 from linreg.tables.table import Table
 
@@ -27,6 +29,8 @@ def coefficient_rows(model: Any, table: Table, confidence: float | None = None) 
         columns["learned"] = model.coef, model.intercept
     if model.exact is not None:
         solution = model.exact.solve(model.weight_decay)
+        vague = nearly_collinear(model.exact)
+        solution.coef[:, vague], solution.coef_std_error[:, vague] = torch.nan, torch.nan
         exact, error = (solution.coef, solution.intercept), (solution.coef_std_error, solution.intercept_std_error)
         columns |= {"exact": exact, "std_error": error}
         if confidence is not None:
@@ -44,6 +48,20 @@ def coefficient_rows(model: Any, table: Table, confidence: float | None = None) 
             intercepts = {name: float(intercept[t]) for name, (_, intercept) in columns.items()}
             rows.append({"name": f"{prefix}(intercept)"} | intercepts)
     return rows
+
+
+def nearly_collinear(exact: LeastSquares) -> Tensor:
+    """Which features (D,) have a coefficient that is nothing but rounding: (D,) of bool.
+
+    Less than 1e-7 of such a column's norm is its own, and not a combination of others (where R's ``lm`` draws the
+    line), and its coefficient is within two standard errors of 0, however large.
+    """
+    d = exact.num_features
+    _, s, v = exact.svd
+    own = exact.std[:d] / (v / s).square().sum(1).sqrt().clamp(min=1e-300)
+    norm = (exact.mean[:d] ** 2 + exact.std[:d] ** 2).sqrt()
+    solution = exact.solve()
+    return (own < 1e-7 * norm) & (solution.coef.abs() < 2 * solution.coef_std_error).all(0)
 
 
 def as_csv(rows: list[Row]) -> bytes:
