@@ -72,6 +72,3 @@ def given(what: str) -> Iterator[None]:
         if find_input_error(error) or is_in_own_code(error):
             raise
         raise InputError(f"{what}: {one_line(error)}") from error
-
-
-nearest = did_you_mean

@@ -154,3 +154,11 @@ def test_a_config_does_not_restate_a_default(train: Train) -> None:
             same_class = given.get("class_path") == default["class_path"].split(".")[-1]
             for name, value in given.get("init_args", {}).items():
                 assert not same_class or default["init_args"][name] != value, f"{path.name}: {name}"
+
+
+def test_every_room_is_installed() -> None:
+    packages = set(
+        re.findall(r'"(linreg[\w.]*)"', PROJECT[PROJECT.index("packages = [") : PROJECT.index("package-dir")])
+    )
+    rooms = {str(path.parent.relative_to(ROOT)).replace(os.sep, ".") for path in (ROOT / "linreg").rglob("*.py")}
+    assert packages == rooms | {"linreg.configs"}

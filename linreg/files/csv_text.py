@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from functools import partial
 
-from linreg.errors import InputError, nearest
+from linreg.errors import InputError, did_you_mean
 from linreg.files.cells import NUMBER
 from linreg.files.text_file import LONGEST, TextFile
 
@@ -59,12 +59,12 @@ class CSVFile(TextFile):
             raise InputError(f"{self.path}, line 1: each column needs its own name, twice there: {', '.join(twice)}")
 
     def index(self, name: str, role: str) -> int:
-        """The position of a column; InputError names the nearest one if there is none."""
+        """The position of a column; InputError names the did_you_mean one if there is none."""
         if _form(name) in self._positions:
             return self._positions[_form(name)]
         names = [name for name in self.names if name]
         shown = [name[:40] if name[:40].isprintable() else repr(name[:40]) for name in names[:20]]
-        hint = nearest(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
+        hint = did_you_mean(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
         if len(names) == 1:
             hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
         raise self.error(1, None, f"no column {name!r} for the {role}{hint}")

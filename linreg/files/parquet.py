@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from linreg.errors import InputError, nearest
+from linreg.errors import InputError, did_you_mean
 from linreg.files.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
 from linreg.files.csv_text import CSVFile
 
@@ -36,9 +36,9 @@ class ParquetFile:
         self.num_cells = self.file.metadata.num_rows * len(self.names)
 
     def index(self, name: str, role: str) -> int:
-        """The position of a column; InputError names the nearest one if there is none."""
+        """The position of a column; InputError names the did_you_mean one if there is none."""
         if name not in self.names:
-            raise InputError(f"{self.path}: no column {name!r} for the {role}{nearest(name, self.names)}")
+            raise InputError(f"{self.path}: no column {name!r} for the {role}{did_you_mean(name, self.names)}")
         return self.names.index(name)
 
     def blocks(self, columns: list[Column], refuse_missing: bool) -> Iterator[np.ndarray]:

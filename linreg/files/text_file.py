@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from linreg.errors import InputError, nearest
+from linreg.errors import InputError, did_you_mean
 
 LONGEST = 1 << 24  # characters of a line: without a limit, a line without an end would fill the memory
 FORMATS = {  # how files begin that are often taken for CSV
@@ -102,6 +102,6 @@ def _way_out(path: Path) -> str:
     if str(path).startswith("~"):
         return "; ~ is not expanded here, give the whole path"
     try:
-        return nearest(path.name, [other.name for other in path.parent.iterdir()])
+        return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
     except OSError:
         return ""

@@ -24,8 +24,8 @@ from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import BAR_STEPS, Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 
-FOLDERS = [Path(__file__).parents[i] / "configs" for i in (2, 1)]  # of a clone, and of an installed package
-DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[0]) / "default.yaml"
+FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
+DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[1]) / "default.yaml"
 LARGEST = 2**53  # that a flag may say
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
