@@ -4,7 +4,7 @@ Shapes: a batch is ``(x, y)``, inputs (N, ...) and targets (N, ...); a loss is a
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -34,6 +34,7 @@ class Module(LightningModule):
             loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
     """
 
+    stage_metrics: nn.ModuleDict
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
     def __init__(
@@ -103,12 +104,12 @@ class Module(LightningModule):
         self.log(f"loss/{stage}", loss, batch_size=len(y), sync_dist=True)
         if stage not in self.stage_metrics:
             self.stage_metrics[stage] = self.fresh_metrics(f"/{stage}")
-        self.stage_metrics[stage].update(y_hat, y)
+        cast(MetricCollection, self.stage_metrics[stage]).update(y_hat, y)
 
     def _log_metrics(self, stage: str) -> None:
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
         if stage in self.stage_metrics:
-            self.log_dict(self.stage_metrics.pop(stage).compute(), sync_dist=True)
+            self.log_dict(cast(MetricCollection, self.stage_metrics.pop(stage)).compute(), sync_dist=True)
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
         """The metrics of one evaluation, with no row in them yet."""

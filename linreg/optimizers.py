@@ -74,13 +74,13 @@ def try_step(cls: type[torch.optim.Optimizer], args: dict[str, Any]) -> None:
     weight = nn.Parameter(torch.zeros(1, 1, device="cpu"))
     weight.grad = torch.ones_like(weight)
     try:
-        cls([weight], **args).step(lambda: torch.zeros(()))
+        cls([weight], **args).step(lambda: 0.0)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         settings = ", ".join(f"{name}={value}" for name, value in args.items())
         raise InputError(f"optimizer {cls.__name__} cannot take a step with {settings}: {error}") from None
 
 
-def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.Optimizer) -> Any:
     """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors.
 
     Args:

@@ -86,7 +86,7 @@ class CommandLine(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Parser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser: Any = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.add_bare_flags()
         return parser
 
@@ -140,7 +140,7 @@ class CommandLine(LightningCLI):
             config["ckpt_path"] = None
             self.settings["config"] = self._parser(self.command).dump(config, skip_none=False)
         else:
-            self.model = load_model(self.arguments.value("--ckpt_path"))
+            self.model = load_model(str(self.arguments.value("--ckpt_path")))
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing: ``main`` runs what was built here."""

@@ -67,7 +67,7 @@ class Parser(LightningArgumentParser):
             for long in [s for s in action.option_strings if s.startswith(prefix)]:
                 bare = "--" + long.removeprefix(prefix)
                 if bare not in self._option_string_actions:
-                    action.option_strings.insert(0, bare)
+                    action.option_strings = [bare, *action.option_strings]
                     self._option_string_actions[bare] = action
 
     def format_help(self) -> str:
@@ -101,14 +101,14 @@ def _one_line(message: str) -> str:
 
 def _describe_classes() -> list[str]:
     """The flags of the default classes, which a parser that takes any class does not list by itself."""
-    shared = set(inspect.signature(load_default("csv").__base__).parameters)
+    shared = set(inspect.signature(load_default("csv").__mro__[1]).parameters)
     texts = []
     for name, key, skipped in (
         ("model", "model", {"num_features", "num_targets"}),
         ("csv", "data", set()),
         ("data", "data", shared),
     ):
-        parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description=None)
+        parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description="")
         parser.add_class_arguments(load_default(name), key, skip=skipped)
         texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")
     return texts

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan, nan
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class CSVBlocks:
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False) -> None:
         self.file, self.columns, self.refuse_missing = file, columns, refuse_missing
         self.positions = [file.index(column.name, "table") for column in columns]
-        self.arrow = import_arrow() if file.num_bytes > BLOCK else None  # importing it takes as long as 10 MB
+        self.arrow: Any = import_arrow() if file.num_bytes > BLOCK else None  # importing it takes as long as 10 MB
 
     def __iter__(self) -> Iterator[np.ndarray]:
         parse, threads = (self._by_arrow, THREADS) if self.arrow else (self._by_numpy, 1)
@@ -201,7 +201,7 @@ def fits(values: np.ndarray, exponents: bool) -> np.ndarray:
     return ((size == 0) & (not exponents)) | ((size > 1 / LARGEST) & (size < EXACT))
 
 
-def import_arrow() -> ModuleType | None:
+def import_arrow() -> Any:
     """Pyarrow where it is installed: an extra of 170 MB, which reads a large file 3 to 4 times as fast as numpy."""
     try:
         import pyarrow.csv

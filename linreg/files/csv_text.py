@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 
 from linreg.errors import InputError, did_you_mean
@@ -96,7 +96,7 @@ class CSVFile(TextFile):
         where = f"line {line}" + (f", column {column!r}" if column else "")
         return InputError(f"{self.path}, {where}: {message}")
 
-    def _records(self, text: io.TextIOWrapper, first: int) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, text: io.TextIOWrapper, first: int) -> Generator[tuple[int, list[str]], None, None]:
         line = first
         with self.explained():
             reader = csv.reader(self._lines(text, first), delimiter=self.delimiter, strict=True)

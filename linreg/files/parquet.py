@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def find_sources(path: str | os.PathLike[str]) -> list[CSVSource | ParquetFile]:
         if not paths:
             raise InputError(f"{text}: a CSV file is expected, this is a folder without any {', '.join(SUFFIXES)}")
     elif os.path.lexists(text) or not glob.has_magic(text):
-        paths = [text or path]
+        paths: list[Any] = [text or path]
     else:
         paths = sorted(glob.glob(text))
         if not paths:

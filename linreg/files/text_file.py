@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from linreg.errors import InputError, did_you_mean
 
@@ -65,7 +66,7 @@ class TextFile:
         return self.as_text(self.open_bytes(), 1)
 
     @staticmethod
-    def as_text(stream: io.BufferedIOBase, line: int) -> io.TextIOWrapper:
+    def as_text(stream: Any, line: int) -> io.TextIOWrapper:
         """Text from that line on, its line ends as they are; a byte that is not UTF-8 comes as a lone surrogate."""
         encoding = "utf-8-sig" if line == 1 else "utf-8"
         return io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")

@@ -14,7 +14,7 @@ Columns = tuple[list[str], list[str]]  # the names of the features and of the ta
 
 def training_rows(trainer: Trainer) -> Iterable[tuple[Tensor, Tensor]]:
     """All training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place."""
-    data: Any = trainer.datamodule
+    data: Any = getattr(trainer, "datamodule", None)
     if hasattr(data, "evaluation_batches"):
         return data.evaluation_batches("train")
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
@@ -25,13 +25,15 @@ def read_columns(checkpoint: dict[str, Any]) -> Columns:
     """The columns in a checkpoint, which may be a stranger's; InputError if there are none, or no units for them."""
     columns = checkpoint.get("columns")
     sides = [columns.get(side) for side in ("features", "targets")] if isinstance(columns, dict) else [None]
-    if not all(isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides):
+    if not isinstance(columns, dict) or not all(
+        isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides
+    ):
         raise InputError("the checkpoint does not say which columns it was trained on; take another one")
     for name, value in checkpoint["state_dict"].items():
         is_scale = name.endswith("_standardizer.std")
         if "_standardizer." in name and not (value.isfinite().all() and (not is_scale or (value > 0).all())):
             raise InputError(f"the checkpoint's {name} holds no units that a column can have; take another one")
-    return sides[0], sides[1]
+    return columns["features"], columns["targets"]
 
 
 def check_same_columns(model: Any, data: Any) -> None:

@@ -25,6 +25,7 @@ class LinearRegression(Regressor):
     """
 
     is_linear = True
+    hypothesis: nn.Linear
     plan: DescentPlan | None = None  # how fast it will be, once the rows are known
 
     def __init__(self, num_features: int, num_targets: int = 1, bias: bool = True, **training: Any) -> None:
@@ -50,7 +51,7 @@ class LinearRegression(Regressor):
         """Plans the descent from the spectrum of the data; what was not given comes from the plan."""
         if not (self.is_sgd and self.knows_optimum):
             return super().choose_settings()
-        self.plan = plan_descent(self, self.trainer.datamodule)
+        self.plan = plan_descent(self, getattr(self.trainer, "datamodule", None))
         if self.lr is not None:
             return {}
         self.chosen_schedule = self.plan.lr_factor if self.plan.decay else None

@@ -33,6 +33,8 @@ class Regressor(Module):
         **training: see Module.
     """
 
+    x_standardizer: Standardizer
+    y_standardizer: Standardizer
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
     has_intercept = True
     loss_limit = 1e4  # in standardized units, where predicting the mean costs 1: what is above it diverges
@@ -77,7 +79,7 @@ class Regressor(Module):
         return Standardized((self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)))
 
     def setup(self, stage: str) -> None:
-        data = self.trainer.datamodule
+        data = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))
             self.target_names = list(getattr(data, "target_names", self.target_names))

@@ -50,7 +50,8 @@ class Standardizer(nn.Module):
 
 def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
-    n, mean, squares, low, high = 0, 0.0, 0.0, torch.inf, -torch.inf
+    n, zero = 0, torch.zeros(())
+    mean, squares, low, high = zero, zero, zero + torch.inf, zero - torch.inf
     for x, y in batches:
         rows = torch.cat([x, y], dim=1).double()
         low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)

@@ -87,7 +87,7 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         raise InputError(f"{path} holds a {class_path}, which is no LightningModule")
     with given(f"{path} holds no {name} that could be made again"):
         check_sizes(cls, checkpoint)
-        return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        return cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
 
 
 def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         # At an epoch's end, from where a run can go on exactly; Lightning's own moment is within it.
-        when = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        when: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         super().__init__(filename="best", monitor="loss/val", **when)
         self.rank = 0
 

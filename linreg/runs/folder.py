@@ -118,7 +118,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     Raises:
         InputError: if another process is at work in that folder.
     """
-    if rank_zero_only.rank != 0:  # one of the processes that Lightning has started for --devices
+    if getattr(rank_zero_only, "rank", 0) != 0:  # one of the processes that Lightning has started for --devices
         if RUN_FOLDER not in os.environ:
             raise InputError("several processes are started with --devices N, not each by itself")
         return RunLogger(Path(os.environ[RUN_FOLDER]), curves=curves)

@@ -33,13 +33,13 @@ class Restored(Callback):
         ours, theirs = class_path_of(pl_module), public_path(checkpoint["class_path"])
         if ours != theirs:
             raise InputError(f"the checkpoint is one of {theirs}, not of {ours}; start a new run without it")
-        is_same = getattr(trainer.datamodule, "is_same", None)
+        is_same = getattr(data_of(trainer), "is_same", None)
         if isinstance(rows := checkpoint.get("rows"), Tensor) and is_same is not None and not is_same(rows):
             raise InputError(
                 "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
                 "as before, or start a new run without --ckpt_path"
             )
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None:
                 check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
@@ -55,10 +55,9 @@ class Restored(Callback):
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
             keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
-        for name, fresh in (
-            ("optimizer_states", trainer.optimizers),
-            ("lr_schedulers", [config.scheduler for config in trainer.lr_scheduler_configs]),
-        ):
+        kinds: dict[str, list[Any]] = {"optimizer_states": trainer.optimizers}
+        kinds["lr_schedulers"] = [config.scheduler for config in trainer.lr_scheduler_configs]
+        for name, fresh in kinds.items():
             saved = self.checkpoint[name]
             if len(saved) != len(fresh) and not (name == "lr_schedulers" and not saved):
                 raise InputError(f"the checkpoint has {len(saved)} {name}, this run {len(fresh)}; start a new run")
@@ -81,8 +80,13 @@ class Restored(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["began"] = self.began
         checkpoint["class_path"] = class_path_of(pl_module)
-        if hasattr(trainer.datamodule, "fingerprint"):
-            checkpoint["rows"] = trainer.datamodule.fingerprint()
+        if hasattr(data := data_of(trainer), "fingerprint"):
+            checkpoint["rows"] = data.fingerprint()
+
+
+def data_of(trainer: Trainer) -> Any:
+    """The data module of a training; None if it has none."""
+    return getattr(trainer, "datamodule", None)
 
 
 def check_kind(value: Any, fresh: Any, where: str) -> None:

@@ -1,7 +1,7 @@
 """YAML from a stranger: bounded in depth and size before anything is made of it, and no key given twice."""
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from jsonargparse import _loaders_dumpers as loaders
@@ -31,7 +31,7 @@ def check_size(text: str) -> None:
             if anchor:
                 sizes[anchor] = total - before
         elif isinstance(event, AliasEvent):
-            total += sizes.get(event.anchor, 0)
+            total += sizes.get(str(event.anchor), 0)
             if event.anchor not in sizes:
                 problem = f"the alias *{event.anchor} stands for nothing, or for what it is a part of"
         elif isinstance(event, NodeEvent) and event.anchor:
@@ -42,10 +42,10 @@ def check_size(text: str) -> None:
         if len(open_nodes) > MAX_DEPTH or total > MAX_NODES:
             problem = f"more than {MAX_DEPTH} levels or {MAX_NODES:,} values are no config"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=cast(Any, event.start_mark))
 
 
-class StrictLoader(loaders.get_yaml_default_loader()):
+class StrictLoader(loaders.get_yaml_default_loader()):  # type: ignore[misc]
     """YAML as jsonargparse reads it, but bounded, and with an error for a key given twice, where the last one wins."""
 
     def __init__(self, stream: Any) -> None:
@@ -62,7 +62,7 @@ class StrictLoader(loaders.get_yaml_default_loader()):
         return super().construct_mapping(node, deep)
 
 
-loaders.yaml_default_loader = StrictLoader  # for its own readings too, of which `set_loader` covers some only
+loaders.yaml_default_loader = StrictLoader  # type: ignore[assignment]  # for its own readings too, of which `set_loader` covers some only
 
 
 def read_config(text: str, where: str) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from linreg.errors import InputError
 
-FLAGS = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "precision": "32-true", "num_devices": 1}
+FLAGS: dict[str, Any] = {
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": None,
+    "precision": "32-true",
+    "num_devices": 1,
+}
 FLAGS |= {"limit_train_batches": 1.0, "max_steps": -1, "overfit_batches": 0.0, "val_check_interval": 1.0}
 HOOKS = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
 METHODS = ["backward", "configure_gradient_clipping", "lr_scheduler_step", "optimizer_step", "optimizer_zero_grad"]
@@ -38,16 +43,18 @@ class Chunks(Callback):
         self.size, self.formula = size, formula
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: Any = pl_module
         refuse_schedules_of_single_batches(trainer)
         if self.formula:
-            pl_module.formula_step(trainer.optimizers[0])  # which says what it is not for
-        self.trainer, self.model, self.num_batches = trainer, pl_module, 0
-        self.one_by_one = trainer.datamodule.train_dataloader
-        trainer.datamodule.train_dataloader = self._together
-        trainer.fit_loop.epoch_loop.automatic_optimization.run = self._run
+            model.formula_step(trainer.optimizers[0])  # which says what it is not for
+        self.trainer, self.model = trainer, model
+        self.data: Any = getattr(trainer, "datamodule")  # noqa: B009
+        self.one_by_one = self.data.train_dataloader
+        self.data.train_dataloader = self._together
+        trainer.fit_loop.epoch_loop.automatic_optimization.run = self._run  # type: ignore[method-assign]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(trainer.datamodule).pop("train_dataloader", None)
+        vars(self.data).pop("train_dataloader", None)
 
     def _together(self) -> Any:
         batches = self.one_by_one()
@@ -86,7 +93,7 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, f
     """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
     wrong = [f"--{flag.removeprefix('num_')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
-    watched += [(callback, Callback, HOOKS) for callback in trainer.callbacks]
+    watched += [(callback, Callback, HOOKS) for callback in getattr(trainer, "callbacks", [])]
     for owner, plain, names in watched:
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]

@@ -5,7 +5,7 @@ aside, slower and right, where Lightning or the user has changed what it builds 
 """
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from linreg.errors import InputError
 
 BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
-STEP_HOOKS = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
+STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
 STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")
 HOOK_NAME = "_current_fx_name"
 
@@ -35,7 +35,10 @@ class Lean(Callback):
 def drop_unused_hooks(trainer: Trainer, model: LightningModule) -> list[tuple[Any, str]]:
     """Hooks that nobody has filled: Lightning's ado about each costs 3 us, and it looks for None first."""
     dropped = []
-    for owner, plain in [(model, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]:
+    for owner, plain in [
+        (model, LightningModule),
+        *((callback, Callback) for callback in getattr(trainer, "callbacks", [])),
+    ]:
         for name in STEP_HOOKS:
             if getattr(type(owner), name) is getattr(plain, name) and name not in vars(owner):
                 vars(owner)[name] = None
@@ -61,7 +64,7 @@ def set_hook_names_quickly(cls: type[LightningModule]) -> None:
         else:
             nn.Module.__setattr__(self, name, value)
 
-    cls.__setattr__ = quick  # type: ignore[method-assign,assignment]
+    cls.__setattr__ = quick  # type: ignore[method-assign]
 
 
 class PlateausInTime(Callback):
@@ -87,11 +90,11 @@ class PlateausInTime(Callback):
         for config in trainer.lr_scheduler_configs:
             is_due = not epoch % (trainer.check_val_every_n_epoch or 1) + epoch % config.frequency
             if config.reduce_on_plateau and is_due:
-                value = trainer.callback_metrics.get(config.monitor)
+                value = trainer.callback_metrics.get(str(config.monitor))
                 if value is None:
                     known = ", ".join(trainer.callback_metrics)
                     raise InputError(f"lr_scheduler monitor={config.monitor!r}: no such metric; there are: {known}")
-                config.scheduler.step(value)
+                cast(ReduceLROnPlateau, config.scheduler).step(value)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         vars(pl_module).pop("lr_scheduler_step", None)

@@ -85,7 +85,7 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
             if trainer.is_global_zero:
                 complain(f"stopped; {how_to_resume(trainer)}")
                 end_other_processes(trainer)
-            raise SystemExit(128 + received[0] if received else error.code) from None
+            raise SystemExit(128 + received[0] if received else getattr(error, "code", 1)) from None
         what = _denied(error)
         if what is None:
             raise
@@ -106,11 +106,11 @@ def _denied(error: BaseException) -> str | None:
 
 def how_to_resume(trainer: Trainer) -> str:
     """The command that goes on from where a stopped run was last saved."""
-    saved = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
+    saved = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     last = [path for path in saved if path.endswith("last.ckpt") and os.path.exists(path)]
     if not last:
         return "no epoch was saved, so there is nothing to resume"
-    flags = next((each.resume_flags for each in trainer.callbacks if hasattr(each, "resume_flags")), "")
+    flags = next((each.resume_flags for each in getattr(trainer, "callbacks", []) if hasattr(each, "resume_flags")), "")
     return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"
 
 

@@ -1,6 +1,7 @@
 """Mini-batches straight from tensors, in an order that is a function of (seed, epoch) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,7 +37,7 @@ class TensorBatches:
         seed: int | None = None,
         share: bool = True,
         mapped: bool = False,
-        kind: type[tuple[Tensor, Tensor]] = tuple,
+        kind: Callable[[Any], tuple[Tensor, Tensor]] = tuple,
     ) -> None:
         self.x, self.y, self.kind, self.num_rows = x, y, kind, len(x)
         self.batch_size, self.seed, self.mapped = batch_size, seed, mapped

@@ -1,7 +1,7 @@
 """The data module of a table: split once into training, validation and test rows, and served in mini-batches."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -105,7 +105,7 @@ class RegressionData(LightningDataModule):
         return {"read": read, "dropped": read - kept} | {name: len(x) for name, (x, _) in self.splits.items()}
 
     def setup(self, stage: str) -> None:
-        if not self.row_counts["val"]:
+        if not self.row_counts["val"] and self.trainer:
             self.trainer.limit_val_batches = 0
 
     def evaluation_batches(self, split: str) -> TensorBatches:
@@ -129,7 +129,7 @@ class RegressionData(LightningDataModule):
             ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
             rows = type(ready[0])(torch.cat(side) for side in zip(*ready, strict=True))
         batch_size = self.batch_size or self.planned_batch_size
-        return TensorBatches(*rows, batch_size, seed=self.split_seed, mapped=mapped, kind=type(rows))
+        return TensorBatches(*rows, batch_size, seed=self.split_seed, mapped=mapped, kind=cast(Any, type(rows)))
 
     def fingerprint(self) -> Tensor:
         """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""

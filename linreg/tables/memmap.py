@@ -58,7 +58,7 @@ def mapped_table(source: TableReader, seed: int, folder: str) -> Table:
 
 def _key(source: TableReader, seed: int) -> str:
     """A name that stands for all that the file depends on."""
-    key = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
+    key: dict[str, Any] = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
     key["columns"] = [(column.name, column.required) for column in source.columns]
     found = [(file.path.absolute(), file.path.stat()) for file in source.files]
     key["files"] = [(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in found]
@@ -126,7 +126,7 @@ def _convert(source: TableReader, seed: int, folder: Path, dtype: type) -> bool:
         buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
         for block in source.blocks():
             with np.errstate(over="ignore", under="ignore"):
-                values = block.astype(dtype)
+                values: Any = block.astype(dtype)
             if precision and precision.is_lost(block, values):
                 return False
             bucket = generator.integers(num_buckets, size=len(block))
@@ -152,8 +152,8 @@ def _convert(source: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     record: dict[str, Any] = {"kept": kept, "read": table.num_read, "rows": len(table.x), "notes": table.notes}
     record["dtype"] = np.dtype(dtype).name
     record["checksum"] = zlib.crc32(json.dumps(record).encode(), checksum)
-    with open(folder / "table.json", "w", opener=create) as file:
-        json.dump(record, file, indent=1)
+    with open(folder / "table.json", "w", opener=create) as text:
+        json.dump(record, text, indent=1)
     return True
 
 
@@ -165,7 +165,9 @@ def _open(place: Path, source: TableReader) -> Table | None:
         with open(place / "table.json") as file:
             record = json.loads(file.read(1 << 26))  # which is longer is none
         stated, kept = record.pop("checksum"), _kept(record, source)
-        mapped = np.memmap(place / "rows", dtype=record["dtype"], mode="r")  # writable, Linux would want memory for it
+        mapped: Any = np.memmap(
+            place / "rows", dtype=record["dtype"], mode="r"
+        )  # writable, Linux would want memory for it
         if len(mapped) != record["rows"] * len(kept):
             return None
         checksum = 0

@@ -91,7 +91,7 @@ class PredictionWriter(Callback):
         self.num_rows = self.num_empty = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.file = file = trainer.predict_dataloaders.file
+        self.file = file = getattr(trainer.predict_dataloaders, "file")  # noqa: B009
         names = ["prediction"]
         if len(pl_module.target_names) > 1:
             names = [f"prediction_{target}" for target in pl_module.target_names]

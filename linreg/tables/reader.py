@@ -123,7 +123,9 @@ def read_csv(
     missing: Literal["drop", "error"] = "drop",
 ) -> Table:
     """Reads the named columns of a CSV file, or of what else a ``TableReader`` takes, as numbers; see there."""
-    return TableReader(path, target, features, missing).read()
+    table = TableReader(path, target, features, missing).read()
+    assert table is not None, "without a limit all rows are read"
+    return table
 
 
 def memory() -> int:

@@ -80,7 +80,9 @@ def make_plan(
     """
     modes = HessianSpectrum(summary, weight_decay)
     momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
-    sizes = [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or BATCH_SIZES[:1]
+    sizes = (
+        [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or [BATCH_SIZES[0]]
+    )
     if not batch_size and summary.num_rows > BATCH_SIZES[0] and summary.num_rows * summary.num_features < MAX_CELLS:
         sizes.append(summary.num_rows)
     plans = [
