@@ -84,11 +84,11 @@ def find_sources(path: str | os.PathLike[str]) -> list[CSVSource | ParquetFile]:
     """The files behind a path, a folder or a pattern such as ``data/2024-*.csv``, all with the same columns."""
     text = path if isinstance(path, str) else str(path) if isinstance(path, os.PathLike) else ""
     if os.path.isdir(text):
-        paths = sorted(p for p in glob.glob(os.path.join(glob.escape(text), "*")) if p.endswith(SUFFIXES))
+        paths: list[Any] = sorted(p for p in glob.glob(os.path.join(glob.escape(text), "*")) if p.endswith(SUFFIXES))
         if not paths:
             raise InputError(f"{text}: a CSV file is expected, this is a folder without any {', '.join(SUFFIXES)}")
     elif os.path.lexists(text) or not glob.has_magic(text):
-        paths: list[Any] = [text or path]
+        paths = [text or path]
     else:
         paths = sorted(glob.glob(text))
         if not paths:
