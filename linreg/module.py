@@ -109,7 +109,9 @@ class Module(LightningModule):
     def _log_metrics(self, stage: str) -> None:
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
         if stage in self.stage_metrics:
-            self.log_dict(cast(MetricCollection, self.stage_metrics.pop(stage)).compute(), sync_dist=True)
+            metrics = cast(MetricCollection, self.stage_metrics[stage])
+            self.log_dict(metrics.compute(), sync_dist=True)
+            metrics.reset()
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
         """The metrics of one evaluation, with no row in them yet."""

@@ -130,7 +130,7 @@ def ours(n: int, size: int | None, *flags: object, until: float | None = None) -
     def started(key: str) -> Callable[..., None]:
         return lambda *_, **__: clock.setdefault(key, time.perf_counter())
 
-    ExactBaseline.setup, ExactBaseline.on_train_start = started("setup"), started("start")
+    ExactBaseline.setup, ExactBaseline.on_train_epoch_start = started("setup"), started("start")
     ExactBaseline.on_train_end = started("end")
     ExactBaseline.on_train_batch_end = stop_at if until else pl.Callback.on_train_batch_end
     typed = ["--data.num_rows", n, "--data.num_features", FEATURES, "--data.noise_std", 0.5]

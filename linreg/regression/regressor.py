@@ -79,6 +79,7 @@ class Regressor(Module):
         return Standardized((self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)))
 
     def setup(self, stage: str) -> None:
+        self.stage_metrics.clear()  # which may be those of other rows
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))

@@ -81,7 +81,7 @@ class Restored(Callback):
         checkpoint["began"] = self.began
         checkpoint["class_path"] = class_path_of(pl_module)
         if hasattr(data := data_of(trainer), "fingerprint"):
-            checkpoint["rows"] = data.fingerprint()
+            checkpoint["rows"] = data.fingerprint
 
 
 def data_of(trainer: Trainer) -> Any:

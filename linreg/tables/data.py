@@ -131,6 +131,7 @@ class RegressionData(LightningDataModule):
         batch_size = self.batch_size or self.planned_batch_size
         return TensorBatches(*rows, batch_size, seed=self.split_seed, mapped=mapped, kind=cast(Any, type(rows)))
 
+    @cached_property
     def fingerprint(self) -> Tensor:
         """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""
         sums = []
@@ -143,7 +144,7 @@ class RegressionData(LightningDataModule):
 
     def is_same(self, before: Tensor) -> bool:
         """Whether a fingerprint is that of these rows, but for rounding, which another processor may do otherwise."""
-        now = self.fingerprint()
+        now = self.fingerprint
         if before.shape != now.shape:
             return False
         sides = (self.table.x, self.table.y)
