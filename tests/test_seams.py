@@ -12,7 +12,7 @@ import torch
 from linreg import LinearRegression, SyntheticData, run
 from linreg.runs.checkpoint_file import load_model
 from tests.conftest import Train, read_metrics, read_rows
-from tests.tools import events
+from tests.tools import assert_same, events, load
 
 QUICK = ["--data.num_rows", 200, "--max_epochs", 3, "--data.batch_size", 32]
 MODELS = {
@@ -269,3 +269,16 @@ def test_a_column_that_is_a_combination_of_others_but_for_rounding_has_no_coeffi
     rows = {row["name"]: row for row in read_rows("runs/default/version_0/coefficients.csv")}
     assert [rows[name]["exact"] for name in ("year", "month", "date")] == ["", "", ""]
     assert float(rows["size"]["exact"]) == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize("net", ["dropout"], indirect=True)
+@pytest.mark.parametrize("optimizer", ["Adam", "LBFGS", "Adafactor", "RMSprop"])
+def test_two_and_two_epochs_are_four_whatever_is_drawn(net: list[str], optimizer: str, train: Train) -> None:
+    typed = [*net, "--data.num_rows", 200, "--data.batch_size", 32, "--model.lr", 0.01, "--model.optimizer", optimizer]
+    assert train(*typed, "--max_epochs", 4, "--name", "four")[0] == 0
+    assert train(*typed, "--max_epochs", 2, "--name", "two")[0] == 0
+    last = "runs/two/version_0/checkpoints/last.ckpt"
+    assert (found := train("--ckpt_path", last, "--max_epochs", 4))[0] == 0, found[1]
+    one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
+    assert_same(one["state_dict"], two["state_dict"])
+    assert_same(one["optimizer_states"], two["optimizer_states"])

@@ -1,9 +1,12 @@
 """What a checkpoint says of a training, held against that training before any of it is believed."""
 
 import math
+import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -27,6 +30,13 @@ class Restored(Callback):
     """
 
     began: Beginnings
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What an epoch draws (dropout) is a function of seed, epoch and process, as the order of its rows is."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) * 1_000_003 + trainer.current_epoch
+        seed += trainer.global_rank << 20
+        for draw in (torch.manual_seed, random.seed, lambda value: np.random.seed(value % 2**32)):
+            draw(seed)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -127,10 +137,20 @@ def check_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimize
     order = [[group["params"] for group in each["param_groups"]] for each in (saved, optimizer.state_dict())]
     states = saved["state"]
     fits = order[0] == order[1] and states.keys() <= {*range(len(parameters))}
-    keys = {frozenset(state) for state in states.values()}
     shapes = [(i, v.shape) for i, state in states.items() for v in state.values() if isinstance(v, Tensor)]
-    if not fits or len(keys) > 1 or any(shape not in (parameters[i].shape, ()) for i, shape in shapes):
+    if fits:
+        kinds = {(parameters[i].dim(), frozenset(state)) for i, state in states.items()}  # Adafactor's go by dimensions
+        fits = len(kinds) == len({dim for dim, _ in kinds})
+        whole = sum(parameter.numel() for parameter in parameters)  # of LBFGS, all weights in a row
+        fits &= all(shape == (whole,) or _broadcasts(shape, parameters[i].shape) for i, shape in shapes)
+    if not fits:
         raise InputError("the checkpoint's optimizer state does not fit the weights; resume from another one")
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a state has one value for each weight, or for each row, column, or all of them."""
+    sizes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, whole) for size, whole in sizes)
 
 
 def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: dict[str, Any]) -> None:
