@@ -81,7 +81,8 @@ def run(
     start = time.perf_counter()
     with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-        of = go_back_to_best(trainer, model, time.perf_counter() - start)
+        before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
+        of = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
         if has_rows(data, "test"):
             trainer.test(model, datamodule=data, verbose=False)
         found = find(model, data, trainer, confidence, of)
@@ -142,9 +143,9 @@ def has_rows(data: LightningDataModule, split: str) -> bool:
     return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")
 
 
-def go_back_to_best(trainer: Trainer, model: LightningModule, seconds: float) -> dict[str, Any]:
+def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int, seconds: float) -> dict[str, Any]:
     """Loads the best checkpoint into the model, but not one far from a known optimum; says which it was."""
-    of = {"checkpoint": "last.ckpt", "epoch": trainer.current_epoch, "epochs": trainer.current_epoch}
+    of = {"checkpoint": "last.ckpt", "epoch": epochs, "epochs": epochs}
     of |= {"steps": trainer.global_step, "seconds": round(seconds, 3)}
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
     if best is None:
