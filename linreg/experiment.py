@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given
 from linreg.report.findings import Findings, logged
-from linreg.runs.allowed import class_path_of
+from linreg.runs.allowed import describe_objects
 from linreg.runs.checkpoint_file import read_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import RunLogger, open_run
@@ -77,7 +77,8 @@ def run(
         changed = differences(yaml.safe_load(before), config) if before else []
         say(describe_resume(checkpoint["epoch"] + 1, changed), trainer.is_global_zero)
     if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
-        trainer.logger = open_run(name, ckpt_path, checkpoint, curves=settings["logger"] is not False)
+        own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
+        trainer.logger = open_run(name, own, checkpoint, settings["logger"] is not False)
     start = time.perf_counter()
     with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -199,12 +200,3 @@ def closed(logger: Any) -> Iterator[None]:
             logger.close()
             with suppress(OSError):  # there is something in it
                 Path(logger.log_dir).rmdir()
-
-
-def describe_objects(model: LightningModule, data: LightningDataModule) -> str:
-    """The hyperparameters of a model and its data as a config."""
-    sections = {}
-    for section, each in (("model", model), ("data", data)):
-        plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
-        sections[section] = {"class_path": class_path_of(each), "init_args": plain}
-    return yaml.safe_dump(sections, sort_keys=False)

@@ -282,3 +282,50 @@ def test_two_and_two_epochs_are_four_whatever_is_drawn(net: list[str], optimizer
     one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
     assert_same(one["state_dict"], two["state_dict"])
     assert_same(one["optimizer_states"], two["optimizer_states"])
+
+
+def test_a_schedule_that_is_left_out_on_resume_leaves_the_rate_that_is_said(train: Train) -> None:
+    schedule = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1, gamma: 0.5}}"
+    assert train(*QUICK, "--model.lr", 0.05, "--model.lr_scheduler", schedule)[0] == 0
+    last = "runs/default/version_0/checkpoints/last.ckpt"
+    code, out = train("--ckpt_path", last, "--max_epochs", 4, "--model.lr_scheduler", "null")
+    assert code == 0, out
+    assert "begins anew" in out
+    assert load(last)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.05
+    assert read_metrics("runs/default/version_0")["run"]["lr"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["lr_schedulers"], []),
+        (["lr_schedulers", 0, "step"], "x"),
+        (["began", "optimizers", 0, "groups", 0, "lr"], "x"),
+        (["hyper_parameters"], 7),
+        (["hyper_parameters"], torch.zeros(3)),
+        (["optimizer_states"], torch.zeros(3)),
+        (["optimizer_states", 0, "state"], {0: 5}),
+        (["optimizer_states", 0, "param_groups", 0, "lr"], 2**2000),
+    ],
+)
+def test_a_checkpoint_whose_beginnings_were_changed_is_one_line(place: list, value: object, train: Train) -> None:
+    schedule = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1, gamma: 0.5}}"
+    assert train(*QUICK, "--model.lr", 0.05, "--model.optimizer", "Adam", "--model.lr_scheduler", schedule)[0] == 0
+    content = inner = load("runs/default/version_0/checkpoints/last.ckpt")
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    torch.save(content, "changed.ckpt")
+    code, out = train("--ckpt_path", "changed.ckpt", "--max_epochs", 4)
+    assert code == (0 if place[-1] == "step" else 2), out  # which is no setting of a schedule, and is left out
+    assert "Traceback" not in out
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_runs_without_a_logger_do_not_share_their_checkpoints(train: Train) -> None:
+    assert train(*QUICK, "--logger", "[]")[0] == 0
+    before = Path("runs/default/version_0/checkpoints/last.ckpt").read_bytes()
+    assert train(*QUICK, "--logger", "[]", "--name", "other")[0] == 0
+    assert Path("runs/default/version_0/checkpoints/last.ckpt").read_bytes() == before
+    assert train("--ckpt_path", "runs/other/version_0/checkpoints/last.ckpt", "--enable_checkpointing", "false")[0] == 0
+    assert Path("runs/other/version_1/metrics.json").exists()

@@ -3,7 +3,9 @@
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
 
 from linreg.errors import InputError
@@ -83,3 +85,12 @@ def remedy() -> str:
         "like (not LambdaCallback), or of a .py file beside train.py; others have to be added to ALLOWED in "
         "linreg/runs/allowed.py"
     )
+
+
+def describe_objects(model: Any, data: Any) -> str:
+    """The hyperparameters of a model and its data as a config."""
+    sections = {}
+    for section, each in (("model", model), ("data", data)):
+        plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
+        sections[section] = {"class_path": class_path_of(each), "init_args": plain}
+    return yaml.safe_dump(sections, sort_keys=False)

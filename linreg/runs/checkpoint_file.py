@@ -67,7 +67,8 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
     is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
     is_whole &= isinstance(checkpoint.setdefault("hyper_parameters", {}), dict)
     is_whole &= all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values())
-    is_whole &= all(isinstance(n, str) for part in ("state_dict", "hyper_parameters") for n in checkpoint[part] or ())
+    parts = [checkpoint["state_dict"], checkpoint["hyper_parameters"]] if is_whole else []
+    is_whole &= all(isinstance(name, str) for part in parts for name in part)
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
     if not is_whole:
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")

@@ -22,6 +22,9 @@ from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.screen import say
 
 
+LARGEST = 2**53
+
+
 class Restored(Callback):
     """Holds a checkpoint against the training that it is to be restored into, before it is believed.
 
@@ -64,15 +67,19 @@ class Restored(Callback):
         # With --max_steps Lightning takes a whole epoch for one that was left, and ends it again without a step.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
-            keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
+            lines = keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
+        for line in lines:
+            say(f"        {line}", trainer.is_global_zero)
         kinds: dict[str, list[Any]] = {"optimizer_states": trainer.optimizers}
         kinds["lr_schedulers"] = [config.scheduler for config in trainer.lr_scheduler_configs]
         for name, fresh in kinds.items():
             saved = self.checkpoint[name]
-            if len(saved) != len(fresh) and not (name == "lr_schedulers" and not saved):
+            if len(saved) != len(fresh) and not (lines and not saved):
                 raise InputError(f"the checkpoint has {len(saved)} {name}, this run {len(fresh)}; start a new run")
             for state, each in zip(saved, fresh, strict=False):
                 check_kind(state, each.state_dict(), name)
+                for key in state.keys() - each.state_dict().keys():
+                    del state[key]  # it would take the place of a method of the schedule
                 if isinstance(each, torch.optim.Optimizer):
                     check_optimizer_state(state, each)
         check_kind(self.checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops")
@@ -116,9 +123,9 @@ def check_kind(value: Any, fresh: Any, where: str) -> None:
     elif isinstance(fresh, list | tuple):
         is_fine = isinstance(value, list | tuple) and len(value) == len(fresh)
     elif isinstance(fresh, int) and not isinstance(fresh, bool):
-        is_fine = type(value) in (int, float) and abs(value) < 2**53
+        is_fine = type(value) in (int, float) and abs(value) < LARGEST
     elif isinstance(fresh, float):
-        is_fine = isinstance(value, int | float) and not math.isnan(value)
+        is_fine = type(value) in (int, float) and not math.isnan(min(value, LARGEST))
     else:
         is_fine = type(value) is type(fresh)
     if not is_fine:
@@ -137,10 +144,11 @@ def check_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimize
     order = [[group["params"] for group in each["param_groups"]] for each in (saved, optimizer.state_dict())]
     states = saved["state"]
     fits = order[0] == order[1] and states.keys() <= {*range(len(parameters))}
-    shapes = [(i, v.shape) for i, state in states.items() for v in state.values() if isinstance(v, Tensor)]
+    fits &= all(isinstance(state, dict) for state in states.values())
     if fits:
         kinds = {(parameters[i].dim(), frozenset(state)) for i, state in states.items()}  # Adafactor's go by dimensions
         fits = len(kinds) == len({dim for dim, _ in kinds})
+        shapes = [(i, v.shape) for i, state in states.items() for v in state.values() if isinstance(v, Tensor)]
         whole = sum(parameter.numel() for parameter in parameters)  # of LBFGS, all weights in a row
         fits &= all(shape == (whole,) or _broadcasts(shape, parameters[i].shape) for i, shape in shapes)
     if not fits:

@@ -1,6 +1,7 @@
 """What a checkpoint's config may decide about the run that goes on from it, and what that run does otherwise."""
 
 import copy
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -86,9 +87,9 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
 
 def check_resumable(checkpoint: dict[str, Any]) -> None:
     """InputError for a checkpoint that a run cannot go on from exactly."""
-    if not checkpoint.get("loops") or not checkpoint.get("optimizer_states"):
-        raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
     wrong = [name for name, kind in STATE.items() if type(checkpoint.get(name)) is not kind]
+    if not {"loops", "optimizer_states"} <= checkpoint.keys() or not (wrong or checkpoint["optimizer_states"]):
+        raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
     if wrong:
         raise InputError(f"the checkpoint's {wrong[0]!r} is missing or of another kind; resume from last.ckpt")
     try:
@@ -130,7 +131,7 @@ def _settings(state: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> None:
+def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> list[str]:
     """Lets settings that differ from those of the first run beat the state that is about to be restored.
 
     Args:
@@ -138,27 +139,37 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
         hparams: the model's hyperparameters now.
         now: how its optimizers and schedules begin with them.
 
+    Returns:
+        What differs, besides the hyperparameters, a line each.
+
     Raises:
         InputError: for another optimizer, or other groups of weights.
     """
     then = checkpoint.get("began") or _older_beginnings(checkpoint["hyper_parameters"], hparams, now)
     if [each["class"] for each in then["optimizers"]] != [each["class"] for each in now["optimizers"]]:
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
-    if then["schedules"] != now["schedules"]:
+    anew, lines = then["schedules"] != now["schedules"], []
+    if anew:
         checkpoint["lr_schedulers"] = []
+        lines.append("the schedule of the rate is another, and begins anew")
     for state, before, after in zip(checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], strict=True):
         groups = state["param_groups"]
         if len(groups) != len(after["groups"]):
             raise InputError(
                 "weight_decay was 0 or is now, which regroups the weights; start a new run without --ckpt_path"
             )
+        if not all(0 <= group.get("lr", 0) < math.inf for group in before["groups"]):
+            raise InputError("the checkpoint's 'began' has no rate that a run can begin with; resume from another one")
         for group, old, new in zip(groups, before["groups"], after["groups"], strict=True):
             changed = {name: value for name, value in new.items() if name in group and value != old.get(name, value)}
-            group.update(changed)
+            group.update(changed | ({"lr": new["lr"]} if anew else {}))
+            typed = [name for name in changed if checkpoint["hyper_parameters"].get(name) != hparams.get(name)]
+            lines += [f"{name}: {old[name]} -> {changed[name]}" for name in changed if name not in typed]
             if "lr" in changed:
                 group["initial_lr"] = changed["lr"]
                 for schedule in checkpoint["lr_schedulers"]:
                     schedule["base_lrs"] = [each.get("initial_lr", each["lr"]) for each in groups]
+    return lines
 
 
 def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> Beginnings:

@@ -39,6 +39,8 @@ def all_flags(flags: dict[str, Any]) -> dict[str, Any]:
     for name in flags:
         if name not in known:
             raise InputError(f"the Trainer has no flag {name!r}{did_you_mean(name, [*known])}")
+    if flags.get("logger") == []:
+        flags = flags | {"logger": False}
     return known | read_config(DEFAULT_CONFIG.read_text(), str(DEFAULT_CONFIG))["trainer"] | flags
 
 
