@@ -329,3 +329,25 @@ def test_runs_without_a_logger_do_not_share_their_checkpoints(train: Train) -> N
     assert Path("runs/default/version_0/checkpoints/last.ckpt").read_bytes() == before
     assert train("--ckpt_path", "runs/other/version_0/checkpoints/last.ckpt", "--enable_checkpointing", "false")[0] == 0
     assert Path("runs/other/version_1/metrics.json").exists()
+
+
+@pytest.mark.parametrize("net", ["dropout"], indirect=True)
+def test_the_baseline_of_a_bigger_model_has_no_penalty(net: list[str], train: Train) -> None:
+    for name, decay in (("free", 0.0), ("decayed", 0.1)):
+        assert train(*net, *QUICK, "--model.lr", 0.05, "--model.weight_decay", decay, "--name", name)[0] == 0
+    free, decayed = (read_metrics(f"runs/{name}/version_0")["exact"] for name in ("free", "decayed"))
+    assert free == decayed
+    adamw = ["--model.optimizer", "AdamW", "--model.weight_decay", 0.1, "--model.lr", 0.01]
+    assert "the optimum" not in train(*QUICK, *adamw)[1]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but")
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+def test_a_rate_is_chosen_for_the_batches_of_a_loader() -> None:
+    x = torch.randn(300, 3, dtype=torch.float64)
+    rows = torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True) + 0.1 * torch.randn(300, 1, dtype=torch.float64))
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    options |= {"enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
+    model = LinearRegression(3)
+    pl.Trainer(max_epochs=20, **options).fit(model, torch.utils.data.DataLoader(rows, 4, shuffle=True))
+    np.testing.assert_allclose(model.coef.numpy(), [[1.0, 1.0, 1.0]], atol=0.1)

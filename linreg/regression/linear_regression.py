@@ -51,7 +51,9 @@ class LinearRegression(Regressor):
         """Plans the descent from the spectrum of the data; what was not given comes from the plan."""
         if not (self.is_sgd and self.knows_optimum):
             return super().choose_settings()
-        self.plan = plan_descent(self, getattr(self.trainer, "datamodule", None))
+        self.plan = plan_descent(
+            self, getattr(self.trainer, "datamodule", None) or self.trainer.fit_loop._data_source.instance
+        )
         if self.lr is not None:
             return {}
         self.chosen_schedule = self.plan.lr_factor if self.plan.decay else None

@@ -120,7 +120,12 @@ class Regressor(Module):
     @property
     def knows_optimum(self) -> bool:
         """Whether the exact least-squares solution is what its training should come to."""
-        return self.is_linear and self.has_plain_loss
+        return self.is_linear and self.has_plain_loss and (self.is_sgd or not self.weight_decay)
+
+    @property
+    def penalty(self) -> float:
+        """The weight decay of the exact solution: that of the model where it is its optimum, none of a baseline."""
+        return self.weight_decay if self.knows_optimum else 0.0
 
     @property
     def has_plain_loss(self) -> bool:

@@ -31,13 +31,13 @@ def excess_mse(model: Any) -> float | None:
     weight, bias = model.hypothesis.weight.detach().cpu(), model.hypothesis.bias
     variance = model.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
     mse = model.exact.mse(weight, 0.0 if bias is None else bias.detach().cpu()) @ variance
-    exact = model.exact.mse(model.exact.weight(model.weight_decay)) @ variance
+    exact = model.exact.mse(model.exact.weight(model.penalty)) @ variance
     return excess(float(mse), float(exact), float(variance.sum()))
 
 
 def weight_error(model: Any) -> float:
     """The distance of the weight from the exact one, as a share of its length, in standardized units."""
-    exact = model.exact.weight(model.weight_decay)
+    exact = model.exact.weight(model.penalty)
     return float((model.hypothesis.weight.detach().cpu() - exact).norm() / (exact.norm() or 1.0))
 
 
@@ -62,7 +62,7 @@ class ExactBaseline(Callback):
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         if pl_module.exact is not None and pl_module.has_plain_loss:
             exact = pl_module.exact
-            values["loss/exact"] = exact.mse(exact.weight(pl_module.weight_decay)).mean().float()
+            values["loss/exact"] = exact.mse(exact.weight(pl_module.penalty)).mean().float()
         pl_module.log_dict(values, sync_dist=True)
         share = excess_mse(pl_module)
         if share is None:

@@ -28,7 +28,7 @@ def coefficient_rows(model: Any, table: Table, confidence: float | None = None) 
     if model.is_linear:
         columns["learned"] = model.coef, model.intercept
     if model.exact is not None:
-        solution = model.exact.solve(model.weight_decay)
+        solution = model.exact.solve(model.penalty)
         vague = nearly_collinear(model.exact)
         solution.coef[:, vague], solution.coef_std_error[:, vague] = torch.nan, torch.nan
         exact, error = (solution.coef, solution.intercept), (solution.coef_std_error, solution.intercept_std_error)

@@ -34,7 +34,7 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
     if exact is not None:
 
         def predict_exactly(x: Tensor) -> Tensor:
-            return exact.predict(x, model.weight_decay)
+            return exact.predict(x, model.penalty)
 
         metrics["exact"] = {name: measure(model, predict_exactly, data, name) for name in splits}
         variance = float((model.y_standardizer.std**2).mean())
@@ -118,7 +118,7 @@ def draw(model: Any, data: Any) -> dict[str, np.ndarray]:
     for t, target in enumerate(data.target_names):
         figures = {f"predicted_vs_actual/{split}": predicted_vs_actual(y_hat[:, t], y[:, t], target)}
         if x.shape[1] == 1 and model.exact is not None:
-            exact = model.exact.predict(x, model.weight_decay)[:, t]
+            exact = model.exact.predict(x, model.penalty)[:, t]
             feature = data.feature_names[0]
             figures[f"regression_line/{split}"] = fitted_line(x[:, 0], y[:, t], y_hat[:, t], exact, feature, target)
         for tag, figure in figures.items():
