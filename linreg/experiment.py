@@ -18,7 +18,9 @@ from linreg.runs.allowed import describe_objects
 from linreg.runs.checkpoint_file import read_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import RunLogger, open_run
-from linreg.runs.resume import check_resumable, describe_resume, differences
+from linreg.runs.recorded import differences
+from linreg.runs.restored import Restored
+from linreg.runs.resume import check_resumable, check_unfinished, describe_resume
 from linreg.screen import say
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, make_trainer, without_false_alarms
@@ -75,6 +77,7 @@ def run(
         check_resumable(checkpoint)
         before = checkpoint.get("config")
         changed = differences(yaml.safe_load(before), config) if before else []
+        check_unfinished(checkpoint, settings, changed)
         say(describe_resume(checkpoint["epoch"] + 1, changed), trainer.is_global_zero)
     if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
         own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
@@ -153,12 +156,12 @@ def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int, secon
         of["checkpoint"] = None
     elif not os.path.exists(best.best_model_path):
         say("        there is no best.ckpt of this run: what follows is of its last epoch", trainer.is_global_zero)
-    elif best.rank or "excess_mse/train" not in trainer.callback_metrics:
+    elif best.rank:  # at 0, no epoch came near to the optimum, and the last one is as good
         checkpoint = read_checkpoint(best.best_model_path)
         model.load_state_dict(checkpoint["state_dict"])
         of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
-    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
-    of |= {"lr": group.get("initial_lr", group.get("lr")), "momentum": group.get("momentum")}
+    began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
+    of |= {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
     return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
 
 
@@ -182,8 +185,8 @@ def find(
         if logger.curves:
             for tag, image in found.images().items():
                 logger.experiment.add_image(tag, image, trainer.global_step, dataformats="HWC")
-            if found.excess is not None:
-                logger.log_metrics({"excess_mse": found.excess}, trainer.global_step)
+            if found.metrics.get("excess_mse") is not None:
+                logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
             logger.save()
             lines.append(f"curves  tensorboard --logdir {folder.parents[1]}")
     say("\n".join(lines))

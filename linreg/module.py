@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from linreg.optimizers import check_settings, make_optimizer, make_scheduler
+from linreg.optimizers import check_settings, gather_settings, make_optimizer, make_scheduler
 
 Batch = tuple[Tensor, Tensor]
 
@@ -49,14 +49,16 @@ class Module(LightningModule):
         lr_scheduler: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_settings(lr, momentum, weight_decay)
         self.save_hyperparameters(ignore=["hypothesis", "metrics"], logger=False)
         self.hypothesis, self.metrics, self.stage_metrics = hypothesis, metrics, nn.ModuleDict()
-        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.epoch_loss, self.epoch_rows = torch.zeros(()), 0
+        beside = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        self.optimizer, settings = gather_settings(optimizer, beside)
+        check_settings(**settings)
+        self.lr, self.momentum, self.nesterov, self.weight_decay = settings.values()
+        self.lr_scheduler = lr_scheduler
         self.chosen: dict[str, Any] = {}  # settings that were left to the data
-        trial = self.make_optimizer(momentum=0.9) if nesterov and lr is momentum is None else self.make_optimizer()
+        is_open = self.nesterov and self.lr is self.momentum is None
+        trial = self.make_optimizer(momentum=0.9) if is_open else self.make_optimizer()
         if lr_scheduler is not None:  # a wrong setting is refused now, not when a run has begun
             make_scheduler(lr_scheduler, trial)
 
@@ -69,16 +71,17 @@ class Module(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, y = batch
-        return self.count(self.loss(self.hypothesis(x), y), len(y))
-
-    def count(self, loss: Tensor, num_rows: int) -> Tensor:
-        """Adds a step's loss to that of its epoch, and returns it."""
-        self.epoch_loss.add_(loss.detach(), alpha=num_rows)
-        self.epoch_rows += num_rows
-        return loss
+        return self.loss(self(x), y)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss, self.epoch_rows = torch.zeros((), device=self.device), 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is not None:  # Lightning has divided it where several batches make a step
+            num_rows = len(batch[1]) if isinstance(batch, tuple | list) else 1
+            self.epoch_loss.add_(loss.detach(), alpha=num_rows * self.trainer.accumulate_grad_batches)
+            self.epoch_rows += num_rows
 
     def on_train_epoch_end(self) -> None:
         if self.epoch_rows:  # one self.log an epoch: one a step would cost as much as the step itself
@@ -87,7 +90,7 @@ class Module(LightningModule):
     def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of a batch; its predictions and targets, for the metrics."""
         x, y = batch
-        y_hat = self.hypothesis(x)
+        y_hat = self(x)
         return self.loss(y_hat, y), y_hat, y
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

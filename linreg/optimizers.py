@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,29 @@ from linreg.errors import InputError, did_you_mean
 Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {...}}
 
 
-def check_settings(lr: float | None, momentum: float | None, weight_decay: float) -> None:
+def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str, Any]]:
+    """An optimizer without those of its arguments that are settings of the model too, and these settings.
+
+    Raises:
+        InputError: for a setting that is given in both places, and is not the same.
+    """
+    args = spec.get("init_args") if isinstance(spec, dict) else None
+    if not isinstance(args, dict):
+        return spec, beside
+    for name in beside.keys() & args.keys():
+        if beside[name] and beside[name] != args[name]:
+            raise InputError(f"{name}={beside[name]} and, inside of optimizer, {args[name]}; leave out one of them")
+    others = {name: value for name, value in args.items() if name not in beside}
+    return cast(dict[str, Any], spec) | {"init_args": others}, {k: args.get(k, v) for k, v in beside.items()}
+
+
+def is_plain_sgd(spec: Spec) -> bool:
+    """Whether an optimizer is SGD as the lecture has it, with momentum or without."""
+    cls, args = find_class(spec, torch.optim, torch.optim.Optimizer)
+    return cls is torch.optim.SGD and not (args.get("dampening") or args.get("maximize"))
+
+
+def check_settings(lr: float | None, momentum: float | None, nesterov: bool, weight_decay: float) -> None:
     """InputError for a number that no optimizer can use."""
     if lr is not None and not 0 < lr < math.inf:
         raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")

@@ -13,7 +13,8 @@ from linreg.errors import InputError, given
 from linreg.experiment import check_shares
 from linreg.runs.allowed import restrict_imports
 from linreg.runs.checkpoint_file import load_model, read_checkpoint
-from linreg.runs.resume import check_recorded, check_resumable, recorded_config
+from linreg.runs.recorded import check_recorded, recorded_config
+from linreg.runs.resume import check_resumable
 from linreg.runs.safe_yaml import read_config
 from linreg.stack.trainer import DEFAULT_CONFIG
 
@@ -120,8 +121,6 @@ class CommandLine(LightningCLI):
         """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
 
     def instantiate_classes(self) -> None:
-        if self._get(self.config, "trainer") is None:
-            raise InputError("trainer: null; leave the section out to have its defaults")
         if self.command != "fit" and self.checkpoint is None:
             raise InputError(f"{self.command} needs --ckpt_path, a checkpoint of the run to look at")
         if self._get(self.config, "ckpt_path") != self.arguments.value("--ckpt_path"):

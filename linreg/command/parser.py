@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -124,7 +125,12 @@ def check_config(path: str) -> dict[str, Any]:
             text = file.read(MAX_BYTES + 1)
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
-    return read_config(text, f"--config {path}")
+    content = read_config(text, f"--config {path}")
+    for name, kinds in (("trainer", dict), ("model", str | dict), ("data", str | dict)):
+        if not isinstance(content.get(name, {}), kinds):
+            found = f"{name}: {json.dumps(content[name], default=str)}"
+            raise InputError(f"--config {path}: {found}: a section of settings is expected; leave it out for defaults")
+    return content
 
 
 class Arguments:

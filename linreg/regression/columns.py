@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from linreg.errors import InputError
@@ -12,13 +11,37 @@ from linreg.errors import InputError
 Columns = tuple[list[str], list[str]]  # the names of the features and of the targets
 
 
-def training_rows(trainer: Trainer) -> Iterable[tuple[Tensor, Tensor]]:
-    """All training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place."""
-    data: Any = getattr(trainer, "datamodule", None)
+def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
+    """All training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place.
+
+    Raises:
+        InputError: for batches that are none of (N, D) and (N, T).
+    """
+    data: Any = getattr(model.trainer, "datamodule", None)
     if hasattr(data, "evaluation_batches"):
         return data.evaluation_batches("train")
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
-        return list(trainer.fit_loop._data_source.dataloader())
+        batches = list(model.trainer.fit_loop._data_source.dataloader())
+    if not batches:
+        raise InputError("the training data have no batch; are there fewer rows than batch_size, with drop_last?")
+    for batch in batches:
+        if not (isinstance(batch, tuple | list) and [type(side) for side in batch] == [Tensor, Tensor]):
+            kind = type(batch).__name__
+            raise InputError(f"a batch: a tuple (x, y) of two tensors is expected, not a {kind} of {len(batch)}")
+        for side, letter in zip(batch, "xy", strict=True):
+            if side.ndim != 2:
+                found = f"{letter} of a batch has the shape {tuple(side.shape)}"
+                raise InputError(f"{found}: rows and columns are expected; {letter}.unsqueeze(1) makes one column")
+        check_widths(model, batch[0].shape[1], batch[1].shape[1])
+    return batches
+
+
+def check_widths(model: Any, num_features: int, num_targets: int) -> None:
+    """InputError for a model that was made for another number of columns than the data have."""
+    sizes = len(model.x_standardizer.mean), len(model.y_standardizer.mean)
+    if sizes != (num_features, num_targets):
+        made = f"the {type(model).__name__} was made with num_features={sizes[0]} and num_targets={sizes[1]}"
+        raise InputError(f"{made}; the data have {num_features} feature(s) and {num_targets} target(s)")
 
 
 def read_columns(checkpoint: dict[str, Any]) -> Columns:

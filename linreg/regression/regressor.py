@@ -13,7 +13,8 @@ from torchmetrics import MetricCollection
 from linreg.errors import InputError
 from linreg.metrics import RegressionMetrics, about
 from linreg.module import Batch, Module
-from linreg.regression.columns import check_same_columns, read_columns, same_units, training_rows
+from linreg.optimizers import is_plain_sgd
+from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.regression.standardizer import Standardized, Standardizer, moments
@@ -44,7 +45,7 @@ class Regressor(Module):
         self.x_standardizer = Standardizer(num_features)
         self.y_standardizer = Standardizer(num_targets)
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
-        self.target_names = [f"y{i + 1}" for i in range(num_targets)]
+        self.target_names = [f"y{i + 1}" for i in range(num_targets)] if num_targets > 1 else ["y"]
         self.exact: LeastSquares | None = None  # the solution of the training rows, known during fit
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,12 +62,13 @@ class Regressor(Module):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, y = self.standardize(batch)
-        return self.count(self.loss(self.hypothesis(x), y), len(y))
+        return self.loss(self.hypothesis(x), y)
 
     def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        x, y = self.standardize(batch)
-        y_hat = self.hypothesis(x)
-        return self.loss(y_hat, y), self.y_standardizer.inverse(y_hat.double()), batch[1]
+        x, y = batch
+        y_hat = self(x)
+        standardized = (self.y_standardizer(side).to(self.dtype) for side in (y_hat, y))
+        return self.loss(*standardized), y_hat, y
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
         return about(self.y_standardizer.mean, super().fresh_metrics(postfix))
@@ -84,7 +86,8 @@ class Regressor(Module):
         if stage == "fit":
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))
             self.target_names = list(getattr(data, "target_names", self.target_names))
-            self.fit_standardizers(training_rows(self.trainer))
+            check_widths(self, len(self.feature_names), len(self.target_names))
+            self.fit_standardizers(training_rows(self))
             self.chosen = self.choose_settings()
         elif data is not None:
             check_same_columns(self, data)
@@ -115,12 +118,14 @@ class Regressor(Module):
     def is_sgd(self) -> bool:
         """Whether it is trained by the SGD that its settings speak of."""
         own = type(self).configure_optimizers is not Module.configure_optimizers
-        return self.optimizer in ("SGD", "torch.optim.SGD") and not own
+        return is_plain_sgd(self.optimizer) and not own
 
     @property
     def knows_optimum(self) -> bool:
         """Whether the exact least-squares solution is what its training should come to."""
-        return self.is_linear and self.has_plain_loss and (self.is_sgd or not self.weight_decay)
+        groups = [g for optimizer in getattr(self._trainer, "optimizers", []) for g in optimizer.param_groups]
+        decays = self.weight_decay or any(group.get("weight_decay") for group in groups)
+        return self.is_linear and self.has_plain_loss and (self.is_sgd or not decays)
 
     @property
     def penalty(self) -> float:
@@ -130,7 +135,7 @@ class Regressor(Module):
     @property
     def has_plain_loss(self) -> bool:
         """Whether it is trained on the mean squared error, and not on what a subclass has put in its place."""
-        names = ("loss", "training_step")
+        names = ("forward", "loss", "training_step")
         return all(getattr(type(self), n) is getattr(Regressor, n) and n not in vars(self) for n in names)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -138,9 +143,7 @@ class Regressor(Module):
 
     def report(self, data: Any, confidence: float | None = None) -> Findings:
         """What the trained model amounts to beside the exact solution; see ``exact.report``."""
-        from linreg.regression.exact.report import (
-            report,  # here, since matplotlib takes 0.3 s and only the end of a run draws
-        )
+        from linreg.regression.exact.report import report  # here, since only the end of a run draws: 0.3 s
 
         return report(self, data, confidence)
 

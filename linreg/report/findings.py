@@ -21,7 +21,8 @@ class Findings:
         metrics: the content of metrics.json.
         text: the same for the screen.
         verdict: one line that says how good that is.
-        excess: the training MSE above that of the exact solution, as a share of it; None where there is none.
+        excess: the training MSE above that of the exact solution, as a share of it, or the loss where that has a
+            penalty too; None where there is no such solution.
         is_optimum: whether that solution is the model's own optimum, and no baseline that it may surpass.
         rows: the coefficients, a row each.
         files: the content of files beside metrics.json, by name.

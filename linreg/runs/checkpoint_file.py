@@ -15,9 +15,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from linreg.runs.allowed import check_allowed, public_path
-from linreg.errors import InputError, given, one_line
 from linreg.atomic import atomic_write
+from linreg.errors import InputError, given, one_line
+from linreg.runs.allowed import check_allowed, public_path
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 CONTENT = {"class_path": str, "state_dict": dict}

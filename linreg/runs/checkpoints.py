@@ -62,7 +62,7 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).
 
-    Epochs of a model whose optimum is known compete only among those that are as near to the exact optimum: within 0.1 % before within
+    Epochs of a model whose optimum is known compete only among those that are as near to it: within 0.1 % before within
     1 % before all others. On a small table an early epoch can have the lowest validation loss by chance, long before
     the training is done.
     """
@@ -73,7 +73,7 @@ class BestCheckpoint(ModelCheckpoint):
         # At an epoch's end, from where a run can go on exactly; Lightning's own moment is within it.
         when: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         super().__init__(filename="best", monitor="loss/val", **when)
-        self.rank = 0
+        self.rank = -1  # how near to the optimum the best one is; below 0 where none is known
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -87,8 +87,10 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        excess = trainer.callback_metrics.get("excess_mse/train")
-        rank = 0 if excess is None else sum(abs(float(excess)) < goal for goal in NEAR)
+        known = trainer.callback_metrics
+        excess = known.get("excess_loss/train", known.get("excess_mse/train"))
+        rank = -1 if excess is None else sum(abs(float(excess)) < goal for goal in NEAR)
+        self.rank = -1 if excess is None else self.rank
         if rank == self.rank:
             return super().check_monitor_top_k(trainer, current)
         self.rank = max(rank, self.rank)
@@ -98,6 +100,6 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_dict() | {"rank": self.rank}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rank = min(state_dict.get("rank", 0), 2)
+        self.rank = max(min(state_dict.get("rank", 0), len(NEAR)), -1)
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

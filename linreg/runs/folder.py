@@ -15,9 +15,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from linreg.errors import InputError, RunError
 from linreg.atomic import atomic_write
-from linreg.runs.resume import typed_only
+from linreg.errors import InputError, RunError
+from linreg.runs.recorded import typed_only
 from linreg.runs.safe_yaml import read_config
 from linreg.screen import say
 
@@ -29,8 +29,10 @@ HPARAMS_METRICS = ["excess_mse", "loss/val", "rmse/test", "r2/test"]  # the HPar
 
 def new_run_folder(name: str) -> Path:
     """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
-    if not re.fullmatch(r"\w[\w. -]*", name):
-        raise InputError(f"--name {name!r}: letters, digits, '.', '_', '-' and spaces are expected, a letter first")
+    if not re.fullmatch(r"\w[\w. -]{0,99}", name):
+        raise InputError(
+            f"--name {name[:120]!r}: at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
+        )
     try:
         (ROOT / name).mkdir(parents=True, exist_ok=True)
         taken = [int(path.name[8:]) for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()]

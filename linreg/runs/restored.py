@@ -14,13 +14,12 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
-from linreg.runs.checkpoints import BestCheckpoint
 from linreg.errors import InputError, given
 from linreg.runs.allowed import class_path_of, public_path
+from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
+from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.screen import say
-
 
 LARGEST = 2**53
 
@@ -122,10 +121,9 @@ def check_kind(value: Any, fresh: Any, where: str) -> None:
         is_fine = isinstance(value, dict) and fresh.keys() <= value.keys()
     elif isinstance(fresh, list | tuple):
         is_fine = isinstance(value, list | tuple) and len(value) == len(fresh)
-    elif isinstance(fresh, int) and not isinstance(fresh, bool):
-        is_fine = type(value) in (int, float) and abs(value) < LARGEST
-    elif isinstance(fresh, float):
-        is_fine = type(value) in (int, float) and not math.isnan(min(value, LARGEST))
+    elif isinstance(fresh, int | float) and not isinstance(fresh, bool):
+        is_infinite = isinstance(fresh, float) and value in (math.inf, -math.inf)
+        is_fine = type(value) in (int, float) and (abs(value) < LARGEST or is_infinite)
     else:
         is_fine = type(value) is type(fresh)
     if not is_fine:

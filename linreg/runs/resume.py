@@ -1,88 +1,17 @@
-"""What a checkpoint's config may decide about the run that goes on from it, and what that run does otherwise."""
+"""How a training goes on: from which checkpoints, with which settings of its optimizers and schedules."""
 
 import copy
 import math
-import os
-from collections.abc import Callable
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer
 
 from linreg.errors import InputError
 
-HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
-    *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
-    *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
-    *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
-)
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
 STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
 STATE |= {"global_step": int}
-
-
-def typed_only(config: dict[str, Any]) -> list[str]:
-    """The parts of a config's trainer that may write or remove files anywhere, as flags of the command line."""
-    trainer, found = config.get("trainer") or {}, []
-    for name, value in trainer.items():
-        entries = value if isinstance(value, list) else [value]
-        if name == "default_root_dir":
-            continue  # never taken
-        if name == "callbacks":
-            entries = [e for e in entries if not isinstance(e, dict) or _class_name(e) not in HARMLESS]
-        is_file = any(
-            isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
-        )  # which would be read
-        if (
-            is_file
-            or any(isinstance(entry, dict) and "class_path" in entry for entry in entries)
-            or (name == "callbacks" and any(entries))
-        ):
-            found.append(f"--{name}")
-    return found
-
-
-def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed: Callable[[str], bool]) -> None:
-    """InputError for the config of a checkpoint that lacks a section, or has parts that would have to be typed."""
-    for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
-        part = config.get(section)
-        if not isinstance(part, dict) or not isinstance(part.get("init_args") or {}, dict):
-            raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
-    unsafe = [flag for flag in typed_only(config) if not is_typed(flag)] if subcommand == "fit" else []
-    if unsafe:
-        raise InputError(
-            f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your own, "
-            "type its config too: --config RUN/config.yaml"
-        )
-
-
-def _class_name(entry: dict[str, Any]) -> str:
-    return str(entry.get("class_path")).removeprefix("lightning.pytorch.callbacks.").rpartition(".")[2]
-
-
-def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:
-    """What a checkpoint was trained with, as YAML, as far as fit, validate or test has a use for it.
-
-    Args:
-        config: the checkpoint's.
-        checkpoint: with its columns.
-        subcommand: fit goes on with all of it; the others take the data, since the device is a matter of this machine.
-        other_file: whether another file is to be measured, of whose rows none were trained on.
-    """
-    config = copy.deepcopy(config)
-    init_args = config["data"]["init_args"] = config["data"].get("init_args") or {}
-    init_args.pop("cache", None)  # a folder to write to is for this machine's user to name
-    if subcommand == "fit":
-        unsafe = {flag.removeprefix("--") for flag in typed_only(config)} | {"default_root_dir"}
-        config["trainer"] = {name: value for name, value in config["trainer"].items() if name not in unsafe}
-        return yaml.safe_dump(config, sort_keys=False)
-    if "features" in init_args and isinstance(columns := checkpoint.get("columns"), dict):
-        init_args["features"] = columns.get("features")
-    if other_file:
-        stage = "val" if subcommand == "validate" else "test"
-        init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
-    return yaml.safe_dump({"data": config["data"]}, sort_keys=False)
 
 
 def check_resumable(checkpoint: dict[str, Any]) -> None:
@@ -106,6 +35,25 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
             f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
             "cannot be repeated exactly; resume from one that was made at an epoch's end: with --max_epochs in place "
             "of --max_steps, and every_n_epochs in place of every_n_train_steps"
+        )
+
+
+def check_unfinished(checkpoint: dict[str, Any], settings: dict[str, Any], changed: list[str]) -> None:
+    """InputError for settings that would only rewrite the record of a training that is over.
+
+    Args:
+        checkpoint: to go on from.
+        settings: all of the Trainer's flags.
+        changed: what differs from the first run, a line each.
+    """
+    epochs, steps, most = checkpoint["epoch"] + 1, checkpoint["global_step"], settings["max_steps"]
+    if -1 < most < steps:
+        raise InputError(f"--max_steps {most}: the checkpoint has had {steps} steps; give that many or more")
+    changed = [line for line in changed if line.startswith(("data.", "model."))]
+    if changed and (epochs == settings["max_epochs"] or steps == most):
+        raise InputError(
+            f"nothing is left to train with {'; '.join(changed)}: the run has had all of its {epochs:,} epoch(s); give "
+            "more --max_epochs, or train a new run without --ckpt_path"
         )
 
 
@@ -181,19 +129,6 @@ def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Begi
         for group in optimizer["groups"]:
             group.update({name: value for name, value in changed.items() if name in group})
     return then | {"schedules": []} if "lr_scheduler" in changed else then
-
-
-def differences(before: dict[str, Any], now: str) -> list[str]:
-    """The settings, of a config and of another as YAML, that are not the same: a line each."""
-    old, new = flatten(before), flatten(yaml.safe_load(now))
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
 
 
 def describe_resume(epoch: int, changed: list[str]) -> str:

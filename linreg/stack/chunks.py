@@ -52,9 +52,11 @@ class Chunks(Callback):
         self.one_by_one = self.data.train_dataloader
         self.data.train_dataloader = self._together
         trainer.fit_loop.epoch_loop.automatic_optimization.run = self._run  # type: ignore[method-assign]
+        self.end_batch, vars(model)["on_train_batch_end"] = model.on_train_batch_end, None  # of each, not of a chunk
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         vars(self.data).pop("train_dataloader", None)
+        vars(pl_module).pop("on_train_batch_end", None)
 
     def _together(self) -> Any:
         batches = self.one_by_one()
@@ -74,6 +76,7 @@ class Chunks(Callback):
             for scheduler in schedulers if losses else []:  # Lightning takes the last of these steps itself
                 scheduler.step()
             losses.append(step(type(batch)(part), batch_idx))
+            self.end_batch({"loss": losses[-1]}, part, batch_idx)
         bad = (~(torch.stack(losses) < getattr(model, "loss_limit", math.inf))).nonzero()
         last = int(bad[0]) if len(bad) else len(losses) - 1  # the divergence guard shall name the first bad step
         steps = loop.automatic_optimization.optim_progress.optimizer.step
@@ -86,7 +89,7 @@ class Chunks(Callback):
     def _by_formula(self, optimizer: torch.optim.Optimizer) -> Step:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that no step was taken
         step, model = self.model.formula_step(optimizer), self.model
-        return lambda batch, _: model.count(step(*model.standardize(batch)), len(batch[0]))
+        return lambda batch, _: step(*model.standardize(batch))
 
 
 def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, formula: bool) -> None:
@@ -107,6 +110,7 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, f
 def refuse_schedules_of_single_batches(trainer: Trainer) -> None:
     """InputError for a schedule, or for optimizers, whose steps a chunk cannot take between its mini-batches."""
     wrong = ["several optimizers"] * (len(trainer.optimizers) != 1)
+    wrong += ["LBFGS"] * any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers)
     for config in trainer.lr_scheduler_configs:
         if config.interval == "step":
             wrong += ["the scheduler's frequency"] * (config.frequency != 1)

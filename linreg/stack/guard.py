@@ -31,6 +31,8 @@ class DivergenceGuard(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, torch.Tensor):
             return  # manual optimization may say nothing of it
+        if trainer.accumulate_grad_batches > 1:
+            loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self.steps += 1
         if loss.is_cuda:
             self.sum = self.sum + loss.detach()

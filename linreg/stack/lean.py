@@ -68,9 +68,9 @@ def set_hook_names_quickly(cls: type[LightningModule]) -> None:
 
 
 class PlateausInTime(Callback):
-    """Steps each ReduceLROnPlateau before an epoch's checkpoints are written.
+    """Steps each ReduceLROnPlateau before an epoch's checkpoints are written, at the end of the model's own epoch.
 
-    Lightning does so after it, so that a resumed run lacks an update. This callback has to stand before theirs.
+    Lightning does so after it, so that a resumed run lacks an update.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,12 +80,16 @@ class PlateausInTime(Callback):
             if not isinstance(scheduler, ReduceLROnPlateau):
                 step(scheduler, metric)
 
-        if type(pl_module).lr_scheduler_step is LightningModule.lr_scheduler_step:
-            vars(pl_module)["lr_scheduler_step"] = step_others
+        end_epoch = pl_module.on_train_epoch_end
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if "lr_scheduler_step" not in vars(pl_module):
-            return
+        def end_epoch_and_step() -> None:
+            end_epoch()
+            self.step_plateaus(trainer)
+
+        if type(pl_module).lr_scheduler_step is LightningModule.lr_scheduler_step:
+            vars(pl_module).update(lr_scheduler_step=step_others, on_train_epoch_end=end_epoch_and_step)
+
+    def step_plateaus(self, trainer: Trainer) -> None:
         epoch = trainer.current_epoch + 1
         for config in trainer.lr_scheduler_configs:
             is_due = not epoch % (trainer.check_val_every_n_epoch or 1) + epoch % config.frequency
@@ -97,4 +101,5 @@ class PlateausInTime(Callback):
                 cast(ReduceLROnPlateau, config.scheduler).step(value)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(pl_module).pop("lr_scheduler_step", None)
+        for name in ("lr_scheduler_step", "on_train_epoch_end"):
+            vars(pl_module).pop(name, None)

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from linreg.errors import InputError, did_you_mean, given
 from linreg.runs.checkpoint_file import CheckpointFile
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
-from linreg.runs.folder import RunRecord
+from linreg.runs.folder import ROOT, RunRecord
 from linreg.runs.restored import Restored
 from linreg.runs.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
@@ -92,6 +92,8 @@ def check_flags(settings: dict[str, Any]) -> None:
             raise InputError(f"--{name} {settings[name]}: at least {least} is expected")
     if settings["val_check_interval"] == 0:
         raise InputError("--val_check_interval 0: a number above 0 is expected")
+    if settings["default_root_dir"] not in (None, str(ROOT)):
+        raise InputError("--default_root_dir: a run lies in runs/NAME/version_N of the current folder; leave it out")
     devices = settings["devices"]
     if isinstance(devices, int | str) and str(devices).isdecimal():
         most = max(os.cpu_count() or 1, torch.cuda.device_count())

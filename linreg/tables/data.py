@@ -59,7 +59,11 @@ class RegressionData(LightningDataModule):
 
     @cached_property
     def table(self) -> Table:
-        return self.load()
+        table: Any = self.load()
+        if not isinstance(table, Table):
+            kind = type(table).__name__
+            raise InputError(f"{type(self).__name__}.load(): a Table is expected, not {kind}; return Table(x, y)")
+        return table
 
     @property
     def feature_names(self) -> list[str]:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from linreg.regression.exact.coefficients import nearly_collinear
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
@@ -35,6 +36,20 @@ def excess_mse(model: Any) -> float | None:
     return excess(float(mse), float(exact), float(variance.sum()))
 
 
+def excess_loss(model: Any) -> float:
+    """As ``excess_mse``, of the mean squared error and the penalty for large weights together, which is minimized.
+
+    The error alone is no measure then: on the way to its value at the optimum it may come to lie below it.
+    """
+
+    def loss(weight: Tensor, bias: Tensor | float) -> float:
+        return float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
+
+    weight, bias = model.hypothesis.weight.detach().cpu().double(), model.hypothesis.bias
+    exact = loss(model.exact.weight(model.penalty), 0.0)
+    return excess(loss(weight, 0.0 if bias is None else bias.detach().cpu()), exact, 1.0)
+
+
 def weight_error(model: Any) -> float:
     """The distance of the weight from the exact one, as a share of its length, in standardized units."""
     exact = model.exact.weight(model.penalty)
@@ -56,10 +71,10 @@ class ExactBaseline(Callback):
             if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
                 trainer.check_val_every_n_epoch = max(epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
-            say(describe_training(pl_module, steps_per_epoch, trainer.max_epochs))
+            say(describe_training(pl_module, trainer.optimizers, steps_per_epoch, trainer.max_epochs))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         if pl_module.exact is not None and pl_module.has_plain_loss:
             exact = pl_module.exact
             values["loss/exact"] = exact.mse(exact.weight(pl_module.penalty)).mean().float()
@@ -69,18 +84,22 @@ class ExactBaseline(Callback):
             return
         pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
         pl_module.log("weight_error/train", weight_error(pl_module), sync_dist=True)
+        if pl_module.penalty:
+            share = excess_loss(pl_module)
+            pl_module.log("excess_loss/train", share, sync_dist=True)
         plan = getattr(pl_module, "plan", None)
         overtime = plan is not None and trainer.global_step >= plan.steps
         if self.may_stop and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
             trainer.should_stop = True
 
 
-def describe_training(model: Any, steps_per_epoch: int, max_epochs: int | None) -> str:
+def describe_training(model: Any, optimizers: list[Any], steps_per_epoch: int, max_epochs: int | None) -> str:
     """How a Regressor will be trained, and how soon that is expected to reach the optimum."""
     until = f"at most {max_epochs:,} epoch(s) of {steps_per_epoch:,} step(s)" if max_epochs != -1 else "no last epoch"
     plan, size = getattr(model, "plan", None), f"{sum(p.numel() for p in model.parameters()):,} parameter(s)"
     if plan is None:
-        return f"train   {size}, {model.optimizer}, {until}"
+        rates = [f"{type(each).__name__}, lr {each.param_groups[0]['lr']:.3g}" for each in optimizers]
+        return f"train   {', '.join([size, *rates])}; {until}"
     noisy = " (batches are noisy: less is stable)" if plan.decay else ""
     lines = [
         f"train   {size}, SGD, lr {plan.lr:.3g} = {100 * plan.lr / plan.limit:.2g} % of the full-batch limit{noisy}, "

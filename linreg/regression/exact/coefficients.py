@@ -76,11 +76,11 @@ def as_csv(rows: list[Row]) -> bytes:
 
 
 def t_quantile(probability: float, degrees_of_freedom: int) -> float:
-    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of degrees_of_freedom.
+    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of freedom.
 
     Args:
         probability: from 0.5 to below 1.
-        degrees_of_freedom: degrees of degrees_of_freedom.
+        degrees_of_freedom: at least 0.
     """
     if not degrees_of_freedom:
         return float("nan")

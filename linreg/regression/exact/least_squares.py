@@ -143,7 +143,7 @@ class LeastSquares:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Degrees of degrees_of_freedom of the residuals: rows less independent parameters, at least 0."""
+        """Of the residuals: rows less independent parameters, at least 0."""
         return max(self.num_rows - self.rank - int(self.intercept), 0)
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linreg.metrics import about
-from linreg.regression.exact.baseline import excess
+from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.report.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
 from linreg.report.findings import Findings, show_number, table
@@ -41,9 +41,11 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
         if "train" in metrics and "mse" in metrics["train"]:
             share = excess(metrics["train"]["mse"], metrics["exact"]["train"]["mse"], variance)
             metrics["excess_mse"] = share
+        if model.penalty:
+            share = metrics["excess_loss"] = excess_loss(model)
     metrics["rows"] = data.row_counts
     rows = coefficient_rows(model, data.table, confidence)
-    findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model.knows_optimum))
+    findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model))
     findings.excess, findings.is_optimum, findings.rows = share, model.knows_optimum, rows
     findings.files, findings.images = {"coefficients.csv": as_csv(rows)}, lambda: draw(model, data)
     model.train(was_training)
@@ -82,7 +84,7 @@ def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     return "\n".join([*lines, "", *table(rows)])
 
 
-def verdict(metrics: dict[str, Any], linear: bool) -> str:
+def verdict(metrics: dict[str, Any], model: Any) -> str:
     """One line that says how far the training came.
 
     A linear model is held against its optimum on the training rows; any other against the exact linear fit on rows that
@@ -90,8 +92,9 @@ def verdict(metrics: dict[str, Any], linear: bool) -> str:
     """
     if metrics.get("excess_mse") is None:
         return "no exact solution to compare with"
-    if linear:
-        return f"training loss is {_difference(metrics['excess_mse'])} the optimum"
+    if model.knows_optimum:
+        loss = "loss with weight decay" if model.penalty else "loss"
+        return f"training {loss} is {_difference(metrics.get('excess_loss', metrics['excess_mse']))} the optimum"
     unseen = [name for name in ("val", "test") if name in metrics]
     parts = []
     for split in unseen:

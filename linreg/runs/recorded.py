@@ -1,0 +1,92 @@
+"""What a checkpoint's config may decide about the run that goes on from it, and how that run's config differs."""
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from linreg.errors import InputError
+
+HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
+    *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
+    *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
+    *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
+)
+
+
+def typed_only(config: dict[str, Any]) -> list[str]:
+    """The parts of a config's trainer that may write or remove files anywhere, as flags of the command line."""
+    trainer, found = config.get("trainer") or {}, []
+    for name, value in trainer.items():
+        entries = value if isinstance(value, list) else [value]
+        if name == "default_root_dir":
+            continue  # never taken
+        if name == "callbacks":
+            entries = [e for e in entries if not isinstance(e, dict) or _class_name(e) not in HARMLESS]
+        is_file = any(
+            isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
+        )  # which would be read
+        if (
+            is_file
+            or any(isinstance(entry, dict) and "class_path" in entry for entry in entries)
+            or (name == "callbacks" and any(entries))
+        ):
+            found.append(f"--{name}")
+    return found
+
+
+def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed: Callable[[str], bool]) -> None:
+    """InputError for the config of a checkpoint that lacks a section, or has parts that would have to be typed."""
+    for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
+        part = config.get(section)
+        if not isinstance(part, dict) or not isinstance(part.get("init_args") or {}, dict):
+            raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
+    unsafe = [flag for flag in typed_only(config) if not is_typed(flag)] if subcommand == "fit" else []
+    if unsafe:
+        raise InputError(
+            f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your own, "
+            "type its config too: --config RUN/config.yaml"
+        )
+
+
+def _class_name(entry: dict[str, Any]) -> str:
+    return str(entry.get("class_path")).removeprefix("lightning.pytorch.callbacks.").rpartition(".")[2]
+
+
+def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:
+    """What a checkpoint was trained with, as YAML, as far as fit, validate or test has a use for it.
+
+    Args:
+        config: the checkpoint's.
+        checkpoint: with its columns.
+        subcommand: fit goes on with all of it; the others take the data, since the device is a matter of this machine.
+        other_file: whether another file is to be measured, of whose rows none were trained on.
+    """
+    config = copy.deepcopy(config)
+    init_args = config["data"]["init_args"] = config["data"].get("init_args") or {}
+    init_args.pop("cache", None)  # a folder to write to is for this machine's user to name
+    if subcommand == "fit":
+        unsafe = {flag.removeprefix("--") for flag in typed_only(config)} | {"default_root_dir"}
+        config["trainer"] = {name: value for name, value in config["trainer"].items() if name not in unsafe}
+        return yaml.safe_dump(config, sort_keys=False)
+    if "features" in init_args and isinstance(columns := checkpoint.get("columns"), dict):
+        init_args["features"] = columns.get("features")
+    if other_file:
+        stage = "val" if subcommand == "validate" else "test"
+        init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
+    return yaml.safe_dump({"data": config["data"]}, sort_keys=False)
+
+
+def differences(before: dict[str, Any], now: str) -> list[str]:
+    """The settings, of a config and of another as YAML, that are not the same: a line each."""
+    old, new = flatten(before), flatten(yaml.safe_load(now))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
