@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares, LinearRegression, SyntheticData
-from linreg.regression.exact.learning_rate import limit
+from linreg.regression.exact.learning_rate import stability_limit
 from tests.conftest import Process, Train, read_rows
 from tests.tools import CKPT, assert_same, load, scalars
 
@@ -118,7 +118,7 @@ def test_a_rate_just_below_the_limit_converges_and_just_above_is_caught(
     momentum: float, nesterov: bool, train: Train
 ) -> None:
     summary = LeastSquares(3).update(*SyntheticData(noise_std=1.0).splits["train"])
-    top = limit(2 * float(summary.eigenvalues[0]), momentum, nesterov)
+    top = stability_limit(2 * float(summary.eigenvalues[0]), momentum, nesterov)
     flags = ["--model.momentum", momentum, "--model.nesterov", str(nesterov).lower(), "--max_epochs", 320]
     flags += ["--data.noise_std", 1.0, "--check_val_every_n_epoch", 320, "--enable_checkpointing", "false"]
     code, out = train("--model.lr", 0.99 * top, *flags, "--check", 0.01)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, limit, make_plan
+from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, make_plan, stability_limit
 
 
 def table(kappa: float, n: int = 300, d: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def descend(x: np.ndarray, y: np.ndarray, lr: float, momentum: float, nesterov: 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 def test_the_limit_is_where_it_diverges(momentum: float, nesterov: bool) -> None:
     x, y = table(3)
-    top = limit(2 * float(summarize(x, y).eigenvalues[0]), momentum, nesterov)
+    top = stability_limit(2 * float(summarize(x, y).eigenvalues[0]), momentum, nesterov)
     below, above = (descend(x, y, share * top, momentum, nesterov, 2_000)[-1] for share in (0.99, 1.01))
     assert below < 1
     assert above > 1e3
@@ -62,7 +62,7 @@ def test_the_plan_for_all_rows_keeps_its_word(kappa: float) -> None:
     x, y = table(kappa)
     summary = summarize(x, y)
     plan = make_plan(summary, batch_size=len(x))
-    assert plan.lr < plan.limit
+    assert plan.lr < plan.lr_limit
     losses = descend(x, y, plan.lr, plan.momentum, False, plan.steps_to_goal)
     assert losses[-1] < (1 + GOAL) * float(summary.mse(summary.weight()))
     assert not plan.decay

@@ -19,11 +19,11 @@ class DivergenceGuard(Callback):
 
     logs = False  # whether nobody else logs the epoch's loss
     sum: torch.Tensor | float = 0.0
-    steps, limit = 0, math.inf
+    steps, loss_limit = 0, math.inf
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.sum, self.steps = 0.0, 0
-        self.limit = getattr(pl_module, "loss_limit", math.inf)
+        self.loss_limit = getattr(pl_module, "loss_limit", math.inf)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,7 +52,7 @@ class DivergenceGuard(Callback):
                 pl_module.log("loss/train", mean, sync_dist=True)
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
-        if loss < self.limit:
+        if loss < self.loss_limit:
             return
         rate = f", at lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else ""
         raise RunError(

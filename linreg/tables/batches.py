@@ -21,7 +21,7 @@ class TensorBatches:
         y: (N, T) targets.
         batch_size: rows of a batch, of all processes together, at least 1.
         seed: shuffles the rows anew in each epoch, but yields N or more at once, in place; None keeps their order.
-        share: False gives every process all rows.
+        distributed: False gives every process all rows.
         mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
             together.
         kind: the class of tuple that a batch is.
@@ -35,14 +35,14 @@ class TensorBatches:
         y: Tensor,
         batch_size: int,
         seed: int | None = None,
-        share: bool = True,
+        distributed: bool = True,
         mapped: bool = False,
         kind: Callable[[Any], tuple[Tensor, Tensor]] = tuple,
     ) -> None:
         self.x, self.y, self.kind, self.num_rows = x, y, kind, len(x)
         self.batch_size, self.seed, self.mapped = batch_size, seed, mapped
         self.rank, self.world = 0, 1
-        if share and dist.is_initialized() and self.num_rows >= dist.get_world_size():
+        if distributed and dist.is_initialized() and self.num_rows >= dist.get_world_size():
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.epoch = 0
 

@@ -34,10 +34,10 @@ class CSVData(RegressionData):
     ) -> None:
         super().__init__(**split)
         self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
-        self.source = str(path)
+        self.origin = str(path)
 
     def load(self) -> Table:
-        source = TableReader(self.path, self.target, self.features, self.missing)
-        large = sum(file.num_cells for file in source.files) > MAX_CELLS
-        table = None if large else source.read(most=MISJUDGED * MAX_CELLS)
-        return mapped_table(source.again(), self.split_seed, self.cache) if table is None else table
+        reader = TableReader(self.path, self.target, self.features, self.missing)
+        large = sum(file.num_cells for file in reader.files) > MAX_CELLS
+        table = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
+        return mapped_table(reader.again(), self.split_seed, self.cache) if table is None else table

@@ -51,7 +51,7 @@ class RegressionData(LightningDataModule):
         self.test_fraction = test_fraction
         self.split_seed = split_seed
 
-    source = "the data"  # what an error message calls the table
+    origin = "the data"  # what an error message calls the table
 
     def load(self) -> Table:
         """Reads or makes the whole table; called once."""
@@ -90,7 +90,7 @@ class RegressionData(LightningDataModule):
         num_train = num_rows - num_val - num_test
         if num_train < 0 or (num_train == 0 and sum(shares) < 1):
             raise InputError(
-                f"{self.source}: {num_rows} row(s) are too few to split into training, validation "
+                f"{self.origin}: {num_rows} row(s) are too few to split into training, validation "
                 f"({self.val_fraction}) and test ({self.test_fraction}) rows; "
                 "set --data.val_fraction 0 --data.test_fraction 0"
             )
@@ -114,13 +114,13 @@ class RegressionData(LightningDataModule):
 
     def evaluation_batches(self, split: str) -> TensorBatches:
         """All rows of a split, in large batches and always the same order, for every process."""
-        return TensorBatches(*self.splits[split], EVALUATION_BATCH, share=False)
+        return TensorBatches(*self.splits[split], EVALUATION_BATCH, distributed=False)
 
     def train_dataloader(self) -> TensorBatches:
         """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
         rows = self.splits["train"]
         if not len(rows[0]):
-            raise InputError(f"{self.source}: no row is left to train on; lower val_fraction or test_fraction")
+            raise InputError(f"{self.origin}: no row is left to train on; lower val_fraction or test_fraction")
         model: Any = self.trainer.lightning_module if self.trainer and self.trainer.training else None
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         nbytes = sum(part.nbytes for part in rows)

@@ -27,27 +27,27 @@ BUCKET = 1 << 26  # bytes that are shuffled at a time
 MOST_BUCKETS = 128  # files that are open at a time
 
 
-def mapped_table(source: TableReader, seed: int, folder: str) -> Table:
-    """The table of a source as a memory-mapped file, in an order that the seed decides; made unless it is there.
+def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
+    """The table of a reader as a memory-mapped file, in an order that the seed decides; made unless it is there.
 
     Args:
-        source: not read yet.
+        reader: not read yet.
         seed: shuffles the rows, so that any stretch of them is a random sample.
         folder: where such files are kept.
 
     Raises:
         RunError: if the file cannot be written.
     """
-    place, start = Path(folder).expanduser() / _key(source, seed), time.perf_counter()
-    if table := _open(place, source):
+    place, start = Path(folder).expanduser() / _key(reader, seed), time.perf_counter()
+    if table := _open(place, reader):
         table.notes.append(f"mapped from {place}")
         return table
     try:
-        _make(source, seed, place)
-        table = _open(place, source)
+        _make(reader, seed, place)
+        table = _open(place, reader)
     except OSError as error:
         raise RunError(
-            f"the table of {source.path} does not fit memory for 16 million cells, and could not be converted in "
+            f"the table of {reader.path} does not fit memory for 16 million cells, and could not be converted in "
             f"{place.parent}: {error.strerror or error}; set --data.cache to a folder with room"
         ) from None
     if table is None:
@@ -56,16 +56,16 @@ def mapped_table(source: TableReader, seed: int, folder: str) -> Table:
     return table
 
 
-def _key(source: TableReader, seed: int) -> str:
+def _key(reader: TableReader, seed: int) -> str:
     """A name that stands for all that the file depends on."""
-    key: dict[str, Any] = {"version": VERSION, "seed": seed, "targets": source.num_targets, "missing": source.missing}
-    key["columns"] = [(column.name, column.required) for column in source.columns]
-    found = [(file.path.absolute(), file.path.stat()) for file in source.files]
+    key: dict[str, Any] = {"version": VERSION, "seed": seed, "targets": reader.num_targets, "missing": reader.missing}
+    key["columns"] = [(column.name, column.required) for column in reader.columns]
+    found = [(file.path.absolute(), file.path.stat()) for file in reader.files]
     key["files"] = [(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in found]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
 
 
-def _make(source: TableReader, seed: int, place: Path) -> None:
+def _make(reader: TableReader, seed: int, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     for leftover in leftovers(place.parent, "[0-9a-f]{20}"):
         with suppress(OSError):  # another run sweeps too
@@ -77,14 +77,14 @@ def _make(source: TableReader, seed: int, place: Path) -> None:
             temporary.mkdir(0o700)
             break
     try:
-        if not _convert(source, seed, temporary, np.float32):
-            source = source.again()
-            _convert(source, seed, temporary, np.float64)
-        if _key(source, seed) != place.name:
-            raise InputError(f"{source.path} changed while it was read; try again when nothing writes to it")
+        if not _convert(reader, seed, temporary, np.float32):
+            reader = reader.again()
+            _convert(reader, seed, temporary, np.float64)
+        if _key(reader, seed) != place.name:
+            raise InputError(f"{reader.path} changed while it was read; try again when nothing writes to it")
         mode = (temporary / "rows").stat().st_mode
         temporary.chmod(0o700 | mode & 0o777 | (mode & 0o444) >> 2)
-        if _open(place, source):  # another run has made it meanwhile
+        if _open(place, reader):  # another run has made it meanwhile
             _remove(temporary)
         else:
             os.replace(temporary, place)
@@ -107,24 +107,24 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()  # a FIFO would wait, a link leads elsewhere
 
 
-def _mode(source: TableReader, folder: Path) -> int:
-    """Of a file in a folder: for the owner, and for those who have all files of the source, their group being its."""
+def _mode(reader: TableReader, folder: Path) -> int:
+    """Of a file in a folder: for the owner, and for those who have all files of the reader, their group being its."""
     mode, group = 0o666, folder.stat().st_gid
-    for found in (file.path.stat() for file in source.files):
+    for found in (file.path.stat() for file in reader.files):
         mode &= found.st_mode if found.st_gid == group else (found.st_mode & 0o7) * 0o11
     return mode | 0o600
 
 
-def _convert(source: TableReader, seed: int, folder: Path, dtype: type) -> bool:
+def _convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
-    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(source, folder))
-    num_buckets = sum(file.num_cells for file in source.files) * np.dtype(dtype).itemsize // BUCKET + 1
-    if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in source.files):
+    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(reader, folder))
+    num_buckets = sum(file.num_cells for file in reader.files) * np.dtype(dtype).itemsize // BUCKET + 1
+    if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in reader.files):
         num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out
     precision = Precision() if dtype is np.float32 else None
     with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
         buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
-        for block in source.blocks():
+        for block in reader.blocks():
             with np.errstate(over="ignore", under="ignore"):
                 values: Any = block.astype(dtype)
             if precision and precision.is_lost(block, values):
@@ -137,34 +137,34 @@ def _convert(source: TableReader, seed: int, folder: Path, dtype: type) -> bool:
             bar.update(len(block))
     if precision and precision.is_lost_at_last():
         return False
-    kept, checksum = source.resolve_columns(), 0
+    kept, checksum = reader.resolve_columns(), 0
     with open(folder / "rows", "wb", opener=create) as rows:
         for i in range(num_buckets):
-            values = np.fromfile(folder / str(i), dtype).reshape(-1, len(source.columns))
-            values = source.drop_incomplete_rows(values, kept)
+            values = np.fromfile(folder / str(i), dtype).reshape(-1, len(reader.columns))
+            values = reader.drop_incomplete_rows(values, kept)
             values = values[generator.permutation(len(values))]
             checksum = zlib.crc32(values, checksum)
             rows.write(values.data)  # as values.tofile(rows) does, which does not say why it fails
             (folder / str(i)).unlink()
         rows.flush()
         os.fsync(rows.fileno())
-    table = source.table(torch.empty(source.num_read - source.num_dropped, len(kept), device="meta"), kept)
-    record: dict[str, Any] = {"kept": kept, "read": table.num_read, "rows": len(table.x), "notes": table.notes}
-    record["dtype"] = np.dtype(dtype).name
+    reader.check_rows()
+    record: dict[str, Any] = {"kept": kept, "read": reader.num_read, "rows": reader.num_read - reader.num_dropped}
+    record |= {"notes": reader.notes(), "dtype": np.dtype(dtype).name}
     record["checksum"] = zlib.crc32(json.dumps(record).encode(), checksum)
     with open(folder / "table.json", "w", opener=create) as text:
         json.dump(record, text, indent=1)
     return True
 
 
-def _open(place: Path, source: TableReader) -> Table | None:
+def _open(place: Path, reader: TableReader) -> Table | None:
     """The table that was converted before; None if there is none, or if it is not whole."""
     try:
         if not (_is_plain(place / "table.json") and _is_plain(place / "rows")):
             return None
         with open(place / "table.json") as file:
             record = json.loads(file.read(1 << 26))  # which is longer is none
-        stated, kept = record.pop("checksum"), _kept(record, source)
+        stated, kept = record.pop("checksum"), _kept(record, reader)
         mapped: Any = np.memmap(
             place / "rows", dtype=record["dtype"], mode="r"
         )  # writable, Linux would want memory for it
@@ -180,18 +180,18 @@ def _open(place: Path, source: TableReader) -> Table | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
         values = torch.from_numpy(mapped).view(-1, len(kept))
-    table = source.table(values, kept)
+    table = reader.table(values, kept)
     table.num_read, table.notes, table.mapped = record["read"], record["notes"], True
     return table
 
 
-def _kept(record: dict[str, Any], source: TableReader) -> list[int]:
-    """The columns of a record, all of which could be of this source; ValueError if it could not."""
+def _kept(record: dict[str, Any], reader: TableReader) -> list[int]:
+    """The columns of a record, all of which could be of these files; ValueError if it could not."""
     kept, counts = record["kept"], (record["rows"], record["read"])
-    needed = [i for i, column in enumerate(source.columns) if column.required]
+    needed = [i for i, column in enumerate(reader.columns) if column.required]
     sound = all(type(number) is int for number in (*kept, *counts)) and 0 < counts[0] <= counts[1] < 1 << 53
-    sound = sound and kept == sorted(set(kept) & set(range(len(source.columns)))) and set(needed) <= set(kept)
-    sound = sound and len(kept) > source.num_targets and all(isinstance(note, str) for note in record["notes"])
+    sound = sound and kept == sorted(set(kept) & set(range(len(reader.columns)))) and set(needed) <= set(kept)
+    sound = sound and len(kept) > reader.num_targets and all(isinstance(note, str) for note in record["notes"])
     if not (sound and isinstance(record["notes"], list) and record["dtype"] in ("float32", "float64")):
         raise ValueError(record)
     return kept

@@ -58,7 +58,7 @@ class TableReader:
             raise InputError(f"{self.files[-1].path}, line 2: no row below the header")
 
     def again(self) -> "TableReader":
-        """The same source, not read yet."""
+        """The same files, not read yet."""
         return TableReader(*self.arguments)
 
     def read(self, most: float = math.inf) -> Table | None:
@@ -67,7 +67,9 @@ class TableReader:
         if values is None:
             return None
         kept = self.resolve_columns()
-        return self.table(torch.from_numpy(self.drop_incomplete_rows(values, kept)), kept)
+        values = self.drop_incomplete_rows(values, kept)
+        self.check_rows()
+        return self.table(torch.from_numpy(values), kept)
 
     def resolve_columns(self) -> list[int]:
         """Says, once all rows were read, which of the columns hold numbers."""
@@ -95,6 +97,11 @@ class TableReader:
         self.missing_cells[kept] += missing.sum(axis=0)
         return values[whole]
 
+    def check_rows(self) -> None:
+        """InputError if not one row was complete."""
+        if self.num_dropped == self.num_read:
+            raise InputError(f"{self.path}, line 2 and below: no complete row of numbers: " + "; ".join(self.notes()))
+
     def notes(self) -> list[str]:
         """What was left out or dropped, a line each."""
         names = self.files[0].names
@@ -109,8 +116,6 @@ class TableReader:
 
     def table(self, values: Tensor, kept: list[int]) -> Table:
         """The table of what ``drop_incomplete_rows`` let through, (N, K)."""
-        if not len(values):
-            raise InputError(f"{self.path}, line 2 and below: no complete row of numbers: " + "; ".join(self.notes()))
         names, split = [self.columns[i].name for i in kept], self.num_targets
         sides = values[:, split:], values[:, :split]
         return Table(*sides, names[split:], names[:split], self.num_read, self.notes(), is_judged=True)

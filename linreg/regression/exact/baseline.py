@@ -101,9 +101,9 @@ def describe_training(model: Any, optimizers: list[Any], steps_per_epoch: int, m
         rates = [f"{type(each).__name__}, lr {each.param_groups[0]['lr']:.3g}" for each in optimizers]
         return f"train   {', '.join([size, *rates])}; {until}"
     noisy = " (batches are noisy: less is stable)" if plan.decay else ""
+    rate = f"{plan.lr:.3g} = {100 * plan.lr / plan.lr_limit:.2g} % of the full-batch limit{noisy}"
     lines = [
-        f"train   {size}, SGD, lr {plan.lr:.3g} = {100 * plan.lr / plan.limit:.2g} % of the full-batch limit{noisy}, "
-        f"momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}"
+        f"train   {size}, SGD, lr {rate}, momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}",
     ]
     if model.exact is None:
         lines.append("        more than 2,000 features: no exact solution, and a rate that is safe but slow")
@@ -118,6 +118,6 @@ def describe_training(model: Any, optimizers: list[Any], steps_per_epoch: int, m
         soon = f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)"
     condition = model.exact.condition_number
     lines.append(f"        condition number {condition:.3g}; expected to be within 1 % after {soon}")
-    if plan.lr > plan.limit:
-        lines.append(f"        warning: this lr diverges; stay below {plan.limit:.3g}, or leave out --model.lr")
+    if plan.lr > plan.lr_limit:
+        lines.append(f"        warning: this lr diverges; stay below {plan.lr_limit:.3g}, or leave out --model.lr")
     return "\n".join(lines)

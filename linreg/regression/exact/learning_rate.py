@@ -33,7 +33,7 @@ class DescentPlan:
     batch_size: int
     lr: float
     momentum: float
-    limit: float  # the rate above which full-batch gradient descent diverges
+    lr_limit: float  # the rate above which full-batch gradient descent diverges
     steps_to_goal: int  # until the expected loss is within GOAL of the optimum
     steps: int  # to come well within it
     decay: bool  # whether the rate has to fall because mini-batches are noisy
@@ -55,7 +55,7 @@ class DescentPlan:
         return 4 * self.steps if self.decay else self.steps
 
 
-def limit(lmax: float, momentum: float = 0.0, nesterov: bool = False) -> float:
+def stability_limit(lmax: float, momentum: float = 0.0, nesterov: bool = False) -> float:
     """The full-batch rate above which SGD diverges, for a Hessian whose largest eigenvalue is lmax."""
     return 2 * (1 + momentum) / (lmax * (1 + 2 * momentum if nesterov else 1))
 
@@ -103,7 +103,7 @@ def make_plan(
 def _plan(
     modes: "HessianSpectrum", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float
 ) -> DescentPlan:
-    top = limit(modes.lmax, momentum, nesterov)
+    top = stability_limit(modes.lmax, momentum, nesterov)
     part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # 0 for all rows, about 1 for a few of many
     noise = part * modes.row_curvature / batch
     rate = lr or slower / (1 / (SHARE * top) + noise / (1 - momentum))
@@ -120,7 +120,7 @@ def make_cautious_plan(
 ) -> DescentPlan:
     """Without a spectrum: the trace of the Hessian bounds its largest eigenvalue, so that the rate is safe, if slow."""
     batch, b = min(batch_size or BATCH_SIZES[0], num_rows), 0.9 if momentum is None else momentum
-    top = limit(2 * (num_features + 1) / num_targets, b)
+    top = stability_limit(2 * (num_features + 1) / num_targets, b)
     rate = lr or (SHARE * top if batch == num_rows else (1 - b) * SHARE * top)
     return DescentPlan(batch, rate, b, top, MAX_STEPS, MAX_STEPS // 10, decay=batch < num_rows and lr is None)
 
