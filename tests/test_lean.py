@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 
 from linreg import LinearRegression, SyntheticData, run
 from linreg.stack import lean
@@ -57,8 +58,35 @@ def test_a_class_that_sets_attributes_its_own_way_keeps_it(workplace: object, mo
     assert Net.__setattr__ is own
 
 
+@pytest.mark.parametrize("owner", ["model", "data"])
+def test_a_batch_that_somebody_changes_on_its_way_is_changed(workplace: object, owner: str) -> None:
+    class Shrunk:
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return type(batch)((batch[0], 0 * batch[1]))
+
+    class Net(Shrunk if owner == "model" else object, LinearRegression):  # type: ignore[misc]
+        pass
+
+    class Rows(Shrunk if owner == "data" else object, SyntheticData):  # type: ignore[misc]
+        pass
+
+    found = run(Net(3, lr=0.05), Rows(batch_size=64), max_epochs=2)
+    assert not found.model.hypothesis.weight.any()  # type: ignore[union-attr]
+
+
+def test_a_profiler_that_keeps_a_book_keeps_it(workplace: object) -> None:
+    profiler = SimpleProfiler()
+    run(LinearRegression(3, lr=0.05), SyntheticData(batch_size=400), max_epochs=3, profiler=profiler)
+    assert len(profiler.recorded_durations["run_training_batch"]) == 6
+
+
 def test_what_lean_builds_on_is_still_so() -> None:
     """Else it saves nothing any more, and can go."""
     model = LinearRegression(3)
     assert hasattr(model, lean.HOOK_NAME)
     assert all(hasattr(LightningModule, name) and hasattr(Callback, name) for name in lean.STEP_HOOKS)
+    assert all(hasattr(LightningDataModule, name) for name in lean.DATA_HOOKS)
+    assert hasattr(model, "_apply_batch_transfer_handler")
+    assert hasattr(model, "_on_before_batch_transfer")
+    with PassThroughProfiler().profile("a step"):  # a context, as what stands in its place is
+        pass

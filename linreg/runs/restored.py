@@ -37,8 +37,11 @@ class Restored(Callback):
         """What an epoch draws (dropout) is a function of seed, epoch and process, as the order of its rows is."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) * 1_000_003 + trainer.current_epoch
         seed += trainer.global_rank << 20
-        for draw in (torch.manual_seed, random.seed, lambda value: np.random.seed(value % 2**32)):
-            draw(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
