@@ -64,8 +64,8 @@ def leave_batches_in_place(trainer: Trainer, model: LightningModule) -> list[tup
             return batch
         return transfer(batch, device, dataloader_idx)
 
-    instead = {"_apply_batch_transfer_handler": transfer_if_needed}
-    instead["_on_before_batch_transfer"] = lambda batch, dataloader_idx=0: batch
+    instead: dict[str, Any] = {"_apply_batch_transfer_handler": transfer_if_needed}
+    instead["_on_before_batch_transfer"] = lambda batch, dataloader_idx: batch
     vars(model).update(instead)
     return [(model, name) for name in instead]
 
