@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from linreg import experiment
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
+from linreg.messages import NO_BACKEND, OLD_TREESPEC
 from linreg.screen import complain, open_streams
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
@@ -23,7 +24,7 @@ def find_mistake(error: BaseException) -> str | None:
     """What the user can put right about an error, as a message; None for any other error."""
     plain = error if isinstance(error, MisconfigurationException) else find_input_error(error)
     if plain is not None:
-        return str(plain) + ("; leave out --accelerator, or give cpu" if "backend found" in str(plain) else "")
+        return str(plain) + ("; leave out --accelerator, or give cpu" if NO_BACKEND in str(plain) else "")
     files = [file.replace(os.sep, "/") for file in raised_in(error)]
     if is_in_own_code(error) or not files:
         return None
@@ -58,8 +59,7 @@ def main(typed: list[str]) -> int:
         torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6.6 itself trips over this one with torch 2.13.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    warnings.filterwarnings("ignore", OLD_TREESPEC, FutureWarning)
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.errors import InputError, did_you_mean
+from linreg.messages import DENIED_IMPORT, TRIED_TYPES, UNKNOWN_NAME
 from linreg.runs.allowed import remedy
 from linreg.runs.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import complain
@@ -80,12 +81,12 @@ class Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         flags = [flag.lstrip("-") for flag in parser._option_string_actions]
         flags += [name for default in DEFAULTS for name in inspect.signature(load_default(default)).parameters]
-        for word in re.findall(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']", message):
+        for word in UNKNOWN_NAME.findall(message):
             typed = (word[0] or word[1]).removeprefix("fit.")
             if typed not in flags and (hint := did_you_mean(typed, flags)):
                 message = message.strip() + hint
                 break
-        denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
+        denied = DENIED_IMPORT.search(message)
         text = f"{denied[1]!r} may not be named; {remedy()}" if denied else _one_line(message)
         complain(f"error: {text} (python train.py --help lists the flags)")
         sys.exit(2)
@@ -94,8 +95,7 @@ class Parser(LightningArgumentParser):
 def _one_line(message: str) -> str:
     """jsonargparse's list of the types that it has tried, as a sentence."""
     lines = [line.strip(" -") for line in message.strip().splitlines()]
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
-    text = "; ".join(line[:300] for line in lines if line and not line.startswith(noise)).replace(":;", ":")
+    text = "; ".join(line[:300] for line in lines if line and not line.startswith(TRIED_TYPES)).replace(":;", ":")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
     return re.sub(r"Expected an? (\w+); Expected an? (\w+)", r"\1 or \2 is expected", text)
 

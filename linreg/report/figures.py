@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from linreg.messages import MISSING_GLYPH
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -42,7 +44,7 @@ def to_image(figure: Figure) -> np.ndarray:
 
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a column's name in a script that the font lacks
+        warnings.filterwarnings("ignore", MISSING_GLYPH)  # a column's name in a script that the font lacks
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, one_line
+from linreg.messages import UNSAFE_PICKLE
 from linreg.runs.allowed import check_allowed, public_path
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 CONTENT = {"class_path": str, "state_dict": dict}
-UNSAFE = ("GLOBAL ", "unrecognized function")  # what torch says of code in a checkpoint
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:
-        if any(sign in str(error) for sign in UNSAFE):
+        if any(sign in str(error) for sign in UNSAFE_PICKLE):
             raise InputError(
                 f"{path} holds objects that are not safe to load; load none that you do not trust"
             ) from None

@@ -12,10 +12,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.errors import RunError
+from linreg.messages import LOST_PROCESS
 from linreg.screen import complain
 
 PROCESS = os.getpid()
-LOST = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")
 received: list[int] = []  # signals, the first of which decides the exit code
 between_batches = False  # whether a callback is about to look at them
 leaving = False
@@ -100,7 +100,7 @@ def _denied(error: BaseException) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         what = os.fsdecode(error.filename) if error.filename else "a file of the run"
         return f"{what} could not be written: {error.strerror or error}"
-    lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+    lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PROCESS)
     return "another process of the run was lost" if lost else None
 
 

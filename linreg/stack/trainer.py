@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from linreg.errors import InputError, did_you_mean, given
+from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
 from linreg.runs.checkpoint_file import CheckpointFile
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT, RunRecord
@@ -71,9 +72,9 @@ def without_false_alarms() -> Iterator[None]:
     """Keeps to itself what Lightning warns of, and what is meant here."""
     with warnings.catch_warnings():
         # A resumed run goes on in its own folder, which holds its checkpoints.
-        warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", FOLDER_IN_USE)
         # A short epoch has its curves all the same.
-        warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
+        warnings.filterwarnings("ignore", SHORT_EPOCH)
         yield
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
 from linreg.files.cells import Precision
+from linreg.messages import READ_ONLY_ARRAY
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
 
@@ -178,7 +179,7 @@ def _open(place: Path, reader: TableReader) -> Table | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        warnings.filterwarnings("ignore", READ_ONLY_ARRAY)  # nobody writes
         values = torch.from_numpy(mapped).view(-1, len(kept))
     table = reader.table(values, kept)
     table.num_read, table.notes, table.mapped = record["read"], record["notes"], True

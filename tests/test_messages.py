@@ -1,0 +1,107 @@
+"""Each message of another library that this one goes by, provoked: a library that has found other words is noticed."""
+
+import argparse
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, Dataset
+
+from linreg import LinearRegression, SyntheticData, messages
+from tests.conftest import Train, posix
+
+OPTIONS: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(MisconfigurationException, match=messages.NO_BACKEND):
+        pl.Trainer(accelerator="gpu", **OPTIONS)
+
+
+class Quitter(Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> int:
+        os._exit(3)
+
+
+@posix
+def test_a_lost_worker() -> None:
+    with pytest.raises(RuntimeError, match=messages.LOST_PROCESS[2]):
+        list(DataLoader(Quitter(), num_workers=1))
+
+
+class Code:
+    def __reduce__(self) -> Any:
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("content", [Code(), argparse.Namespace(a=1)])
+def test_code_in_a_checkpoint(content: object, tmp_path: Path) -> None:
+    torch.save({"it": content}, tmp_path / "x.ckpt")
+    with pytest.raises(pickle.UnpicklingError) as error:
+        torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert any(sign in str(error.value) for sign in messages.UNSAFE_PICKLE)
+
+
+def test_a_name_and_a_type_that_a_parser_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--rate", type=float | None)
+    found = []
+    for typed in (["--speed", "1"], ["--rate", "x"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(typed)
+        found.append(capsys.readouterr().err)
+    assert any("speed" in name for name in messages.UNKNOWN_NAME.findall(found[0])[-1])
+    assert any(line.strip(" -").startswith(messages.TRIED_TYPES) for line in found[1].splitlines())
+
+
+def test_an_import_that_is_denied(train: Train) -> None:
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["torch.optim"])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Dataset, "data")
+    with pytest.raises(argparse.ArgumentError) as error:
+        parser.parse_args(["--data=os.path.Nothing"])
+    denied = messages.DENIED_IMPORT.search(str(error.value))
+    assert denied
+    assert denied[1].startswith("os.path")
+
+
+def test_warnings_that_are_no_news(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (tmp_path / "x.ckpt").touch()
+        options = OPTIONS | {"callbacks": [ModelCheckpoint(tmp_path)], "max_epochs": 1, "log_every_n_steps": 50}
+        options["logger"] = pl.loggers.CSVLogger(tmp_path / "logs")
+        pl.Trainer(accelerator="cpu", **options).fit(LinearRegression(3), SyntheticData(num_rows=20))
+        array = np.zeros(3)
+        array.flags.writeable = False
+        torch.from_numpy(array)
+    said = [str(warning.message) for warning in caught]
+    patterns = [messages.FOLDER_IN_USE, messages.SHORT_EPOCH, messages.READ_ONLY_ARRAY]
+    if torch.__version__ >= "2.13":
+        patterns.append(messages.OLD_TREESPEC)
+    assert not [pattern for pattern in patterns if not any(re.match(pattern, text) for text in said)], said
+
+
+def test_a_script_that_a_font_lacks() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().set_xlabel("ᚠ" + chr(0x1F9EE))
+    with pytest.warns(UserWarning, match=messages.MISSING_GLYPH):
+        FigureCanvasAgg(figure).draw()
