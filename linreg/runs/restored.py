@@ -1,18 +1,14 @@
 """What a checkpoint says of a training, held against that training before any of it is believed."""
 
 import math
-import os
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
 
 from linreg.errors import InputError, given
 from linreg.runs.allowed import class_path_of, public_path
@@ -32,16 +28,6 @@ class Restored(Callback):
     """
 
     began: Beginnings
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What an epoch draws (dropout) is a function of seed, epoch and process, as the order of its rows is."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) * 1_000_003 + trainer.current_epoch
-        seed += trainer.global_rank << 20
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -87,14 +73,11 @@ class Restored(Callback):
         check_kind(self.checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loader = trainer.train_dataloader
         if hasattr(self, "checkpoint"):
             saved = self.checkpoint["global_step"]
             if saved != trainer.global_step:
                 raise InputError(f"the checkpoint says both step {saved} and {trainer.global_step}; take another one")
             del self.checkpoint
-            if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler) and trainer.is_global_zero:
-                say("        the order of the rows: shuffle=True does not repeat it; use linreg's TensorBatches")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["began"] = self.began

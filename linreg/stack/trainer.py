@@ -17,6 +17,7 @@ from linreg.errors import InputError, did_you_mean, given
 from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
 from linreg.runs.checkpoint_file import CheckpointFile
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
+from linreg.runs.draws import Draws
 from linreg.runs.folder import ROOT, RunRecord
 from linreg.runs.restored import Restored
 from linreg.runs.safe_yaml import read_config
@@ -119,6 +120,7 @@ def make_fitter(
     check_names(as_list(settings["callbacks"]))
     callbacks: list[Callback] = [
         StopBetweenBatches(),
+        Draws(),
         Restored(),
         PlateausInTime(),
         DivergenceGuard(),

@@ -133,7 +133,9 @@ class RegressionData(LightningDataModule):
             ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
             rows = type(ready[0])(torch.cat(side) for side in zip(*ready, strict=True))
         batch_size = self.batch_size or self.planned_batch_size
-        return TensorBatches(*rows, batch_size, seed=self.split_seed, mapped=mapped, kind=cast(Any, type(rows)))
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
+        seed = None if overfit else self.split_seed
+        return TensorBatches(*rows, batch_size, seed=seed, mapped=mapped, kind=cast(Any, type(rows)))
 
     @cached_property
     def fingerprint(self) -> Tensor:

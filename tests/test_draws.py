@@ -1,0 +1,104 @@
+"""Two epochs and two more are four, to the bit, whatever is drawn, by whom, and in which process."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Train
+from tests.tools import assert_same, load
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),
+    pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined"),
+]
+MINE = '''
+import random
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.nn.functional import cross_entropy
+
+class Rows(Dataset):
+    """Pictures, shifted by all three generators."""
+    def __init__(self, n):
+        self.x, self.y = torch.randn(n, 1, 6, 6, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 3
+    def __len__(self):
+        return len(self.x)
+    def __getitem__(self, i):
+        shift = 0.1 * torch.randn(()) + 0.1 * random.random() + 0.1 * np.random.rand()
+        return self.x[i] + shift.float(), self.y[i]
+
+class Stream(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+    def __iter__(self):
+        for i in torch.randperm(len(self.rows)).tolist():
+            yield self.rows[i]
+
+class Images(pl.LightningDataModule):
+    def __init__(self, num_workers: int = 0, stream: bool = False):
+        super().__init__()
+        self.num_workers, self.stream = num_workers, stream
+    def train_dataloader(self):
+        rows = Stream(Rows(90)) if self.stream else Rows(90)
+        return DataLoader(rows, 16, shuffle=None if self.stream else True, num_workers=self.num_workers)
+    def val_dataloader(self):
+        return DataLoader(Rows(31), 16)
+
+class Net(pl.LightningModule):
+    def __init__(self, lr: float = 0.01):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.lr = lr
+    def training_step(self, batch, batch_idx):
+        return cross_entropy(self.net(batch[0]), batch[1])
+    def validation_step(self, batch, batch_idx):
+        self.log("loss/val", cross_entropy(self.net(batch[0]), batch[1]))
+    def on_train_start(self):
+        torch.rand(3)  # which a run that goes on draws once more
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+class Pair(Net):
+    """Two optimizers, by hand."""
+    def __init__(self, lr: float = 0.01):
+        super().__init__(lr)
+        self.automatic_optimization = False
+    def on_train_epoch_start(self):
+        self.noise = torch.rand(())
+    def training_step(self, batch, batch_idx):
+        loss = cross_entropy(self.net(batch[0] + 0.1 * self.noise), batch[1])
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+    def configure_optimizers(self):
+        first, second = list(self.net[1].parameters()), list(self.net[4].parameters())
+        return [torch.optim.Adam(first, lr=self.lr), torch.optim.SGD(second, lr=self.lr, momentum=0.9)]
+'''
+CASES = {
+    "shuffled": [],
+    "workers": ["--data.num_workers", 2],
+    "stream": ["--data.stream", "true"],
+    "stream, workers": ["--data.stream", "true", "--data.num_workers", 2],
+    "two optimizers": ["--model", "mine.Pair"],
+    "average": ["--callbacks", "EMAWeightAveraging"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_and_two_are_four(case: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    Path("mine.py").write_text(MINE)
+    typed = ["--model", "mine.Net", "--data", "mine.Images", *CASES[case]]
+    assert (found := train(*typed, "--max_epochs", 4, "--name", "four"))[0] == 0, found[1]
+    assert train(*typed, "--max_epochs", 2, "--name", "two")[0] == 0
+    code, out = train("--ckpt_path", "runs/two/version_0/checkpoints/last.ckpt", "--max_epochs", 4)
+    assert code == 0, out
+    one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_same(one[part], two[part])
