@@ -2,28 +2,28 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
 
 from linreg.atomic import atomic_write
-from linreg.errors import InputError, given
+from linreg.errors import InputError
+from linreg.evaluation import announce, has_rows
 from linreg.report.findings import Findings, logged
-from linreg.runs.allowed import describe_objects
-from linreg.runs.checkpoint_file import read_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import RunLogger, open_run
-from linreg.runs.recorded import differences
 from linreg.runs.restored import Restored
-from linreg.runs.resume import check_resumable, check_unfinished, describe_resume
+from linreg.runs.resume import describe_resume
+from linreg.safety.allowed import describe_objects
+from linreg.safety.checkpoint_file import read_checkpoint
 from linreg.screen import say
 from linreg.stack.stopping import explain_interruption
-from linreg.stack.trainer import all_flags, make_fitter, make_trainer, without_false_alarms
+from linreg.stack.trainer import all_flags, make_fitter, without_false_alarms
 
 
 @dataclass
@@ -46,6 +46,8 @@ def run(
     confidence: float | None = None,
     chunk: int | None = None,
     formula: bool = False,
+    monitor: str | None = None,
+    mode: Literal["min", "max"] = "min",
     config: str | None = None,
     **flags: Any,
 ) -> Run:
@@ -60,6 +62,8 @@ def run(
         confidence: of the intervals to add to the coefficients, between 0 and 1.
         chunk: mini-batches in one step of Lightning's loop.
         formula: with chunk: the lecture's gradient in place of autograd.
+        monitor: the metric by which best.ckpt is the best; None stands for the validation loss.
+        mode: which of its values is the best, "min" or "max".
         config: what to write down as config.yaml; None writes down the hyperparameters.
         **flags: the Trainer's.
 
@@ -71,51 +75,28 @@ def run(
     checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
     config = describe_objects(model, data) if config is None else config
     settings = all_flags(flags)
-    trainer = make_fitter(settings, model, config, chunk, formula)
+    trainer = make_fitter(settings, model, config, chunk, formula, BestCheckpoint(monitor, mode))
     announce(data, trainer)
     if checkpoint:
-        check_resumable(checkpoint)
-        before = checkpoint.get("config")
-        changed = differences(yaml.safe_load(before), config) if before else []
-        check_unfinished(checkpoint, settings, changed)
-        say(describe_resume(checkpoint["epoch"] + 1, changed), trainer.is_global_zero)
+        say(describe_resume(checkpoint, config), trainer.is_global_zero)
     if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
         own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
         trainer.logger = open_run(name, own, checkpoint, settings["logger"] is not False)
     start = time.perf_counter()
     with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
-        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        path = ckpt_path and os.path.abspath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
+        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
-        of = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
+        of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
         if has_rows(data, "test"):
             trainer.test(model, datamodule=data, verbose=False)
-        found = find(model, data, trainer, confidence, of)
+            values |= plain(trainer.callback_metrics)
+        has_report = hasattr(model, "report") and hasattr(data, "splits")
+        found = cast(Any, model).report(data, confidence) if has_report else logged(values)
+        tell(found, trainer, of)
         found.check(check)
     folder = Path(trainer.logger.log_dir) if isinstance(trainer.logger, RunLogger) else None
     return Run(folder, found.metrics, found.rows, model, trainer)
-
-
-def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:
-    """What a trained model logs on the rows of a stage, "validate" or "test"."""
-    trainer = make_trainer(all_flags(flags), logger=False, enable_checkpointing=False)
-    split = "val" if stage == "validate" else stage
-    announce(data, trainer)
-    if not has_rows(data, split):
-        raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
-    values = getattr(trainer, stage)(model, datamodule=data, verbose=False)[0]
-    for tag, value in values.items():
-        say(f"{tag:12} {value:.7g}", trainer.is_global_zero)
-    return values
-
-
-def predict(model: LightningModule, data: LightningDataModule, output: str, **flags: Any) -> None:
-    """Writes a prediction beside each row, as the data module's ``writer`` does it."""
-    writer: Callable[[str], Any] | None = getattr(data, "writer", None)
-    if writer is None:
-        raise InputError(f"predict: a {type(data).__name__} has no writer; give --data.path, the path of a CSV file")
-    one = {"devices": 1}  # rows are written in the order in which they are read
-    trainer = make_trainer(all_flags(flags), (writer(output),), logger=False, enable_checkpointing=False, **one)
-    trainer.predict(model, datamodule=data, return_predictions=False)
 
 
 def check_shares(check: float | None, confidence: float | None) -> None:
@@ -126,32 +107,18 @@ def check_shares(check: float | None, confidence: float | None) -> None:
         raise InputError(f"--check {check:g}: a share above 0 is expected, such as 0.01")
 
 
-def announce(data: LightningDataModule, trainer: Trainer) -> None:
-    """Says what the data are, and where the run will be."""
-    with given("the data"):
-        lines = data.describe() if hasattr(data, "describe") else [type(data).__name__]
-    where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
-    seed = os.environ.get("PL_GLOBAL_SEED")
-    lines = [
-        f"data    {lines[0]}",
-        *(f"        {line}" for line in lines[1:]),
-        where + (f", seed {seed}" if seed else ""),
-    ]
-    say("\n".join(lines), trainer.is_global_zero)
+def go_back_to_best(
+    trainer: Trainer, model: LightningModule, epochs: int, seconds: float
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Loads the best checkpoint into the model, but not one far from a known optimum.
 
-
-def has_rows(data: LightningDataModule, split: str) -> bool:
-    """Whether there is anything to measure a model on."""
-    if hasattr(data, "row_counts"):
-        return bool(data.row_counts[split])
-    return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")
-
-
-def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int, seconds: float) -> dict[str, Any]:
-    """Loads the best checkpoint into the model, but not one far from a known optimum; says which it was."""
+    Returns:
+        Which it was, and what was logged up to then.
+    """
     of = {"checkpoint": "last.ckpt", "epoch": epochs, "epochs": epochs}
     of |= {"steps": trainer.global_step, "seconds": round(seconds, 3)}
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
+    values = plain(trainer.callback_metrics)
     if best is None:
         of["checkpoint"] = None
     elif not os.path.exists(best.best_model_path):
@@ -159,23 +126,26 @@ def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int, secon
     elif best.rank:  # at 0, no epoch came near to the optimum, and the last one is as good
         checkpoint = read_checkpoint(best.best_model_path)
         model.load_state_dict(checkpoint["state_dict"])
+        values = plain(checkpoint.get("logged"))
         of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
     began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
     of |= {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
-    return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
+    return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}, values
 
 
-def find(
-    model: LightningModule, data: LightningDataModule, trainer: Trainer, confidence: float | None, of: dict[str, Any]
-) -> Findings:
-    """Reports on a trained model, on screen and in its run's folder if it has one."""
-    report = getattr(model, "report", None)
-    found: Findings = logged(trainer) if report is None or not hasattr(data, "splits") else report(data, confidence)
+def plain(logged: Any) -> dict[str, float]:
+    """The numbers among what was logged."""
+    items = logged.items() if isinstance(logged, dict) else ()
+    return {tag: float(v) for tag, v in items if isinstance(v, float) or (isinstance(v, Tensor) and v.numel() == 1)}
+
+
+def tell(found: Findings, trainer: Trainer, of: dict[str, Any]) -> None:
+    """Says what was found, on screen and in the run's folder if there is one."""
     if not trainer.is_global_zero:
-        return found
+        return
     found.metrics["run"] = of
     which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
-    lines = ["", found.text, "", found.verdict, f"report  {which}"]
+    lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
     logger = trainer.logger
     if isinstance(logger, RunLogger):
         folder = Path(logger.log_dir)
@@ -190,7 +160,6 @@ def find(
             logger.save()
             lines.append(f"curves  tensorboard --logdir {folder.parents[1]}")
     say("\n".join(lines))
-    return found
 
 
 @contextmanager

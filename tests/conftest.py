@@ -20,7 +20,7 @@ import torch
 from linreg.command.main import main
 
 ROOT = Path(__file__).parents[1]
-LONG = 600  # seconds; nothing takes that long under any load, so what does hangs
+LONG = int(os.environ.get("LINREG_LONG", 600))  # seconds; nothing takes that long under any load, so what does hangs
 Train = Callable[..., tuple[int, str]]
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes, links or limits of POSIX")
 Process = Callable[..., subprocess.CompletedProcess[str]]

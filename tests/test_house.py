@@ -14,16 +14,17 @@ from tests.conftest import ROOT
 PACKAGE = "linreg"
 CORE = "core"  # the files in the package's own folder
 OUTSIDE = "outside"  # train.py
-OWN_ROOM = {"experiment": "experiment"}  # files in the package's own folder that are a room each
+OWN_ROOM = {"experiment": "experiment", "evaluation": "experiment"}  # files there that are a room of their own
 ALLOWED = {  # whom the files of a room may import; each may import those of its own room
     CORE: "",
     "files": "core",
     "tables": "core files",
     "report": "core",
-    "runs": "core",
-    "stack": "core runs report",
-    "experiment": "core runs report stack",
-    "command": "core runs report stack experiment",
+    "safety": "core",
+    "runs": "core safety",
+    "stack": "core safety runs report",
+    "experiment": "core safety runs report stack",
+    "command": "core safety runs report stack experiment",
     "regression.exact": "core tables report",
     "regression": "core tables report regression.exact",
     "examples": "core tables runs report stack experiment",
@@ -33,7 +34,7 @@ MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
 MOST_LINES_OF_A_ROOM = 1_100
 MOST_LINES_OF = {"core regression": 990}  # of several rooms together; 600 is aimed at
-MOST_LINES_OF_ALL = 5_910  # 4,500 is aimed at
+MOST_LINES_OF_ALL = 6_040  # 4,500 is aimed at
 UNCOUNTED_IN_ALL = "examples"
 
 

@@ -89,7 +89,9 @@ def test_warnings_that_are_no_news(tmp_path: Path) -> None:
         pl.Trainer(accelerator="cpu", **options).fit(LinearRegression(3), SyntheticData(num_rows=20))
         array = np.zeros(3)
         array.flags.writeable = False
+        torch.set_warn_always(True)  # also if it has said so before
         torch.from_numpy(array)
+        torch.set_warn_always(False)
     said = [str(warning.message) for warning in caught]
     patterns = [messages.FOLDER_IN_USE, messages.SHORT_EPOCH, messages.READ_ONLY_ARRAY]
     if torch.__version__ >= "2.13":

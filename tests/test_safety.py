@@ -27,7 +27,7 @@ from tests.tools import CKPT, load
         "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {lambda_func: evil_module.f}}]}",
         "trainer: {callbacks: [{class_path: linreg.command.cli.os.system}]}",
         "trainer: {plugins: [{class_path: evil_module.Plugin}]}",
-        "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.runs.checkpoint_file.load_model}}}",
+        "model: {class_path: Regressor, init_args: {hypothesis: linreg.safety.checkpoint_file.load_model}}",
         "model: {class_path: Regressor, init_args: {hypothesis: {class_path: linreg.read_csv}}}",
         "trainer: {strategy: {class_path: evil_module.Strategy}}",
         "trainer: {logger: {class_path: subprocess.Popen, init_args: {args: [touch, PWNED]}}}",

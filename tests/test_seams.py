@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from linreg import LinearRegression, SyntheticData, run
-from linreg.runs.checkpoint_file import load_model
+from linreg.safety.checkpoint_file import load_model
 from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import assert_same, events, load
 

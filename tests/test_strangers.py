@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from linreg import LinearRegression
-from linreg.runs.checkpoint_file import CheckpointFile
+from linreg.safety.checkpoint_file import CheckpointFile
 from tests.conftest import LONG, ROOT, Train, command, completed, posix, read_metrics, started, until
 from tests.tools import CKPT, load
 

@@ -11,11 +11,11 @@ from lightning.pytorch.cli import LightningCLI
 from linreg.command.parser import DEFAULTS, FIT_FLAGS, Arguments, Parser, load_default
 from linreg.errors import InputError, given
 from linreg.experiment import check_shares
-from linreg.runs.allowed import restrict_imports
-from linreg.runs.checkpoint_file import load_model, read_checkpoint
 from linreg.runs.recorded import check_recorded, recorded_config
 from linreg.runs.resume import check_resumable
-from linreg.runs.safe_yaml import read_config
+from linreg.safety.allowed import restrict_imports
+from linreg.safety.checkpoint_file import load_model, read_checkpoint
+from linreg.safety.safe_yaml import read_config
 from linreg.stack.trainer import DEFAULT_CONFIG
 
 

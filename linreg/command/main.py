@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg import experiment
+from linreg import evaluation, experiment
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.messages import NO_BACKEND, OLD_TREESPEC
+from linreg.runs.folder import is_first_known
 from linreg.screen import complain, open_streams
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
@@ -48,9 +49,9 @@ def run_command(line: CommandLine) -> None:
     if line.command == "fit":
         experiment.run(line.model, line.datamodule, **line.settings)
     elif line.command == "predict":
-        experiment.predict(line.model, line.datamodule, **line.settings)
+        evaluation.predict(line.model, line.datamodule, **line.settings)
     else:
-        experiment.measure(line.command, line.model, line.datamodule, **line.settings)
+        evaluation.measure(line.command, line.model, line.datamodule, **line.settings)
 
 
 def main(typed: list[str]) -> int:
@@ -77,7 +78,7 @@ def main(typed: list[str]) -> int:
         mistake = find_mistake(error)
         if mistake is None:
             raise
-        if getattr(rank_zero_only, "rank", 0) == 0:  # the others find the same
+        if getattr(rank_zero_only, "rank", 0) == 0 or not is_first_known():  # else the first finds the same
             complain(f"error: {mistake}")
         return 2
     return 0

@@ -8,14 +8,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.errors import InputError, did_you_mean
 from linreg.messages import DENIED_IMPORT, TRIED_TYPES, UNKNOWN_NAME
-from linreg.runs.allowed import remedy
-from linreg.runs.safe_yaml import MAX_BYTES, read_config
+from linreg.safety.allowed import remedy
+from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import complain
 from linreg.stack.trainer import DEFAULT_CONFIG
 
@@ -33,6 +33,8 @@ FIT_FLAGS = (
     ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
     ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
     ("--name", str, "default", "the run's name: runs/NAME/version_N"),
+    ("--monitor", str | None, None, "the metric by which best.ckpt is the best; without it, the validation loss"),
+    ("--mode", Literal["min", "max"], "min", "which of its values is the best"),
 )
 
 FIRST_SCREEN = """\

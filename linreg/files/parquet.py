@@ -90,6 +90,8 @@ def find_sources(path: str | os.PathLike[str]) -> list[CSVSource | ParquetFile]:
     elif os.path.lexists(text) or not glob.has_magic(text):
         paths = [text or path]
     else:
+        if sum(map(glob.has_magic, Path(text).parts)) > 3:
+            raise InputError(f"{text}: a pattern in at most 3 parts of a path is expected; more may match for hours")
         paths = sorted(glob.glob(text))
         if not paths:
             raise InputError(f"{text}: no file has such a name")

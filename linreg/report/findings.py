@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from lightning.pytorch import Trainer
 
 from linreg.errors import RunError
+
+STAGES = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # as they may be spelled
 
 
 @dataclass
@@ -51,17 +51,29 @@ class Findings:
         return (json.dumps(self.metrics, indent=2) + "\n").encode()
 
 
-def logged(trainer: Trainer) -> Findings:
+def logged(values: dict[str, float]) -> Findings:
     """What a model that brings no report of its own has logged, by stage; NaN and infinities become null."""
     metrics: dict[str, Any] = {}
-    for tag, value in trainer.callback_metrics.items():
-        name, _, stage = tag.rpartition("/")
-        if stage in ("train", "val", "test") and torch.as_tensor(value).numel() == 1:
-            number = float(value)
-            metrics.setdefault(stage, {})[name] = number if math.isfinite(number) else None
+    for tag, value in values.items():
+        if not (tag.endswith("_step") and tag.removesuffix("_step") in values):
+            stage, name = stage_of(tag)
+            metrics.setdefault(stage, {})[name] = value if math.isfinite(value) else None
+    metrics = {stage: metrics[stage] for stage in ("train", "val", "test", "other") if stage in metrics}
     rows = [["metric", "value"]]
     rows += [[f"{name}/{stage}", show_number(v)] for stage in metrics for name, v in metrics[stage].items()]
     return Findings(metrics, "\n".join(table(rows)))
+
+
+def stage_of(tag: str) -> tuple[str, str]:
+    """The stage and the name in a tag such as "loss/val", "val_loss" or "test/loss_epoch"; "other" if it has none."""
+    tag = tag.removesuffix("_epoch")
+    for separator in "/_":
+        first, *middle, last = tag.split(separator) if separator in tag else ("", tag)
+        if last in STAGES:
+            return STAGES[last], separator.join([first, *middle])
+        if first in STAGES:
+            return STAGES[first], separator.join([*middle, last])
+    return "other", tag
 
 
 def show_number(value: float | None) -> str:

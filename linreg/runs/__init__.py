@@ -1,6 +1,5 @@
-"""What a run leaves, and goes on from, in files that can be trusted.
+"""What a run leaves, and how it goes on from there.
 
-In: a checkpoint, a config. Out: the run's folder, its curves, its checkpoints, a training that goes on exactly.
-Read ``folder``, ``checkpoints``, ``checkpoint_file``; then ``recorded``, ``resume``, ``restored``, ``draws``; ``allowed``
-and ``safe_yaml`` are about what a stranger's file may name.
+In: a config, a checkpoint. Out: the run's folder, its curves, its checkpoints, a training that goes on exactly.
+Read ``folder`` and ``checkpoints``; then ``recorded`` (a checkpoint's config), ``resume``, ``restored`` and ``draws``.
 """

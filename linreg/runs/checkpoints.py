@@ -8,12 +8,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from linreg.errors import InputError
+from linreg.errors import InputError, did_you_mean
 from linreg.runs.folder import RunLogger
+from linreg.screen import say
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
 OURS = ("best", "last")  # names that no other callback may write to
+USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss", "loss/train")  # where no metric is named, the first of them
 
 
 def check_names(callbacks: list[Callback]) -> None:
@@ -62,6 +64,10 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).
 
+    Args:
+        monitor: a metric to go by in its place.
+        mode: "min" or "max", which of its values is the best.
+
     Epochs of a model whose optimum is known compete only among those that are as near to it: within 0.1 % before within
     1 % before all others. On a small table an early epoch can have the lowest validation loss by chance, long before
     the training is done.
@@ -69,22 +75,40 @@ class BestCheckpoint(ModelCheckpoint):
 
     on_train_batch_end = Callback.on_train_batch_end  # nothing to do between two steps
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str | None = None, mode: str = "min") -> None:
         # At an epoch's end, from where a run can go on exactly; Lightning's own moment is within it.
         when: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-        super().__init__(filename="best", monitor="loss/val", **when)
+        super().__init__(filename="best", monitor=monitor or USUAL[0], mode=mode, **when)
+        self.is_named, self.key = monitor is not None, super().state_key
         self.rank = -1  # how near to the optimum the best one is; below 0 where none is known
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not trainer.enable_validation:  # known here, since the data module is set up before
-            self.monitor = "loss/train"
+        if stage == "fit" and not (trainer.enable_validation or self.is_named):  # the data module is set up before
+            self.monitor = USUAL[-1]
+            self.key = super().state_key
+
+    @property
+    def state_key(self) -> str:
+        return self.key  # Lightning's own changes with the metric
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_new = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
+        if is_new and self.monitor not in trainer.callback_metrics:
+            self._find_metric(trainer)
         is_new &= self.monitor in trainer.callback_metrics  # not so where --max_steps has ended the first epoch
-        if self.monitor == "loss/train" or is_new:
+        if self.monitor == USUAL[-1] or is_new:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def _find_metric(self, trainer: Trainer) -> None:
+        """Another metric than the one that nobody logs; InputError if that one was named."""
+        known = [*trainer.callback_metrics]
+        if self.is_named:
+            hint = did_you_mean(str(self.monitor), known) or f"; there are: {', '.join(known) or 'none'}"
+            raise InputError(f"--monitor {self.monitor!r}: nothing of that name is logged{hint}")
+        self.monitor = next((name for name in USUAL if name in known), self.monitor)
+        if self.monitor == USUAL[-1] and trainer.is_global_zero:
+            say("        no validation loss is logged: best.ckpt goes by loss/train; --monitor names another metric")
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         known = trainer.callback_metrics
@@ -97,9 +121,10 @@ class BestCheckpoint(ModelCheckpoint):
         return rank == self.rank
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rank": self.rank}
+        return super().state_dict() | {"rank": self.rank, "by": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rank = max(min(state_dict.get("rank", 0), len(NEAR)), -1)
+        self.monitor = state_dict.get("by", self.monitor) if state_dict.get("by") in USUAL else self.monitor
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

@@ -5,6 +5,7 @@ import re
 import shlex
 import uuid
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from torch.utils.tensorboard.summary import hparams
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, RunError
 from linreg.runs.recorded import typed_only
-from linreg.runs.safe_yaml import read_config
+from linreg.runs.resume import check_unfinished
+from linreg.safety.safe_yaml import read_config
 from linreg.screen import say
 
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
+FIRST_PROCESS = "LINREG_FIRST_PROCESS"  # another one: its id, by which those that it has started know that
 RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run the folder is of
-HPARAMS_METRICS = ["excess_mse", "loss/val", "rmse/test", "r2/test"]  # the HParams tab shows the first one only
 
 
 def new_run_folder(name: str) -> Path:
@@ -86,7 +88,7 @@ class RunLogger(TensorBoardLogger):
             super().log_metrics(new, step)
 
     @rank_zero_only
-    def log_start(self, settings: dict[str, Any], metrics: list[str]) -> None:
+    def log_start(self, settings: dict[str, Any], metrics: Sequence[str]) -> None:
         """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
         self.is_open = self.curves
         if not self.curves:
@@ -114,6 +116,16 @@ class RunLogger(TensorBoardLogger):
             self.experiment.flush()  # and no hparams.yaml beside config.yaml
 
 
+def is_first_known() -> bool:
+    """Whether this process was started by the first one of a run, or is one that has had a run itself."""
+    ids = [str(os.getpid()), str(os.getppid())]
+    if os.environ.get(FIRST_PROCESS) in ids:
+        return True
+    if getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("WORLD_SIZE", "1") == "1":
+        os.environ[FIRST_PROCESS] = ids[0]
+    return False
+
+
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None, curves: bool = True) -> RunLogger:
     """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
 
@@ -121,8 +133,6 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         InputError: if another process is at work in that folder.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:  # one of the processes that Lightning has started for --devices
-        if RUN_FOLDER not in os.environ:
-            raise InputError("several processes are started with --devices N, not each by itself")
         return RunLogger(Path(os.environ[RUN_FOLDER]), curves=curves)
     folder, purge_step, run = None, None, uuid.uuid4().hex
     if ckpt_path and checkpoint:
@@ -180,6 +190,10 @@ class RunRecord(Callback):
         self.config = config
         self.is_written = False
         self.resume_flags = ""  # besides --ckpt_path
+        self.is_resumed, self.before = False, None  # and with which config
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.is_resumed, self.before = True, checkpoint.get("config")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
@@ -192,13 +206,16 @@ class RunRecord(Callback):
             atomic_write(path, f"# run {logger.run}\n{self.config}".encode())
             optimizer = trainer.optimizers[0]
             size = getattr(trainer.train_dataloader, "batch_size", None)
-            settings = {"batch_size": size, "optimizer": type(optimizer).__name__}
+            plain = {name: v for name, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str)}
+            settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
             group = optimizer.param_groups[0]
             settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
-            logger.log_start(settings, HPARAMS_METRICS)
+            logger.log_start(settings, getattr(pl_module, "headlines", ["loss/val"]))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_start(trainer, pl_module)  # there may have been no epoch left to train
+        if self.is_resumed and not self.is_written:  # there was no epoch left to train
+            check_unfinished(self.before, self.config, trainer)
+        self.on_train_start(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         logger = trainer.logger
@@ -207,3 +224,4 @@ class RunRecord(Callback):
                 raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
             checkpoint["run"] = logger.run
         checkpoint["config"] = self.config
+        checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}

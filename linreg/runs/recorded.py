@@ -24,7 +24,7 @@ def typed_only(config: dict[str, Any]) -> list[str]:
         if name == "default_root_dir":
             continue  # never taken
         if name == "callbacks":
-            entries = [e for e in entries if not isinstance(e, dict) or _class_name(e) not in HARMLESS]
+            entries = [e for e in entries if not (isinstance(e, dict) and _is_harmless(e))]
         is_file = any(
             isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
         )  # which would be read
@@ -39,6 +39,7 @@ def typed_only(config: dict[str, Any]) -> list[str]:
 
 def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed: Callable[[str], bool]) -> None:
     """InputError for the config of a checkpoint that lacks a section, or has parts that would have to be typed."""
+    _check_keys(config, where)
     for section in ("data", *(["model", "trainer"] if subcommand == "fit" else [])):
         part = config.get(section)
         if not isinstance(part, dict) or not isinstance(part.get("init_args") or {}, dict):
@@ -51,8 +52,18 @@ def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed
         )
 
 
-def _class_name(entry: dict[str, Any]) -> str:
-    return str(entry.get("class_path")).removeprefix("lightning.pytorch.callbacks.").rpartition(".")[2]
+def _is_harmless(entry: dict[str, Any]) -> bool:
+    module, _, name = str(entry.get("class_path")).rpartition(".")
+    return name in HARMLESS and f"{module}.".startswith((".", "lightning.pytorch.callbacks."))
+
+
+def _check_keys(section: Any, where: str) -> None:
+    """InputError for a key that jsonargparse would take apart, such as "trainer.logger", past all checks."""
+    inner = section.items() if isinstance(section, dict) else enumerate(section) if isinstance(section, list) else ()
+    for key, value in inner:
+        if isinstance(key, str) and {*key} & {*".+"}:
+            raise InputError(f"{where}: {key!r} is no plain name of a setting; take another checkpoint")
+        _check_keys(value, where)
 
 
 def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcommand: str, other_file: bool) -> str:

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from linreg.errors import InputError, given
-from linreg.runs.allowed import class_path_of, public_path
-from linreg.runs.checkpoint_file import CheckpointFile, own_checkpoint
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
+from linreg.safety.allowed import class_path_of, public_path
+from linreg.safety.checkpoint_file import CheckpointFile, own_checkpoint
 from linreg.screen import say
 
 LARGEST = 2**53
@@ -28,6 +28,7 @@ class Restored(Callback):
     """
 
     began: Beginnings
+    is_over = False  # whether the run had been stopped early
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -44,6 +45,10 @@ class Restored(Callback):
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None:
                 check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
+                if isinstance(callback, EarlyStopping):
+                    has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
+                    self.is_over |= has_stopped and state["patience"] == callback.patience
+                    state["patience"] = callback.patience  # as it is typed now
                 if isinstance(callback, ModelCheckpoint):
                     restore_paths(callback, trainer.strategy.checkpoint_io, checkpoint)
 
@@ -52,6 +57,9 @@ class Restored(Callback):
         self.began = beginnings(trainer)
         if not hasattr(self, "checkpoint"):
             return
+        trainer.should_stop |= self.is_over
+        if any(parameter.dtype == torch.float64 for parameter in pl_module.parameters()):
+            pl_module.load_state_dict(self.checkpoint["state_dict"])  # Lightning did so before it left float32
         # With --max_steps Lightning takes a whole epoch for one that was left, and ends it again without a step.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
@@ -158,7 +166,8 @@ def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: di
     now: dict[str, str] = {}  # the path of each, by the path that it had
     for said in {best, kth, *scores} - {""}:
         name = Path(*Path(said).parts[depth:])
-        own = None if ".." in name.parts else own_checkpoint(folder / name, checkpoint)
+        is_inside = not name.is_absolute() and ".." not in name.parts
+        own = own_checkpoint(folder / name, checkpoint) if is_inside else None
         if own and said == best and isinstance(callback, BestCheckpoint):  # not one of another attempt
             score = own["callbacks"].get(callback.state_key, {}).get("best_model_score")
             own = own if score == state["best_model_score"] else None

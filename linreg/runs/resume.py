@@ -4,9 +4,11 @@ import copy
 import math
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 
 from linreg.errors import InputError
+from linreg.runs.recorded import differences
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
@@ -38,22 +40,22 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
         )
 
 
-def check_unfinished(checkpoint: dict[str, Any], settings: dict[str, Any], changed: list[str]) -> None:
-    """InputError for settings that would only rewrite the record of a training that is over.
+def check_unfinished(before: str | None, config: str, trainer: Trainer) -> None:
+    """InputError for settings that would only rewrite the record of a training to which nothing was added.
 
     Args:
-        checkpoint: to go on from.
-        settings: all of the Trainer's flags.
-        changed: what differs from the first run, a line each.
+        before: the config of that training, as YAML.
+        config: the one of now.
+        trainer: after its fit.
     """
-    epochs, steps, most = checkpoint["epoch"] + 1, checkpoint["global_step"], settings["max_steps"]
-    if -1 < most < steps:
-        raise InputError(f"--max_steps {most}: the checkpoint has had {steps} steps; give that many or more")
-    changed = [line for line in changed if line.startswith(("data.", "model."))]
-    if changed and (epochs == settings["max_epochs"] or steps == most):
+    for flag, done in (("max_epochs", trainer.current_epoch), ("max_steps", trainer.global_step)):
+        if -1 < (most := getattr(trainer, flag) or -1) < done:
+            raise InputError(f"--{flag} {most}: the run has had {done:,} already; give that many or more")
+    lines = differences(yaml.safe_load(before), config) if before else []
+    if changed := [line for line in lines if line.startswith(("data.", "model."))]:
         raise InputError(
-            f"nothing is left to train with {'; '.join(changed)}: the run has had all of its {epochs:,} epoch(s); give "
-            "more --max_epochs, or train a new run without --ckpt_path"
+            f"nothing is left to train with {'; '.join(changed)}: the run is over, after {trainer.current_epoch:,} "
+            "epoch(s); give more --max_epochs, or train a new run without --ckpt_path"
         )
 
 
@@ -131,7 +133,15 @@ def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Begi
     return then | {"schedules": []} if "lr_scheduler" in changed else then
 
 
-def describe_resume(epoch: int, changed: list[str]) -> str:
-    """From where a run goes on, and what it does otherwise than before."""
-    lines = [f"resume  after epoch {epoch:,}, as before" + (" but for:" if changed else "")]
-    return "\n".join(lines + [f"        {line}" for line in changed])
+def describe_resume(checkpoint: dict[str, Any], config: str) -> str:
+    """From where a run goes on, and what it does otherwise than before; InputError if it cannot go on.
+
+    Args:
+        checkpoint: to go on from.
+        config: of the run that goes on, as YAML.
+    """
+    check_resumable(checkpoint)
+    before = checkpoint.get("config")
+    changed = differences(yaml.safe_load(before), config) if before else []
+    first = f"resume  after epoch {checkpoint['epoch'] + 1:,}, as before" + (" but for:" if changed else "")
+    return "\n".join([first, *(f"        {line}" for line in changed)])

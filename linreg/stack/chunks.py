@@ -21,6 +21,8 @@ FLAGS: dict[str, Any] = {
     "num_devices": 1,
 }
 FLAGS |= {"limit_train_batches": 1.0, "max_steps": -1, "overfit_batches": 0.0, "val_check_interval": 1.0}
+BETWEEN = ("on_train_batch_start", "on_train_batch_end")  # hooks of a callback of one's own, by whatever they may do
+UNFIT = ("GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning's
 HOOKS = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
 METHODS = ["backward", "configure_gradient_clipping", "lr_scheduler_step", "optimizer_step", "optimizer_zero_grad"]
 Step = Callable[[Any, int], Tensor]  # from a batch and its number to the loss before the step
@@ -99,6 +101,15 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, f
     watched += [(callback, Callback, HOOKS) for callback in getattr(trainer, "callbacks", [])]
     for owner, plain, names in watched:
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
+    for callback in getattr(trainer, "callbacks", []):
+        is_own = not type(callback).__module__.startswith(("linreg.", "lightning."))
+        if type(callback).__name__ in UNFIT:
+            wrong.append(type(callback).__name__)
+        wrong += [
+            f"{type(callback).__name__}.{n}"
+            for n in BETWEEN
+            if is_own and n in dir(type(callback)) and getattr(type(callback), n) is not getattr(Callback, n)
+        ]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]
     wrong += ["manual optimization"] * (not model.automatic_optimization)
     if formula and not hasattr(model, "formula_step"):

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, did_you_mean, given
 from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
-from linreg.runs.checkpoint_file import CheckpointFile
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.draws import Draws
-from linreg.runs.folder import ROOT, RunRecord
+from linreg.runs.folder import ROOT, RunRecord, is_first_known
 from linreg.runs.restored import Restored
-from linreg.runs.safe_yaml import read_config
+from linreg.safety.checkpoint_file import CheckpointFile
+from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import BAR_STEPS, Lean, PlateausInTime
@@ -29,6 +31,11 @@ from linreg.stack.stopping import StopBetweenBatches
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
 DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[1]) / "default.yaml"
 LARGEST = 2**53  # that a flag may say
+INSTEAD = {  # of callbacks that a run here cannot have
+    "BatchSizeFinder": "it trains before the run; try sizes with --data.batch_size and --max_epochs 1",
+    "LearningRateFinder": "it trains before the run; give --model.lr, or leave it to the data",
+    "StochasticWeightAveraging": "its weights are in no checkpoint; use EMAWeightAveraging",
+}
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
     **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
@@ -56,14 +63,17 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     """
     settings = settings | changed
     added = [*as_list(settings["callbacks"]), *callbacks]
+    check_flags(settings)
     settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
+    if SLURMEnvironment.detect():
+        settings["plugins"].append(SLURMEnvironment(auto_requeue=False))  # it would write outside of the run's folder
+    settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = sys.stdout.isatty()
     if settings["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in added):
         added.append(TQDMProgressBar(refresh_rate=BAR_STEPS))
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
-    check_flags(settings)
     with given("the flags of the Trainer"):
         return Trainer(**settings | {"callbacks": added})
 
@@ -101,12 +111,22 @@ def check_flags(settings: dict[str, Any]) -> None:
         most = max(os.cpu_count() or 1, torch.cuda.device_count())
         if int(str(devices)[:9]) > most:
             raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
+    world = os.environ.get("WORLD_SIZE", "1")
+    if not is_first_known() and (world != "1" or getattr(rank_zero_only, "rank", 0) != 0):
+        raise InputError(
+            f"WORLD_SIZE={world} and a rank: several processes are started with --devices N, not from outside"
+        )
     if settings["num_nodes"] != 1:
         raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 
 
 def make_fitter(
-    settings: dict[str, Any], model: LightningModule, config: str, chunk: int | None = None, formula: bool = False
+    settings: dict[str, Any],
+    model: LightningModule,
+    config: str,
+    chunk: int | None = None,
+    formula: bool = False,
+    best: BestCheckpoint | None = None,
 ) -> Trainer:
     """A Trainer that guards the training, stops it when asked to, and saves where it stands.
 
@@ -116,8 +136,13 @@ def make_fitter(
         config: the resolved config, for the record.
         chunk: how many mini-batches share a step, if several do.
         formula: whether these take their gradient from the model's own formula.
+        best: which checkpoint is the best; None stands for that of the lowest validation loss.
     """
-    check_names(as_list(settings["callbacks"]))
+    typed = as_list(settings["callbacks"])
+    check_names(typed)
+    for callback in typed:
+        if (name := type(callback).__name__) in INSTEAD:
+            raise InputError(f"{name} cannot be honoured: {INSTEAD[name]}")
     callbacks: list[Callback] = [
         StopBetweenBatches(),
         Draws(),
@@ -128,7 +153,7 @@ def make_fitter(
     ]
     callbacks += [Chunks(chunk, formula)] if chunk is not None else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
-        callbacks += [BestCheckpoint(), LastCheckpoint()]
+        callbacks += [best or BestCheckpoint(), LastCheckpoint()]
     changed: dict[str, Any] = {}
     if settings["logger"] in (None, True):
         changed["logger"] = False  # until all else is known to be right: a mistake leaves no folder

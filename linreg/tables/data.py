@@ -109,6 +109,8 @@ class RegressionData(LightningDataModule):
         return {"read": read, "dropped": read - kept} | {name: len(x) for name, (x, _) in self.splits.items()}
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and not self.row_counts["train"]:
+            raise InputError(f"{self.origin}: no row is left to train on; lower val_fraction or test_fraction")
         if not self.row_counts["val"] and self.trainer:
             self.trainer.limit_val_batches = 0
 
@@ -119,8 +121,6 @@ class RegressionData(LightningDataModule):
     def train_dataloader(self) -> TensorBatches:
         """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
         rows = self.splits["train"]
-        if not len(rows[0]):
-            raise InputError(f"{self.origin}: no row is left to train on; lower val_fraction or test_fraction")
         model: Any = self.trainer.lightning_module if self.trainer and self.trainer.training else None
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         nbytes = sum(part.nbytes for part in rows)

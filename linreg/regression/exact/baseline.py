@@ -60,11 +60,18 @@ class ExactBaseline(Callback):
     """Holds every epoch of a Regressor against the exact solution; ends a run without max_epochs once it is reached."""
 
     def __init__(self) -> None:
-        self.may_stop = False
+        self.may_stop, self.resumed_at = False, 0
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.resumed_at = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
+        if self.may_stop and self.resumed_at and self._is_reached(pl_module, self.resumed_at):
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         plan, steps_per_epoch = getattr(pl_module, "plan", None), int(trainer.num_training_batches)
-        self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
         if self.may_stop:
             epochs = math.ceil(plan.most_steps / steps_per_epoch) if plan else DEFAULT_EPOCHS
             trainer.fit_loop.max_epochs = epochs
@@ -85,12 +92,15 @@ class ExactBaseline(Callback):
         pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
         pl_module.log("weight_error/train", weight_error(pl_module), sync_dist=True)
         if pl_module.penalty:
-            share = excess_loss(pl_module)
-            pl_module.log("excess_loss/train", share, sync_dist=True)
-        plan = getattr(pl_module, "plan", None)
-        overtime = plan is not None and trainer.global_step >= plan.steps
-        if self.may_stop and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE):
+            pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
+        if self.may_stop and self._is_reached(pl_module, trainer.global_step):
             trainer.should_stop = True
+
+    def _is_reached(self, model: Any, steps: int) -> bool:
+        share = excess_loss(model) if model.penalty else excess_mse(model)
+        plan = getattr(model, "plan", None)
+        overtime = plan is not None and steps >= plan.steps
+        return share is not None and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE)
 
 
 def describe_training(model: Any, optimizers: list[Any], steps_per_epoch: int, max_epochs: int | None) -> str:

@@ -83,7 +83,7 @@ def remedy() -> str:
     return (
         "a config or checkpoint may only name classes of linreg, torch.optim, Lightning's callbacks, loggers and the "
         "like (not LambdaCallback), or of a .py file beside train.py; others have to be added to ALLOWED in "
-        "linreg/runs/allowed.py"
+        "linreg/safety/allowed.py"
     )
 
 

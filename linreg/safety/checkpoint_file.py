@@ -18,7 +18,7 @@ from torch import Tensor
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, one_line
 from linreg.messages import UNSAFE_PICKLE
-from linreg.runs.allowed import check_allowed, public_path
+from linreg.safety.allowed import check_allowed, public_path
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 CONTENT = {"class_path": str, "state_dict": dict}
@@ -88,7 +88,11 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         raise InputError(f"{path} holds a {class_path}, which is no LightningModule")
     with given(f"{path} holds no {name} that could be made again"):
         check_sizes(cls, checkpoint)
-        return cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
+        model = cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
+        saved = checkpoint["state_dict"]
+        if any(saved[name].dtype == torch.float64 for name, _ in model.named_parameters() if name in saved):
+            model.double().load_state_dict(saved)  # of a run with --precision 64-true
+        return model
 
 
 def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
