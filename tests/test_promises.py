@@ -224,7 +224,7 @@ def test_an_average_whose_weights_are_in_no_checkpoint_is_refused(workplace: Pat
         run(LinearRegression(3), SyntheticData(), callbacks=[StochasticWeightAveraging(0.1)], max_epochs=3)
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule", "ignore:Warning: Profiler clears events")
+@pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule", "ignore:Warning. Profiler clears events")
 def test_profilers_of_lightning(train: Train) -> None:
     for name in ("simple", "advanced", "pytorch"):
         code, out = train(*QUICK, "--profiler", name, "--max_epochs", 1)

@@ -37,13 +37,13 @@ class TextFile:
         if "://" in str(path):
             raise InputError(f"{path}: a local file is expected; download it first")
         self.path = Path(path)
-        if self.path.absolute().parts[1:2] in (("dev",), ("proc",), ("sys",)):  # some of whose files wait
-            raise InputError(f"{self.path}: a CSV file is expected, this is one of the system's own")
         with self.explained():
             mode = self.path.stat().st_mode
             if not stat.S_ISREG(mode):  # before it is opened: a FIFO would wait, /dev/zero has no end
                 kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
                 raise InputError(f"{self.path}: a CSV file is expected, this is {kind}")
+            if self.path.resolve().parts[1:2] in (("proc",), ("sys",)):  # some of which wait when they are read
+                raise InputError(f"{self.path}: a CSV file is expected, this is one of the system's own")
             self._before = self._state()
             self.num_bytes = self.path.stat().st_size
             with self.path.open("rb") as file:

@@ -19,7 +19,8 @@ from linreg.errors import InputError, did_you_mean, given
 from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.draws import Draws
-from linreg.runs.folder import ROOT, RunRecord, is_first_known
+from linreg.runs.folder import ROOT, is_first_known
+from linreg.runs.record import RunRecord
 from linreg.runs.restored import Restored
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config

@@ -1,0 +1,63 @@
+"""The record of a run, config.yaml: written once it is known that the run can go on, and into each checkpoint."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from linreg.atomic import atomic_write
+from linreg.errors import RunError
+from linreg.runs.folder import RunLogger, mark_of
+from linreg.runs.recorded import typed_only
+from linreg.runs.resume import check_unfinished
+from linreg.safety.safe_yaml import read_config
+
+
+class RunRecord(Callback):
+    """Writes config.yaml beside the checkpoints, and into each of them.
+
+    Args:
+        config: the resolved config, as YAML.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+        self.is_written = False
+        self.resume_flags = ""  # besides --ckpt_path
+        self.is_resumed, self.before = False, None  # and with which config
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.is_resumed, self.before = True, checkpoint.get("config")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and trainer.is_global_zero and not self.is_written:
+            self.is_written = True
+            path = Path(logger.log_dir, "config.yaml")
+            if typed_only(read_config(self.config, "config.yaml")):
+                self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
+            atomic_write(path, f"# run {logger.run}\n{self.config}".encode())
+            optimizer = trainer.optimizers[0]
+            size = getattr(trainer.train_dataloader, "batch_size", None)
+            plain = {name: v for name, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str)}
+            settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
+            group = optimizer.param_groups[0]
+            settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
+            logger.log_start(settings, getattr(pl_module, "headlines", ["loss/val"]))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.is_resumed and not self.is_written:  # there was no epoch left to train
+            check_unfinished(self.before, self.config, trainer)
+        self.on_train_start(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and trainer.is_global_zero:
+            if self.is_written and mark_of(Path(logger.log_dir)) != logger.run:
+                raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
+            checkpoint["run"] = logger.run
+        checkpoint["config"] = self.config
+        checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}
