@@ -84,7 +84,7 @@ def run(
         trainer.logger = open_run(name, own, checkpoint, settings["logger"] is not False)
     start = time.perf_counter()
     with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
-        path = ckpt_path and os.path.abspath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
+        path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
         of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)

@@ -34,6 +34,7 @@ class Module(LightningModule):
             loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
     """
 
+    metrics: MetricCollection
     stage_metrics: nn.ModuleDict
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
@@ -50,7 +51,8 @@ class Module(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["hypothesis", "metrics"], logger=False)
-        self.hypothesis, self.metrics, self.stage_metrics = hypothesis, metrics, nn.ModuleDict()
+        self.hypothesis, self.stage_metrics = hypothesis, nn.ModuleDict()
+        vars(self)["metrics"] = metrics  # no submodule: what a profiler has a hook in cannot be copied
         beside = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         self.optimizer, settings = gather_settings(optimizer, beside)
         check_settings(**settings)

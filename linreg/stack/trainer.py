@@ -66,8 +66,6 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     added = [*as_list(settings["callbacks"]), *callbacks]
     check_flags(settings)
     settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
-    if SLURMEnvironment.detect():
-        settings["plugins"].append(SLURMEnvironment(auto_requeue=False))  # it would write outside of the run's folder
     settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = sys.stdout.isatty()
@@ -76,6 +74,8 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
     with given("the flags of the Trainer"):
+        if SLURMEnvironment.detect():
+            settings["plugins"].append(SLURMEnvironment(auto_requeue=False))  # else it writes outside of the folder
         return Trainer(**settings | {"callbacks": added})
 
 
