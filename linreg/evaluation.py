@@ -1,11 +1,16 @@
 """A trained model on its data or on others: what it logs there, and what it predicts."""
 
+import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
 
+from linreg.atomic import atomic_write
 from linreg.errors import InputError, given
 from linreg.screen import say
 from linreg.stack.trainer import all_flags, make_trainer
@@ -28,16 +33,31 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
 
 
 def predict(model: LightningModule, data: LightningDataModule, output: str, **flags: Any) -> None:
-    """Writes a prediction beside each row, as the data module's ``writer`` does it."""
-    writer: Callable[[str], Any] | None = getattr(data, "writer", None)
-    if writer is None:
-        raise InputError(f"predict: a {type(data).__name__} has no writer; give --data.path, the path of a CSV file")
+    """Writes what a model predicts: beside each row, as the data module's ``writer`` does, or else all as tensors."""
     for name, harmless in (("limit_predict_batches", (None,)), ("fast_dev_run", (False, None))):
         if flags.get(name) not in harmless:
-            raise InputError(f"--{name}: each row of the file is predicted; leave it out")
-    one = {"devices": 1}  # rows are written in the order in which they are read
-    trainer = make_trainer(all_flags(flags), (writer(output),), logger=False, enable_checkpointing=False, **one)
-    trainer.predict(model, datamodule=data, return_predictions=False)
+            raise InputError(f"--{name}: each row is predicted; leave it out")
+    writer: Callable[[str], Any] | None = getattr(data, "writer", None)
+    if writer is None and not has_rows(data, "predict"):
+        raise InputError(f"predict: {type(data).__name__} has no predict_dataloader; give it one")
+    if writer is None and os.path.lexists(output):
+        raise InputError(f"--output {output}: there is such a file already; give another name")
+    callbacks = () if writer is None else (writer(output),)
+    one = {"devices": 1}  # in the order in which they are read
+    trainer = make_trainer(all_flags(flags), callbacks, logger=False, enable_checkpointing=False, **one)
+    found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
+    if writer is None:
+        batches: Any = found or []
+        whole = torch.cat(batches) if batches and all(isinstance(part, Tensor) for part in batches) else batches
+        atomic_write(Path(output), as_bytes(whole))
+        say(f"{output}: {len(whole):,} predictions" if whole is not batches else f"{output}: {len(batches):,} batches")
+
+
+def as_bytes(content: Any) -> bytes:
+    """What ``torch.load`` reads again."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def announce(data: LightningDataModule, trainer: Trainer) -> None:
@@ -56,6 +76,6 @@ def announce(data: LightningDataModule, trainer: Trainer) -> None:
 
 def has_rows(data: LightningDataModule, split: str) -> bool:
     """Whether there is anything to measure a model on."""
-    if hasattr(data, "row_counts"):
+    if hasattr(data, "row_counts") and split != "predict":
         return bool(data.row_counts[split])
     return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")

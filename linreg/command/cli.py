@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import Any
 
 import yaml
@@ -13,7 +15,7 @@ from linreg.errors import InputError, given
 from linreg.experiment import check_shares
 from linreg.runs.recorded import check_recorded, recorded_config
 from linreg.runs.resume import check_resumable
-from linreg.safety.allowed import restrict_imports
+from linreg.safety.allowed import import_allowed, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.trainer import DEFAULT_CONFIG
@@ -38,6 +40,7 @@ class CommandLine(LightningCLI):
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.settings: dict[str, Any] = {}
+        self.recorded: dict[str, Any] = {}  # the config in the checkpoint
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -54,7 +57,7 @@ class CommandLine(LightningCLI):
     def _implied_config(self) -> list[str]:
         """What goes without saying: what the checkpoint was trained with, or that a path is that of a CSV file."""
         typed, subcommand = self.arguments, self.command
-        if subcommand == "predict":
+        if self._predicts_a_file():
             return []
         implied = [self._default_classes()]
         if self.checkpoint is None:
@@ -66,9 +69,31 @@ class CommandLine(LightningCLI):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return implied
         where = f"the config in {typed.value('--ckpt_path')}"
-        recorded = read_config(self.checkpoint["config"], where)
+        recorded = self.recorded = read_config(self.checkpoint["config"], where)
         check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
         return [recorded_config(recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
+
+    def _predicts_a_file(self) -> bool:
+        """Whether it is the rows of a CSV file that are to be predicted, and not what a data module says."""
+        is_table = self.checkpoint is None or "columns" in self.checkpoint or not self.checkpoint.get("config")
+        return self.command == "predict" and (is_table or self.arguments.value("--data.path") is not None)
+
+    def _asked_of_data(self) -> list[str]:
+        """The arguments of the model that are left to its data: those without a default that nobody has given."""
+        path, given_args = self.arguments.class_path("model"), set()
+        for content in [*self.arguments.contents, self.recorded]:
+            section = content.get("model")
+            if isinstance(section, dict):
+                path = path or section.get("class_path")
+                given_args |= {*(section.get("init_args") or {})}
+        try:
+            cls = import_allowed(str(path), "--model")
+        except (InputError, ImportError, AttributeError):
+            return []  # the parser will say
+        parameters = inspect.signature(cls).parameters.items()
+        open_ones = [name for name, p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        typed = [name for name in open_ones if self.arguments.value(f"--model.{name}") is not None]
+        return [name for name in open_ones if name not in {*typed, *given_args, "num_features", "num_targets"}]
 
     def _default_classes(self) -> str:
         """The classes that the command is for as long as no other is named: first of all the named ones themselves.
@@ -94,8 +119,10 @@ class CommandLine(LightningCLI):
     def add_core_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
         if self.command == "predict":
+            name = "predictions.csv" if self._predicts_a_file() else "predictions.pt"
+            parser.add_argument("--output", type=str, default=name, help="the file to write")
+        if self._predicts_a_file():
             parser.add_lightning_class_args(load_default("predict"), "data")
-            parser.add_argument("--output", type=str, default="predictions.csv", help="the CSV file to write")
             return
         for name in DEFAULTS:  # so that a config may call them by their names alone
             load_default(name)
@@ -104,6 +131,8 @@ class CommandLine(LightningCLI):
             parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
             for name in ("num_features", "num_targets"):
                 parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            for name in self._asked_of_data():
+                parser.link_arguments("data", f"model.init_args.{name}", partial(ask, name), apply_on="instantiate")
             for name, kind, default, meaning in FIT_FLAGS:
                 parser.add_argument(name, type=kind, default=default, help=meaning)
 
@@ -143,3 +172,13 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing: ``main`` runs what was built here."""
+
+
+def ask(name: str, data: LightningDataModule) -> Any:
+    """What a model needs to know of its data; InputError if these do not say it."""
+    if not hasattr(data, name):
+        raise InputError(
+            f"the model needs {name!r}, and {type(data).__name__} has no such attribute: give --model.{name}, or the "
+            f"data a property {name}"
+        )
+    return getattr(data, name)

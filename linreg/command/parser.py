@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.errors import InputError, did_you_mean
 from linreg.messages import DENIED_IMPORT, TRIED_TYPES, UNKNOWN_NAME
+from linreg.runs.folder import newest_checkpoint
 from linreg.safety.allowed import remedy
 from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import complain
@@ -41,7 +42,8 @@ FIRST_SCREEN = """\
 python train.py                                               fit a synthetic problem
 python train.py --data.path FILE.csv --data.target COLUMN     fit a CSV file
 python train.py --config configs/stochastic.yaml              fit as a config says; what is typed beats it
-python train.py --ckpt_path runs/NAME/version_0/checkpoints/last.ckpt     resume a run
+python train.py --ckpt_path runs/NAME/version_0/checkpoints/last.ckpt     resume a run (last: the newest of --name)
+python train.py --model mine.Net --data mine.Images           any LightningModule, any LightningDataModule
 python train.py validate | test --ckpt_path CKPT              measure a checkpoint, on its own data by default
 python train.py predict --ckpt_path CKPT --data.path NEW.csv --output OUT.csv
 python train.py [options] --print_config                       the resolved config, as YAML
@@ -156,6 +158,23 @@ class Arguments:
             else:
                 self.flags.append("=".join([flag, *inline]))
         self.contents = [check_config(config) for config in self.configs]
+        if self.value("--ckpt_path") == "last":
+            self._take_newest()
+
+    def _take_newest(self) -> None:
+        """Puts the newest checkpoint of the run's name in the place of "last"; without one, fit begins afresh."""
+        names = [self.value("--name"), *(content.get("name") for content in reversed(self.contents)), self._stem()]
+        name = str(next((name for name in names if name), "default"))
+        path = newest_checkpoint(name)
+        if path is None and self.subcommand != "fit":
+            raise InputError(f"--ckpt_path last: no run of the name {name!r} has saved anything; see --name")
+        pairs = zip(["", *self.flags], self.flags, strict=False)
+        kept = [flag for before, flag in pairs if not {before, flag.partition("=")[0]} & {"--ckpt_path"}]
+        self.flags = kept if path is None else [*kept, f"--ckpt_path={path}"]
+
+    def _stem(self) -> str:
+        """The name of a run after its last config file."""
+        return re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -") if self.configs else ""
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""
@@ -181,6 +200,5 @@ class Arguments:
     def arrange(self, *first: str) -> list[str]:
         """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
         configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
-        stem = re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -") if self.configs else ""
-        name = [f"--name={stem or 'default'}"] if self.configs and self.subcommand == "fit" else []
+        name = [f"--name={self._stem() or 'default'}"] if self.configs and self.subcommand == "fit" else []
         return [self.subcommand, *name, *configs, *self.flags]

@@ -15,7 +15,8 @@ from linreg.screen import say
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
 OURS = ("best", "last")  # names that no other callback may write to
-USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss", "loss/train")  # where no metric is named, the first of them
+USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss")  # where no metric is named, the first of them that is logged
+TRAINING = ("loss/train", "train_loss", "train/loss")  # or of these, where there is no validation
 
 
 def check_names(callbacks: list[Callback]) -> None:
@@ -85,7 +86,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not (trainer.enable_validation or self.is_named):  # the data module is set up before
-            self.monitor = USUAL[-1]
+            self.monitor = TRAINING[0]
             self.key = super().state_key
 
     @property
@@ -94,10 +95,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_new = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
+        is_new |= self.monitor in TRAINING
         if is_new and self.monitor not in trainer.callback_metrics:
             self._find_metric(trainer)
-        is_new &= self.monitor in trainer.callback_metrics  # not so where --max_steps has ended the first epoch
-        if self.monitor == USUAL[-1] or is_new:
+        if is_new and self.monitor in trainer.callback_metrics:  # not so where --max_steps has ended the first epoch
             super().on_train_epoch_end(trainer, pl_module)
 
     def _find_metric(self, trainer: Trainer) -> None:
@@ -106,9 +107,10 @@ class BestCheckpoint(ModelCheckpoint):
         if self.is_named:
             hint = did_you_mean(str(self.monitor), known) or f"; there are: {', '.join(known) or 'none'}"
             raise InputError(f"--monitor {self.monitor!r}: nothing of that name is logged{hint}")
-        self.monitor = next((name for name in USUAL if name in known), self.monitor)
-        if self.monitor == USUAL[-1] and trainer.is_global_zero:
-            say("        no validation loss is logged: best.ckpt goes by loss/train; --monitor names another metric")
+        is_validated = self.monitor in USUAL
+        self.monitor = next((name for name in (*USUAL, *TRAINING) if name in known), self.monitor)
+        if is_validated and self.monitor in TRAINING and trainer.is_global_zero:
+            say(f"        no validation loss is logged: best.ckpt goes by {self.monitor}; see --monitor")
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         known = trainer.callback_metrics
@@ -125,6 +127,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rank = max(min(state_dict.get("rank", 0), len(NEAR)), -1)
-        self.monitor = state_dict.get("by", self.monitor) if state_dict.get("by") in USUAL else self.monitor
+        if state_dict.get("by") in (*USUAL, *TRAINING):
+            self.monitor = state_dict["by"]
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]  # Lightning saves it, and forgets it

@@ -45,6 +45,13 @@ def new_run_folder(name: str) -> Path:
         raise RunError(f"{ROOT / name}: a folder for the run cannot be made there: {error.strerror}") from None
 
 
+def newest_checkpoint(name: str) -> Path | None:
+    """Where the newest run of a name stands; None if none of them has saved anything."""
+    found = (ROOT / name).glob("version_*/checkpoints/last.ckpt")
+    numbered = [(int(path.parts[-3][8:]), path) for path in found if path.parts[-3][8:].isdecimal()]
+    return max(numbered)[1] if numbered else None
+
+
 class RunLogger(TensorBoardLogger):
     """Writes the curves to a run's folder, under the tags ``metric/stage`` and nothing else.
 

@@ -1,5 +1,6 @@
 """What a config may name. Nothing else is imported, so that no stranger's config or checkpoint can run code."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -76,6 +77,14 @@ def check_allowed(class_path: str, where: str) -> None:
     """
     if not any(f"{class_path}.".startswith(f"{name}.") for name in ALLOWED + own_modules()):
         raise InputError(f"{where} names {class_path!r}; {remedy()}")
+
+
+def import_allowed(class_path: str, where: str) -> Any:
+    """A class by its path; InputError for one that may not be imported, Python's error for one that is not there."""
+    class_path = public_path(class_path)
+    check_allowed(class_path, where)
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def remedy() -> str:

@@ -1,6 +1,5 @@
 """A checkpoint as a file: written whole or not at all, read without running code, and never believed about files."""
 
-import importlib
 import io
 import os
 import re
@@ -18,7 +17,7 @@ from torch import Tensor
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, one_line
 from linreg.messages import UNSAFE_PICKLE
-from linreg.safety.allowed import check_allowed, public_path
+from linreg.safety.allowed import import_allowed, public_path
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 CONTENT = {"class_path": str, "state_dict": dict}
@@ -78,10 +77,9 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
     """The trained model of a checkpoint, whichever its class, ready to predict."""
     checkpoint = read_checkpoint(path)
     class_path = public_path(checkpoint["class_path"])
-    check_allowed(class_path, str(path))
-    module, _, name = class_path.rpartition(".")
+    name = class_path.rpartition(".")[2]
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = import_allowed(class_path, str(path))
     except (ImportError, AttributeError) as error:
         raise InputError(f"{path} holds a {class_path}, which cannot be imported from here: {error}") from None
     if not isinstance(cls, type) or not issubclass(cls, LightningModule):

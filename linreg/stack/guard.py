@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.errors import RunError
+from linreg.report.findings import stage_of
 
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
 
@@ -47,7 +48,7 @@ class DivergenceGuard(Callback):
         if self.steps:
             mean = float(self.sum / self.steps)
             self._check(trainer, pl_module, mean)
-            self.logs = self.logs or "loss/train" not in trainer.callback_metrics
+            self.logs = self.logs or ("train", "loss") not in map(stage_of, trainer.callback_metrics)
             if self.logs and not getattr(pl_module, "epoch_rows", 0):
                 pl_module.log("loss/train", mean, sync_dist=True)
 

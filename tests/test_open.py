@@ -1,0 +1,165 @@
+"""Any LightningModule on any LightningDataModule: the same command, records and exits as the lecture's model."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Train, read_metrics
+from tests.tools import load, scalars
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+]
+MINE = '''
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+class Digits(pl.LightningDataModule):
+    """Pictures of three kinds."""
+    num_classes = 3
+    def __init__(self, batch_size: int = 16):
+        super().__init__()
+        self.batch_size = batch_size
+    def rows(self, n):
+        y = torch.arange(n) % 3
+        x = torch.randn(n, 1, 4, 4, generator=torch.Generator().manual_seed(n)) + y[:, None, None, None]
+        return DataLoader(TensorDataset(x, y), self.batch_size)
+    def train_dataloader(self):
+        return self.rows(90)
+    def val_dataloader(self):
+        return self.rows(31)
+    def test_dataloader(self):
+        return self.rows(32)
+
+class Net(pl.LightningModule):
+    def __init__(self, num_classes: int, lr: float = 0.01, names: str = "metric/stage"):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes))
+        self.lr, self.names = lr, names
+    def forward(self, x):
+        return self.net(x)
+    def step(self, batch, stage):
+        x, y = batch
+        z = self(x)
+        loss = cross_entropy(z, y)
+        for metric, value in (("loss", loss), ("accuracy", (z.argmax(1) == y).float().mean())):
+            tag = self.names.replace("metric", metric).replace("stage", stage)
+            self.log(tag, value, on_step=False, on_epoch=True)
+        return loss
+    def training_step(self, batch, batch_idx):
+        return self.step(batch, "train")
+    def validation_step(self, batch, batch_idx):
+        self.step(batch, "val")
+    def test_step(self, batch, batch_idx):
+        self.step(batch, "test")
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+'''
+NET = ["--model", "mine.Net", "--data", "mine.Digits", "--max_epochs", 3]
+FOLDER = Path("runs/default/version_0")
+LAST = FOLDER / "checkpoints/last.ckpt"
+
+
+@pytest.fixture
+def mine(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    monkeypatch.syspath_prepend(workplace)
+    Path("mine.py").write_text(MINE)
+    return train
+
+
+@pytest.mark.parametrize("names", ["metric/stage", "stage/metric", "stage_metric"])
+def test_metrics_are_what_the_reported_epoch_has_logged(names: str, mine: Train) -> None:
+    code, out = mine(*NET, "--model.names", names)
+    assert code == 0, out
+    metrics, curves = read_metrics(FOLDER), scalars(FOLDER)
+    epoch = metrics["run"]["epoch"]
+    assert {*metrics} == {"train", "val", "test", "run"}
+    for stage in ("train", "val"):
+        for metric in ("loss", "accuracy"):
+            curve = curves[names.replace("metric", metric).replace("stage", stage)]
+            assert metrics[stage][metric] == pytest.approx(curve[epoch - 1][1])
+    best = names.replace("metric", "loss").replace("stage", "val")
+    assert metrics["val"]["loss"] == pytest.approx(min(value for _, value in curves[best]))
+
+
+def test_the_best_by_another_metric(mine: Train) -> None:
+    assert mine(*NET, "--monitor", "accuracy/val", "--mode", "max")[0] == 0
+    accuracy = [value for _, value in scalars(FOLDER)["accuracy/val"]]
+    metrics = read_metrics(FOLDER)
+    assert metrics["val"]["accuracy"] == pytest.approx(max(accuracy))
+    assert metrics["run"]["epoch"] == accuracy.index(max(accuracy)) + 1
+
+
+def test_a_metric_that_is_not_logged_is_named(mine: Train) -> None:
+    code, out = mine(*NET, "--monitor", "acuracy/val")
+    assert code == 2
+    assert "did you mean 'accuracy/val'?" in out
+
+
+def test_without_validation_the_training_loss_decides(mine: Train) -> None:
+    text = MINE.replace("    def val_dataloader(self):\n        return self.rows(31)\n", "")
+    Path("mine.py").write_text(text.replace('"metric/stage"', '"stage_metric"'))
+    code, out = mine(*NET)
+    assert code == 0, out
+    loss = [value for _, value in scalars(FOLDER)["train_loss"]]
+    assert read_metrics(FOLDER)["run"]["epoch"] == loss.index(min(loss)) + 1
+    assert (FOLDER / "checkpoints/best.ckpt").exists()
+
+
+def test_what_a_model_asks_of_its_data_reaches_it_and_travels(mine: Train) -> None:
+    assert mine(*NET)[0] == 0
+    assert load(LAST)["hyper_parameters"]["num_classes"] == 3
+    for stage in ("validate", "test"):
+        code, out = mine(stage, "--ckpt_path", LAST)
+        assert code == 0, out
+    assert mine("--ckpt_path", LAST, "--max_epochs", 4)[0] == 0
+    assert mine("--config", FOLDER / "config.yaml", "--name", "again", "--max_epochs", 3)[0] == 0
+    code, out = mine(*NET, "--model.num_classes", 5, "--name", "five")
+    assert code == 0, out
+    assert load("runs/five/version_0/checkpoints/last.ckpt")["hyper_parameters"]["num_classes"] == 5
+
+
+def test_an_argument_that_nobody_gives_is_named(mine: Train) -> None:
+    Path("mine.py").write_text(MINE.replace("    num_classes = 3\n", ""))
+    code, out = mine(*NET)
+    assert code == 2, out
+    assert "num_classes" in out
+
+
+def test_predictions_of_a_data_module_are_tensors(mine: Train) -> None:
+    assert mine(*NET)[0] == 0
+    code, out = mine("predict", "--ckpt_path", LAST)
+    assert code == 2, out
+    assert "predict_dataloader" in out
+    more = "    def predict_dataloader(self):\n        return DataLoader([torch.full((1, 4, 4), i / 9) for i in range(16)], 5)\n\nclass Net"
+    sys.modules.pop("mine")
+    Path("mine.py").write_text(MINE.replace("\nclass Net", more))
+    code, out = mine("predict", "--ckpt_path", LAST, "--output", "found.pt")
+    assert code == 0, out
+    assert "found.pt: 16 predictions" in out
+    content, x = load(LAST), torch.arange(16)[:, None].expand(16, 16) / 9
+    weight, bias = content["state_dict"]["net.1.weight"], content["state_dict"]["net.1.bias"]
+    torch.testing.assert_close(load("found.pt"), x @ weight.T + bias)
+    assert mine("predict", "--ckpt_path", LAST, "--output", "found.pt")[0] == 2
+
+
+def test_the_newest_run_or_a_fresh_one(mine: Train) -> None:
+    assert mine(*NET, "--name", "mine", "--ckpt_path", "last")[0] == 0
+    code, out = mine(*NET, "--name", "mine", "--ckpt_path=last", "--max_epochs", 5)
+    assert code == 0, out
+    assert "after epoch 3" in out
+    assert load("runs/mine/version_0/checkpoints/last.ckpt")["epoch"] == 4
+    assert not Path("runs/mine/version_1").exists()
+    assert mine("test", "--ckpt_path", "last", "--name", "mine")[0] in (0, 2)  # --name is a flag of fit
+    code, out = mine("test", "--ckpt_path", "last")
+    assert code == 2
+    assert "no run of the name 'default'" in out
+    assert json.loads(Path("runs/mine/version_0/metrics.json").read_text())["run"]["epochs"] == 5
