@@ -139,7 +139,8 @@ def test_predictions_of_a_data_module_are_tensors(mine: Train) -> None:
     code, out = mine("predict", "--ckpt_path", LAST)
     assert code == 2, out
     assert "predict_dataloader" in out
-    more = "    def predict_dataloader(self):\n        return DataLoader([torch.full((1, 4, 4), i / 9) for i in range(16)], 5)\n\nclass Net"
+    more = "    def predict_dataloader(self):\n"
+    more += "        return DataLoader([torch.full((1, 4, 4), i / 9) for i in range(16)], batch_size=5)\n\nclass Net"
     sys.modules.pop("mine")
     Path("mine.py").write_text(MINE.replace("\nclass Net", more))
     code, out = mine("predict", "--ckpt_path", LAST, "--output", "found.pt")
