@@ -18,6 +18,9 @@ def leave(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     for each in STOPS:
         signal.signal(each, leave)
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # Lightning reads them when imported
+        if not os.environ.get(name, "0").isdecimal():
+            sys.exit(print(f"error: {name}={os.environ[name]!r}: a number is expected; unset it", file=sys.stderr) or 2)
 
     from linreg.command.main import main
     from linreg.stack.stopping import follow, stop

@@ -158,6 +158,13 @@ def test_another_rank_alone_says_why(workplace: Path) -> None:
     assert "error:" in run.stderr
 
 
+@pytest.mark.parametrize("value", ["", "x"])
+def test_a_rank_that_is_no_number_is_one_line(value: str, workplace: Path) -> None:
+    run = completed(command(*QUICK), env=OUTSIDE | {"LOCAL_RANK": value})
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1, run.stderr
+
+
 def test_a_path_in_a_checkpoint_stays_in_its_run(train: Train, tmp_path: Path) -> None:
     assert train(*QUICK)[0] == 0
     content = load(LAST)
