@@ -123,7 +123,8 @@ class BestCheckpoint(ModelCheckpoint):
         return rank == self.rank
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rank": self.rank, "by": self.monitor}
+        found = {} if self.key == super().state_key else {"by": self.monitor}  # which nobody has named
+        return super().state_dict() | {"rank": self.rank} | found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rank = max(min(state_dict.get("rank", 0), len(NEAR)), -1)

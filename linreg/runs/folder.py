@@ -121,11 +121,10 @@ class RunLogger(TensorBoardLogger):
 def is_first_known() -> bool:
     """Whether this process was started by the first one of a run, or is one that has had a run itself."""
     ids = [str(os.getpid()), str(os.getppid())]
-    if os.environ.get(FIRST_PROCESS) in ids:
-        return True
-    if getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("WORLD_SIZE", "1") == "1":
+    is_known = os.environ.get(FIRST_PROCESS) in ids
+    if getattr(rank_zero_only, "rank", 0) == 0 and (is_known or os.environ.get("WORLD_SIZE", "1") == "1"):
         os.environ[FIRST_PROCESS] = ids[0]
-    return False
+    return is_known
 
 
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None, curves: bool = True) -> RunLogger:

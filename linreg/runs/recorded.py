@@ -93,7 +93,8 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
 def differences(before: dict[str, Any], now: str) -> list[str]:
     """The settings, of a config and of another as YAML, that are not the same: a line each."""
     old, new = flatten(before), flatten(yaml.safe_load(now))
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+    compared = [key for key in old | new if key in old or "." in key]  # a flag of its own may be newer than the run
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in compared if old.get(key) != new.get(key)]
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
