@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 
 from linreg import LinearRegression, SyntheticData, run
 from linreg.errors import InputError
@@ -70,6 +70,15 @@ def test_a_chunk_with_what_happens_between_two_batches_is_refused(callback: str,
     code, out = train(*QUICK, "--config", "c.yaml", "--chunk", 4)
     assert code == 2
     assert callback in out
+
+
+def test_a_chunk_with_an_own_callback_between_two_batches_is_refused(workplace: Path) -> None:
+    class Watcher(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            """Which would see a chunk for a batch."""
+
+    with pytest.raises(InputError, match=r"Watcher.on_train_batch_end"):
+        run(LinearRegression(3), SyntheticData(), callbacks=[Watcher()], chunk=4, max_epochs=1)
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")

@@ -98,18 +98,12 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, f
     """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
     wrong = [f"--{flag.removeprefix('num_')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
-    watched += [(callback, Callback, HOOKS) for callback in getattr(trainer, "callbacks", [])]
-    for owner, plain, names in watched:
-        wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     for callback in getattr(trainer, "callbacks", []):
         is_own = not type(callback).__module__.startswith(("linreg.", "lightning."))
-        if type(callback).__name__ in UNFIT:
-            wrong.append(type(callback).__name__)
-        wrong += [
-            f"{type(callback).__name__}.{n}"
-            for n in BETWEEN
-            if is_own and n in dir(type(callback)) and getattr(type(callback), n) is not getattr(Callback, n)
-        ]
+        watched.append((callback, Callback, [*HOOKS, *(BETWEEN if is_own else [])]))
+        wrong += [type(callback).__name__] * (type(callback).__name__ in UNFIT)
+    for owner, plain, names in watched:
+        wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]
     wrong += ["manual optimization"] * (not model.automatic_optimization)
     if formula and not hasattr(model, "formula_step"):
