@@ -419,7 +419,8 @@ def test_yaml_is_bounded(name: str, train: Train) -> None:
     assert code == 2, out
     assert len(out.splitlines()) == 1
     assert len(out) < 1_000
-    assert ("levels or" in out) == ("alias" in name or "scalars" in name or BOMBS[name].count(BOMBS[name][0]) > 50)
+    says_so = "levels or" in out or "nesting depth" in out  # the second by PyYAML itself, from 6.0.4 on
+    assert says_so == ("alias" in name or "scalars" in name or BOMBS[name].count(BOMBS[name][0]) > 50)
     if len(BOMBS[name]) < 100_000:
         Path("inner.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": BOMBS[name]}}))
         for typed in (["--model.optimizer", BOMBS[name]], [f"--callbacks={BOMBS[name]}"], ["--config", "inner.yaml"]):
