@@ -20,6 +20,9 @@ _PUBLIC = {
     "Standardizer": "regression.standardizer",
     "SyntheticData": "tables.synthetic",
     "Table": "tables.table",
+    "WarmupConstant": "schedules",
+    "WarmupCosine": "schedules",
+    "WarmupLinear": "schedules",
     "read_csv": "tables.reader",
     "run": "experiment",
 }

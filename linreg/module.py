@@ -29,9 +29,11 @@ class Module(LightningModule):
         weight_decay: the optimizer's L2 penalty, at least 0; biases are exempt.
         optimizer: a class of torch.optim by name, or ``{class_path: torch.optim.Adam, init_args:
             {betas: [0.9, 0.99]}}``.
-        lr_scheduler: a class of torch.optim.lr_scheduler by name, or ``{class_path:
-            torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1, monitor:
-            loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise requires.
+        lr_scheduler: WarmupCosine, WarmupLinear or WarmupConstant, in shares of the run's steps, also as ``{class_path:
+            linreg.WarmupCosine, init_args: {warmup: 0.1}}``; a class of torch.optim.lr_scheduler by name, or
+            ``{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 5}, interval: epoch, frequency: 1,
+            monitor: loss/val}``; None keeps a given rate constant, and lets one chosen from the data fall as its noise
+            requires.
     """
 
     metrics: MetricCollection
@@ -133,7 +135,8 @@ class Module(LightningModule):
         schedule = self.lr_scheduler or self.chosen_schedule
         if schedule is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(schedule, optimizer)}
+        counted = make_scheduler(schedule, optimizer, lambda: self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": counted}
 
     def make_optimizer(self, **chosen: Any) -> torch.optim.Optimizer:
         """The optimizer of the hypothesis, with its settings and those that were chosen for it."""

@@ -10,6 +10,10 @@ import torch
 from torch import nn
 
 from linreg.errors import InputError, did_you_mean
+from linreg.schedules import WarmupConstant, WarmupCosine, WarmupLinear
+
+OURS = {cls.__name__: cls for cls in (WarmupConstant, WarmupLinear, WarmupCosine)}  # beside those of torch
+TRIAL_STEPS = 100  # of a schedule that is only tried
 
 Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {...}}
 
@@ -49,11 +53,13 @@ def check_settings(lr: float | None, momentum: float | None, nesterov: bool, wei
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
     """The class of ``module`` that a spec names, and its arguments; nothing outside of the module can be named."""
     path, args = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args") or {})
-    names = [name for name, cls in vars(module).items() if inspect.isclass(cls) and issubclass(cls, parent)]
-    name = str(path).removeprefix(f"{module.__name__}.")
-    if name not in names:
-        raise InputError(f"{path!r} is no class of {module.__name__}{did_you_mean(name, names)}")
-    return getattr(module, name), dict(args)
+    known = {
+        name: cls for name, cls in (vars(module) | OURS).items() if inspect.isclass(cls) and issubclass(cls, parent)
+    }
+    name = str(path).removeprefix(f"{module.__name__}.").removeprefix("linreg.")
+    if name not in known:
+        raise InputError(f"{path!r} is no class of {module.__name__}{did_you_mean(name, [*known])}")
+    return known[name], dict(args)
 
 
 def make_optimizer(
@@ -102,12 +108,17 @@ def try_step(cls: type[torch.optim.Optimizer], args: dict[str, Any]) -> None:
         raise InputError(f"optimizer {cls.__name__} cannot take a step with {settings}: {error}") from None
 
 
-def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.Optimizer) -> Any:
+def make_scheduler(
+    spec: Spec | Callable[[int], float],
+    optimizer: torch.optim.Optimizer,
+    total_steps: Callable[[], float] = lambda: TRIAL_STEPS,
+) -> Any:
     """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors.
 
     Args:
-        spec: a class of torch.optim.lr_scheduler, or the share of the rate at each step.
+        spec: a class of torch.optim.lr_scheduler, one of ``schedules``, or the share of the rate at each step.
         optimizer: whose rate it changes.
+        total_steps: counts the steps of the run, for a class that has to know them.
 
     Raises:
         InputError: for an unknown class, or a setting that it refuses.
@@ -116,7 +127,12 @@ def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.O
     if callable(spec):
         return {"scheduler": module.LambdaLR(optimizer, spec), "interval": "step"}
     cls, args = find_class(spec, module, module.LRScheduler)
-    when = {"interval": "epoch", "frequency": 1, "monitor": "loss/val"}
+    if cls is module.SequentialLR:  # of objects, which no config holds
+        raise InputError("lr_scheduler SequentialLR cannot be given by name; use WarmupLinear or WarmupCosine")
+    in_steps = "total_steps" in inspect.signature(cls).parameters
+    if in_steps and not {"total_steps", "epochs"} & args.keys():
+        args["total_steps"] = total_steps()
+    when = {"interval": "step" if in_steps else "epoch", "frequency": 1, "monitor": "loss/val"}
     given = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k not in ("class_path", "init_args")}
     for name in given:
         if name not in when:
@@ -131,6 +147,8 @@ def make_scheduler(spec: Spec | Callable[[int], float], optimizer: torch.optim.O
         )
     try:
         return {"scheduler": cls(optimizer, **args)} | when | given
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputError(f"lr_scheduler {cls.__name__}: {error}") from None
 

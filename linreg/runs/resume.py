@@ -11,6 +11,7 @@ from linreg.errors import InputError
 from linreg.runs.recorded import differences
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
+LENGTH = {"total_steps", "_schedule_phases"}  # of a schedule, which goes on if only that is another
 Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
 STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
 STATE |= {"global_step": int}
@@ -99,6 +100,13 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
     if [each["class"] for each in then["optimizers"]] != [each["class"] for each in now["optimizers"]]:
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
     anew, lines = then["schedules"] != now["schedules"], []
+    if anew and [_without_length(each) for each in then["schedules"]] == [*map(_without_length, now["schedules"])]:
+        anew = False
+        for schedule, old, new in zip(checkpoint["lr_schedulers"], then["schedules"], now["schedules"], strict=True):
+            schedule.update({name: new[name] for name in LENGTH & new.keys()})
+            lines.append(
+                f"the schedule of the rate spans {new['total_steps']:,} steps, no longer {old['total_steps']:,}"
+            )
     if anew:
         checkpoint["lr_schedulers"] = []
         lines.append("the schedule of the rate is another, and begins anew")
@@ -120,6 +128,10 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
                 for schedule in checkpoint["lr_schedulers"]:
                     schedule["base_lrs"] = [each.get("initial_lr", each["lr"]) for each in groups]
     return lines
+
+
+def _without_length(schedule: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schedule.items() if name not in LENGTH}
 
 
 def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> Beginnings:

@@ -18,6 +18,7 @@ OURS = {  # the classes that a config may name, as linreg.NAME, and where they a
     "CSVData": "linreg.tables.csv_data",
     "RegressionData": "linreg.tables.data",
     "SyntheticData": "linreg.tables.synthetic",
+    **dict.fromkeys(("WarmupConstant", "WarmupCosine", "WarmupLinear"), "linreg.schedules"),
 }
 ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
     *(f"linreg.{name}" for name in OURS),

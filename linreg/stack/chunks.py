@@ -53,6 +53,7 @@ class Chunks(Callback):
         self.data: Any = getattr(trainer, "datamodule")  # noqa: B009
         self.one_by_one = self.data.train_dataloader
         self.data.train_dataloader = self._together
+        trainer.fit_loop._combined_loader = None  # a schedule in shares of the run has counted single batches
         trainer.fit_loop.epoch_loop.automatic_optimization.run = self._run  # type: ignore[method-assign]
         self.end_batch, vars(model)["on_train_batch_end"] = model.on_train_batch_end, None  # of each, not of a chunk
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from linreg.errors import InputError
+from linreg.schedules import check_intervals
 
 BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -108,6 +109,7 @@ class PlateausInTime(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_intervals(trainer.lr_scheduler_configs)
         step = pl_module.lr_scheduler_step
 
         def step_others(scheduler: Any, metric: Any) -> None:
