@@ -1,22 +1,26 @@
 """A run from beginning to end: data, model, trainer, fit, best checkpoint, test, report, check."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from linreg.atomic import atomic_write
 from linreg.errors import InputError
 from linreg.evaluation import announce, has_rows
+from linreg.report.figures import as_png
 from linreg.report.findings import Findings, logged
 from linreg.runs.checkpoints import BestCheckpoint
-from linreg.runs.folder import RunLogger, open_run
+from linreg.runs.folder import folder_of, open_run
+from linreg.runs.loggers import RunLogger, make_loggers
 from linreg.runs.restored import Restored
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects
@@ -79,11 +83,9 @@ def run(
     announce(data, trainer)
     if checkpoint:
         say(describe_resume(checkpoint, config), trainer.is_global_zero)
-    if settings["logger"] in (None, True, False) and not settings["fast_dev_run"]:
-        own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
-        trainer.logger = open_run(name, own, checkpoint, settings["logger"] is not False)
+    own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     start = time.perf_counter()
-    with explain_interruption(trainer), closed(trainer.logger), without_false_alarms():
+    with explain_interruption(trainer), opened(trainer, settings, name, own, checkpoint), without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
@@ -95,8 +97,8 @@ def run(
         found = cast(Any, model).report(data, confidence) if has_report else logged(values)
         tell(found, trainer, of)
         found.check(check)
-    folder = Path(trainer.logger.log_dir) if isinstance(trainer.logger, RunLogger) else None
-    return Run(folder, found.metrics, found.rows, model, trainer)
+    folder = folder_of(trainer)
+    return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
 
 
 def check_shares(check: float | None, confidence: float | None) -> None:
@@ -146,29 +148,40 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any]) -> None:
     found.metrics["run"] = of
     which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
     lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
-    logger = trainer.logger
-    if isinstance(logger, RunLogger):
-        folder = Path(logger.log_dir)
+    folder = folder_of(trainer)
+    if folder is not None:
         for name, content in {"metrics.json": found.to_json(), **found.files}.items():
-            atomic_write(folder / name, content)
-        lines.append(f"run     {folder}")
-        if logger.curves:
-            for tag, image in found.images().items():
-                logger.experiment.add_image(tag, image, trainer.global_step, dataformats="HWC")
-            if found.metrics.get("excess_mse") is not None:
-                logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
-            logger.save()
-            lines.append(f"curves  tensorboard --logdir {folder.parents[1]}")
+            atomic_write(folder.path / name, content)
+        lines.append(f"run     {folder.path}")
+        for logger in trainer.loggers if found.metrics.get("excess_mse") is not None else ():
+            logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
+        if leave_pictures(found.images(), folder.path, trainer):
+            lines.append(f"curves  tensorboard --logdir {folder.path.parents[1]}")
     say("\n".join(lines))
 
 
+def leave_pictures(images: dict[str, np.ndarray], folder: Path, trainer: Trainer) -> bool:
+    """Shows pictures in TensorBoard, and returns True; or else leaves them as files in the run's folder."""
+    board = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+    for tag, image in images.items():
+        if board:
+            board.experiment.add_image(tag, image, trainer.global_step, dataformats="HWC")
+        else:
+            atomic_write(folder / (re.sub(r"[^\w.-]", "_", tag) + ".png"), as_png(image))
+    for logger in trainer.loggers:
+        logger.save()
+    return board is not None
+
+
 @contextmanager
-def closed(logger: Any) -> Iterator[None]:
-    """Lets other processes into the run's folder at the end; one in which nothing was written is taken away."""
-    try:
+def opened(
+    trainer: Trainer, settings: dict[str, Any], name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
+) -> Iterator[None]:
+    """Gives a run its folder, and its loggers there; lets other processes into it at the end."""
+    if settings["fast_dev_run"]:
+        yield  # leaves nothing
+        return
+    with closing(open_run(name, ckpt_path, checkpoint)) as folder:
+        vars(trainer)["run_folder"] = folder
+        trainer.loggers = make_loggers(settings["logger"], folder)
         yield
-    finally:
-        if isinstance(logger, RunLogger):
-            logger.close()
-            with suppress(OSError):  # there is something in it
-                Path(logger.log_dir).rmdir()

@@ -14,6 +14,7 @@ TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
 
 # Warnings, each as a pattern.
 FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
+CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning
 SHORT_EPOCH = r"The number of training batches .* is smaller than the logging interval"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib

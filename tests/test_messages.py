@@ -14,6 +14,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,6 +29,12 @@ def test_a_gpu_that_is_not_there() -> None:
         pytest.skip("there is one")
     with pytest.raises(MisconfigurationException, match=messages.NO_BACKEND):
         pl.Trainer(accelerator="gpu", **OPTIONS)
+
+
+def test_a_folder_in_which_there_is_a_table(tmp_path: Path) -> None:
+    Path(tmp_path, "metrics.csv").touch()
+    with pytest.warns(UserWarning, match=messages.CSV_FOLDER_IN_USE):
+        _ = CSVLogger(tmp_path, "", "").experiment
 
 
 class Quitter(Dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,11 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
-from linreg.command.parser import DEFAULTS, FIT_FLAGS, Arguments, Parser, load_default
+from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default
+from linreg.command.typed import Arguments
 from linreg.errors import InputError, given
 from linreg.experiment import check_shares
+from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config
 from linreg.runs.resume import check_resumable
 from linreg.safety.allowed import import_allowed, restrict_imports
@@ -37,6 +40,10 @@ class CommandLine(LightningCLI):
         restrict_imports()
         self.arguments = Arguments(typed)
         self.command = self.arguments.subcommand
+        asked = self.arguments.trainer_setting("logger")
+        if (told := told_where(asked)) != asked:
+            others = self.arguments.without("--logger", "--trainer.logger")
+            self.arguments.flags = [f"--trainer.logger={json.dumps(told)}", *others]
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.settings: dict[str, Any] = {}
@@ -156,10 +163,13 @@ class CommandLine(LightningCLI):
             raise InputError("ckpt_path: a checkpoint has to be typed, as --ckpt_path CKPT")
         if self.command == "fit":
             check_shares(self._get(self.config, "check"), self._get(self.config, "confidence"))
+        loggers = to_be_made(self._get(self.config, "trainer.logger"))
+        config = self.config.clone()
+        config[f"{self.command}.trainer.logger"] = None
         with given("the config"):
-            self.config_init = self.parser.instantiate(self.config)
+            self.config_init = self.parser.instantiate(config)
         self.datamodule = self._get(self.config_init, "data")
-        self.settings = {**self._get(self.config_init, "trainer")}
+        self.settings = {**self._get(self.config_init, "trainer"), "logger": loggers}
         names = {"fit": [name.removeprefix("--") for name, *_ in FIT_FLAGS] + ["ckpt_path"], "predict": ["output"]}
         self.settings |= {name: self._get(self.config_init, name) for name in names.get(self.command, [])}
         if self.command == "fit":

@@ -1,7 +1,8 @@
-"""Pictures of a fit: pure functions from tensors to an image for TensorBoard."""
+"""Pictures of a fit: pure functions from tensors to an image for TensorBoard, or a PNG file."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,15 @@ def to_image(figure: Figure) -> np.ndarray:
         warnings.filterwarnings("ignore", MISSING_GLYPH)  # a column's name in a script that the font lacks
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def as_png(image: np.ndarray) -> bytes:
+    """The content of a PNG file of pixels, (height, width, 3) of uint8."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, image, format="png")
+    return buffer.getvalue()
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:

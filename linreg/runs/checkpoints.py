@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from linreg.errors import InputError, did_you_mean
-from linreg.runs.folder import RunLogger
+from linreg.runs.loggers import Curves
 from linreg.screen import say
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
@@ -55,10 +55,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning logs the epoch after this; a kill in between would leave a hole in the curves of the resumed run.
-        if isinstance(trainer.logger, RunLogger):
-            values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if not tag.endswith("/val")}
-            trainer.logger.log_metrics(values, trainer.global_step - 1)
-            trainer.logger.save()
+        values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if not tag.endswith("/val")}
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):
+                logger.log_metrics(values | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
+                logger.save()
         super().on_train_epoch_end(trainer, pl_module)
 
 

@@ -1,18 +1,16 @@
-"""A run's folder, ``runs/NAME/version_N``: its number, its config, and its TensorBoard events."""
+"""A run's folder, ``runs/NAME/version_N``: its number, its mark, and its lock."""
 
 import os
 import re
 import uuid
-from argparse import Namespace
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, RunError
 from linreg.safety.safe_yaml import read_config
@@ -37,7 +35,7 @@ def new_run_folder(name: str) -> Path:
         while True:
             try:
                 folder = ROOT / name / f"version_{number}"
-                folder.mkdir()
+                folder.mkdir(parents=True)  # another run, in which nothing was written, may have taken them away
                 return folder
             except FileExistsError:
                 number += 1
@@ -52,70 +50,38 @@ def newest_checkpoint(name: str) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
-class RunLogger(TensorBoardLogger):
-    """Writes the curves to a run's folder, under the tags ``metric/stage`` and nothing else.
+@dataclass
+class RunFolder:
+    """A run's folder, whatever its loggers are: where its records, checkpoints and pictures lie.
 
     Args:
-        folder: the run's folder.
-        purge_step: on resume, the step from which on older events are void.
+        path: of the folder.
         run: what tells the run from all others, wherever its folder is moved.
+        purge_step: on resume, the step from which on older points of the curves are void.
         lock: on the folder, held until ``close``.
-        curves: whether there are any; without them the folder is kept all the same.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        purge_step: int | None = None,
-        run: str = "",
-        lock: FileLock | None = None,
-        curves: bool = True,
-    ) -> None:
-        root, name, version = folder.parents[1], folder.parent.name, folder.name
-        number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
-        super().__init__(root, name, number, default_hp_metric=False, purge_step=purge_step)
-        self.run, self.lock, self.curves, self.is_open = run, lock, curves, False
-        self.written: dict[str, int | None] = {}  # the newest step of each tag
-
-    @property
-    def experiment(self) -> Any:
-        # Lightning asks for it before it is known that the run can go on; once opened, it voids older events.
-        return super().experiment if self.is_open else None
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        new = {tag: value for tag, value in metrics.items() if tag != "epoch" and self.written.get(tag, -1) != step}
-        self.written.update(dict.fromkeys(new, step))
-        if self.is_open:
-            super().log_metrics(new, step)
-
-    @rank_zero_only
-    def log_start(self, settings: dict[str, Any], metrics: Sequence[str]) -> None:
-        """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
-        self.is_open = self.curves
-        if not self.curves:
-            return
-        writer = self.experiment
-        for summary in hparams(settings, dict.fromkeys(metrics, 0)):
-            writer.file_writer.add_summary(summary)
-        chart = ["Multiline", ["loss/train", "loss/val", "loss/exact"]]
-        writer.add_custom_scalars({"loss": {"training, validation, exact solution": chart}})
+    path: Path
+    run: str = ""
+    purge_step: int | None = None
+    lock: FileLock | None = None
 
     def close(self) -> None:
-        """Lets other processes into the folder."""
-        if self.lock is not None:
-            with suppress(OSError):  # a system that keeps open files, a folder that has vanished
-                if mark_of(Path(self.log_dir)) in (self.run, None):  # not the lock of a run that has taken its place
-                    os.unlink(self.lock.lock_file)
-            self.lock.release()
+        """Lets other processes into the folder; one in which nothing was written is taken away."""
+        if self.lock is None:
+            return
+        with suppress(OSError):  # a system that keeps open files, a folder that has vanished
+            if mark_of(self.path) in (self.run, None):  # not the lock of a run that has taken its place
+                os.unlink(self.lock.lock_file)
+        self.lock.release()
+        with suppress(OSError):  # there is something in it
+            for path in (self.path, *self.path.parents[:2]):
+                path.rmdir()
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Lightning's own call; ``log_start`` has what is worth logging."""
 
-    @rank_zero_only
-    def save(self) -> None:
-        if self.is_open:
-            self.experiment.flush()  # and no hparams.yaml beside config.yaml
+def folder_of(trainer: Trainer) -> RunFolder | None:
+    """The folder of the run that a trainer is at work on; None if it has none."""
+    return getattr(trainer, "run_folder", None)
 
 
 def is_first_known() -> bool:
@@ -127,14 +93,14 @@ def is_first_known() -> bool:
     return is_known
 
 
-def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None, curves: bool = True) -> RunLogger:
-    """The logger of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
+def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunFolder:
+    """The folder of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
 
     Raises:
         InputError: if another process is at work in that folder.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:  # one of the processes that Lightning has started for --devices
-        return RunLogger(Path(os.environ[RUN_FOLDER]), curves=curves)
+        return RunFolder(Path(os.environ[RUN_FOLDER]))
     folder, purge_step, run = None, None, uuid.uuid4().hex
     if ckpt_path and checkpoint:
         path = Path(ckpt_path).resolve()  # through links
@@ -150,7 +116,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder}: another process is at work in this run; wait for its end, or stop it") from None
-    return RunLogger(folder, purge_step, run, lock, curves)
+    return RunFolder(folder, run, purge_step, lock)
 
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:

@@ -2,14 +2,15 @@
 
 import os
 import shlex
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from linreg.atomic import atomic_write
 from linreg.errors import RunError
-from linreg.runs.folder import RunLogger, mark_of
+from linreg.runs.folder import folder_of, mark_of
+from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
 from linreg.runs.resume import check_unfinished
 from linreg.safety.safe_yaml import read_config
@@ -31,22 +32,31 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.is_resumed, self.before = True, checkpoint.get("config")
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = folder_of(trainer)
+        for callback in trainer.checkpoint_callbacks:  # which would ask the first logger
+            if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder.path / "checkpoints")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and trainer.is_global_zero and not self.is_written:
-            self.is_written = True
-            path = Path(logger.log_dir, "config.yaml")
-            if typed_only(read_config(self.config, "config.yaml")):
-                self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
-            atomic_write(path, f"# run {logger.run}\n{self.config}".encode())
-            optimizer = trainer.optimizers[0]
-            size = getattr(trainer.train_dataloader, "batch_size", None)
-            plain = {name: v for name, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str)}
-            settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
-            group = optimizer.param_groups[0]
-            settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
-            logger.log_start(settings, getattr(pl_module, "headlines", ["loss/val"]))
+        folder = folder_of(trainer)
+        if folder is None or not trainer.is_global_zero or self.is_written:
+            return
+        self.is_written = True
+        path = folder.path / "config.yaml"
+        if typed_only(read_config(self.config, "config.yaml")):
+            self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
+        atomic_write(path, f"# run {folder.run}\n{self.config}".encode())
+        optimizer = trainer.optimizers[0]
+        size = getattr(trainer.train_dataloader, "batch_size", None)
+        plain = {name: v for name, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str)}
+        settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
+        group = optimizer.param_groups[0]
+        settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):
+                logger.log_start(settings, getattr(pl_module, "headlines", ["loss/val"]))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_resumed and not self.is_written:  # there was no epoch left to train
@@ -54,10 +64,10 @@ class RunRecord(Callback):
         self.on_train_start(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and trainer.is_global_zero:
-            if self.is_written and mark_of(Path(logger.log_dir)) != logger.run:
-                raise RunError(f"{logger.log_dir} has vanished, and the run's checkpoints with it; start a new run")
-            checkpoint["run"] = logger.run
+        folder = folder_of(trainer)
+        if folder is not None and trainer.is_global_zero:
+            if self.is_written and mark_of(folder.path) != folder.run:
+                raise RunError(f"{folder.path} has vanished, and the run's checkpoints with it; start a new run")
+            checkpoint["run"] = folder.run
         checkpoint["config"] = self.config
         checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}

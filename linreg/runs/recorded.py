@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from linreg.errors import InputError
+from linreg.runs.loggers import HERE
 
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
     *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
     *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
     *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
 )
+PLAIN_LOGGERS = ("CSVLogger", "TensorBoardLogger")
 
 
 def typed_only(config: dict[str, Any]) -> list[str]:
@@ -25,6 +27,8 @@ def typed_only(config: dict[str, Any]) -> list[str]:
             continue  # never taken
         if name == "callbacks":
             entries = [e for e in entries if not (isinstance(e, dict) and _is_harmless(e))]
+        if name == "logger":
+            entries = [e for e in entries if not (isinstance(e, dict) and _writes_here(e))]
         is_file = any(
             isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
         )  # which would be read
@@ -55,6 +59,17 @@ def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed
 def _is_harmless(entry: dict[str, Any]) -> bool:
     module, _, name = str(entry.get("class_path")).rpartition(".")
     return name in HARMLESS and f"{module}.".startswith((".", "lightning.pytorch.callbacks."))
+
+
+def _writes_here(entry: dict[str, Any]) -> bool:
+    """Whether a logger writes to the run's own folder and nowhere else."""
+    module, _, name = str(entry.get("class_path")).rpartition(".")
+    args = entry.get("init_args") or {}
+    known = name in PLAIN_LOGGERS and f"{module}.".startswith("lightning.pytorch.loggers.")
+    if not known or not isinstance(args, dict) or entry.keys() - {"class_path", "init_args"}:
+        return False
+    others = [value for key, value in args.items() if key not in ("save_dir", "prefix")]
+    return args.get("save_dir") == HERE and all(not value or isinstance(value, int) for value in others)
 
 
 def _check_keys(section: Any, where: str) -> None:

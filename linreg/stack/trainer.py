@@ -155,9 +155,8 @@ def make_fitter(
     callbacks += [Chunks(chunk, formula)] if chunk is not None else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         callbacks += [best or BestCheckpoint(), LastCheckpoint()]
-    changed: dict[str, Any] = {}
-    if settings["logger"] in (None, True):
-        changed["logger"] = False  # until all else is known to be right: a mistake leaves no folder
+    # The loggers come once all else is known to be right: a mistake leaves no folder.
+    changed: dict[str, Any] = {"logger": bool(settings["fast_dev_run"])}
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         changed["max_epochs"] = -1  # a callback of the model's may say when to stop
     trainer = make_trainer(settings, (*callbacks, Lean()), **changed)

@@ -1,0 +1,110 @@
+"""What was typed, taken apart: the subcommand, the configs and the flags, before any of it is parsed."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from linreg.errors import InputError, did_you_mean
+from linreg.runs.folder import newest_checkpoint
+from linreg.safety.safe_yaml import MAX_BYTES, read_config
+from linreg.stack.trainer import DEFAULT_CONFIG
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+def check_config(path: str) -> dict[str, Any]:
+    """The content of a config; InputError for a file that holds none, or is not there."""
+    if not Path(path).is_file():
+        hint = did_you_mean(Path(path).name, [known.name for known in DEFAULT_CONFIG.parent.glob("*.yaml")])
+        raise InputError(f"--config {path}: no such file{hint}")
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
+    content = read_config(text, f"--config {path}")
+    for name, kinds in (("trainer", dict), ("model", str | dict), ("data", str | dict)):
+        if not isinstance(content.get(name, {}), kinds):
+            found = f"{name}: {json.dumps(content[name], default=str)}"
+            raise InputError(f"--config {path}: {found}: a section of settings is expected; leave it out for defaults")
+    return content
+
+
+class Arguments:
+    """What was typed, taken apart: the subcommand, the config files, and the flags.
+
+    Args:
+        typed: the arguments of the command line, without the program's name.
+    """
+
+    def __init__(self, typed: Sequence[str]) -> None:
+        typed = list(typed)
+        self.subcommand = typed.pop(0) if typed and typed[0] in SUBCOMMANDS else "fit"
+        self.configs: list[str] = []
+        self.flags: list[str] = []
+        while typed:
+            flag, *inline = typed.pop(0).split("=", 1)
+            if flag in ("--config", "-c"):
+                if not inline and not typed:
+                    raise InputError("--config: the path of a YAML file is expected")
+                self.configs.append(inline[0] if inline else typed.pop(0))
+            else:
+                self.flags.append("=".join([flag, *inline]))
+        self.contents = [check_config(config) for config in self.configs]
+        if self.value("--ckpt_path") == "last":
+            self._take_newest()
+
+    def _take_newest(self) -> None:
+        """Puts the newest checkpoint of the run's name in the place of "last"; without one, fit begins afresh."""
+        names = [self.value("--name"), *(content.get("name") for content in reversed(self.contents)), self._stem()]
+        name = str(next((name for name in names if name), "default"))
+        path = newest_checkpoint(name)
+        if path is None and self.subcommand != "fit":
+            raise InputError(f"--ckpt_path last: no run of the name {name!r} has saved anything; see --name")
+        self.flags = self.without("--ckpt_path") + ([f"--ckpt_path={path}"] if path else [])
+
+    def _stem(self) -> str:
+        """The name of a run after its last config file."""
+        return re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -") if self.configs else ""
+
+    def value(self, flag: str) -> str | None:
+        """The last value typed for a flag, None if it was not typed."""
+        value = None
+        for here, after in zip(self.flags, [*self.flags[1:], ""], strict=False):
+            name, *inline = here.split("=", 1)
+            if name == flag:
+                value = inline[0] if inline else after
+        return value
+
+    def without(self, *names: str) -> list[str]:
+        """The flags but for some, and their values."""
+        pairs = zip(["", *self.flags], self.flags, strict=False)
+        return [flag for before, flag in pairs if before not in names and flag.partition("=")[0] not in names]
+
+    def trainer_setting(self, name: str) -> Any:
+        """What was typed for a flag of the Trainer, or else what the last config says."""
+        typed = self.value(f"--{name}") or self.value(f"--trainer.{name}")
+        sections = [content.get("trainer") or {} for content in reversed(self.contents)]
+        return yaml.safe_load(typed) if typed else next((each[name] for each in sections if name in each), None)
+
+    def class_path(self, section: str) -> str | None:
+        """The class that is named last for a section: on the command line, or else in a config; None if none is."""
+        typed = self.value(f"--{section}.class_path") or self.value(f"--{section}")
+        if (typed and typed.isidentifier()) or re.fullmatch(r"[\w.]+", typed or ""):
+            return typed
+        for content in reversed(self.contents):
+            part = content.get(section)
+            named = part.get("class_path") if isinstance(part, dict) else part
+            if isinstance(named, str):
+                return named
+        return None
+
+    def arrange(self, *first: str) -> list[str]:
+        """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
+        configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
+        name = [f"--name={self._stem() or 'default'}"] if self.configs and self.subcommand == "fit" else []
+        return [self.subcommand, *name, *configs, *self.flags]
