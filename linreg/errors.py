@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from linreg.messages import REMEDIES
+
 
 class InputError(ValueError):
     """The command, the config or the data is wrong, and the user can put it right (exit code 2)."""
@@ -52,6 +54,18 @@ def is_in_own_code(error: BaseException) -> bool:
     known = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     known += [str(Path(__file__).parent), "<", sys.argv[0]]
     return not all(file.startswith(tuple(known)) for file in raised_in(error))
+
+
+@contextmanager
+def with_remedies() -> Iterator[None]:
+    """Where a model trains: an InputError with the remedy in the place of an error of torch's that has a known one."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        for words, remedy in REMEDIES.items():
+            if words in str(error):
+                raise InputError(f"{one_line(error)}: {remedy}") from error
+        raise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given
+from linreg.report.findings import show_table, stage_of
 from linreg.screen import say
 from linreg.stack.trainer import all_flags, make_trainer
 
@@ -27,9 +28,17 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     if not measured or not measured[0]:
         raise InputError(f"nothing was measured on the {split} rows; leave out --limit_{split}_batches")
     values = measured[0]
-    for tag, value in values.items():
-        say(f"{tag:12} {value:.7g}", trainer.is_global_zero)
+    lines = [f"{tag:12} {value:.7g}" for tag, value in values.items()]
+    for tag, values_of in tables_of(model, split).items():
+        lines += show_table(tag, values_of)
+    say("\n".join(lines), trainer.is_global_zero)
     return values
+
+
+def tables_of(model: LightningModule, stage: str | None = None) -> dict[str, Any]:
+    """The metrics of a model that are no single number, as nested lists; those of one stage, or all."""
+    tables = getattr(model, "tables", {})
+    return {tag: value for tag, value in tables.items() if stage in (None, stage_of(tag)[0])}
 
 
 def predict(model: LightningModule, data: LightningDataModule, output: str, **flags: Any) -> None:

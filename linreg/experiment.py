@@ -11,11 +11,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch import Tensor
 
 from linreg.atomic import atomic_write
-from linreg.errors import InputError
-from linreg.evaluation import announce, has_rows
+from linreg.errors import InputError, with_remedies
+from linreg.evaluation import announce, has_rows, tables_of
+from linreg.metrics import as_plain
 from linreg.report.figures import as_png
 from linreg.report.findings import Findings, logged
 from linreg.runs.checkpoints import BestCheckpoint
@@ -85,14 +85,15 @@ def run(
         say(describe_resume(checkpoint, config), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     start = time.perf_counter()
-    with explain_interruption(trainer), opened(trainer, settings, name, own, checkpoint), without_false_alarms():
+    opening = opened(trainer, settings, name, own, checkpoint)
+    with with_remedies(), explain_interruption(trainer), opening, without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
         of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
         if has_rows(data, "test"):
             trainer.test(model, datamodule=data, verbose=False)
-            values |= plain(trainer.callback_metrics)
+            values |= plain(trainer.callback_metrics) | tables_of(model, "test")
         has_report = hasattr(model, "report") and hasattr(data, "splits")
         found = cast(Any, model).report(data, confidence) if has_report else logged(values)
         tell(found, trainer, of)
@@ -120,7 +121,7 @@ def go_back_to_best(
     of = {"checkpoint": "last.ckpt", "epoch": epochs, "epochs": epochs}
     of |= {"steps": trainer.global_step, "seconds": round(seconds, 3)}
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-    values = plain(trainer.callback_metrics)
+    values = plain(trainer.callback_metrics) | tables_of(model)
     if best is None:
         of["checkpoint"] = None
     elif not os.path.exists(best.best_model_path):
@@ -135,10 +136,10 @@ def go_back_to_best(
     return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}, values
 
 
-def plain(logged: Any) -> dict[str, float]:
-    """The numbers among what was logged."""
-    items = logged.items() if isinstance(logged, dict) else ()
-    return {tag: float(v) for tag, v in items if isinstance(v, float) or (isinstance(v, Tensor) and v.numel() == 1)}
+def plain(logged: Any) -> dict[str, Any]:
+    """The numbers, and lists of them, among what was logged."""
+    items = [(tag, as_plain(value)) for tag, value in (logged.items() if isinstance(logged, dict) else ())]
+    return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
 
 
 def tell(found: Findings, trainer: Trainer, of: dict[str, Any]) -> None:

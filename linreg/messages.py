@@ -12,6 +12,15 @@ DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargpar
 UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")  # jsonargparse
 TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")  # lines of jsonargparse's, of no use
 
+REMEDIES = {  # of torch's errors in a model of one's own, whose words do not say what to do
+    "Expected more than 1 value per channel": "batch norm cannot take a batch of one row; leave out the last, smaller "
+    "batch with --data.drop_last true, or give another --data.batch_size",
+    "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
+    ".item() or torch.no_grad()",
+    "can be implicitly created only for scalar": "a loss is one number, a mean over rows; return its .mean()",
+    "must have the same dtype, but got Double": "the batch is float64 and the model float32; call x.float() first",
+}
+
 # Warnings, each as a pattern.
 FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
 CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning

@@ -1,5 +1,8 @@
 """The metrics of a regression, in the target's units, summed in float64 over all rows of a stage."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
@@ -36,3 +39,12 @@ def about(center: Tensor, metrics: MetricCollection) -> MetricCollection:
         if isinstance(metric, ShiftedR2):
             metric.center = center
     return metrics
+
+
+def as_plain(value: Any) -> Any:
+    """A metric's value as JSON can hold it: a number, nested lists of them for a table, None for what is not finite."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [as_plain(each) for each in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else None

@@ -1,6 +1,7 @@
-"""The module that all models here are: a step, its loss and metrics, an optimizer and a schedule by name.
+"""The module that all models here are: a step, its losses and metrics, an optimizer and a schedule by name.
 
-Shapes: a batch is ``(x, y)``, inputs (N, ...) and targets (N, ...); a loss is a scalar.
+Shapes: a batch is ``(x, y)``, inputs (N, ...) and targets (N, ...), unless a model defines its own ``step``; a loss is
+a scalar, the mean over a batch's rows.
 """
 
 from collections.abc import Callable
@@ -10,19 +11,23 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
+from linreg.errors import InputError
+from linreg.metrics import as_plain
 from linreg.optimizers import check_settings, gather_settings, make_optimizer, make_scheduler
 
 Batch = tuple[Tensor, Tensor]
+Losses = Tensor | dict[str, Tensor]  # the loss, or several by name, of which "loss" is the one to descend
 
 
 class Module(LightningModule):
-    """A hypothesis and its training by gradient descent; subclass it and define ``loss``.
+    """A model and its training by gradient descent: give a hypothesis and define ``loss``, or define ``step``.
 
     Args:
-        hypothesis: maps inputs (N, ...) to predictions (N, ...).
-        metrics: taken of every evaluation, over all of its rows; ``self.metrics.add_metrics`` adds more.
+        hypothesis: maps inputs (N, ...) to predictions (N, ...); None where ``step`` does without it.
+        metrics: torchmetrics by name, taken of every evaluation, over all of its rows; ``self.metrics.add_metrics``
+            adds more.
         lr: learning rate, above 0; None leaves it to the optimizer's class, or to the data where a model can do that.
         momentum: of SGD, from 0 to below 1; None leaves it to the optimizer's class, or to the data together with lr.
         nesterov: whether SGD's momentum is Nesterov's.
@@ -42,8 +47,8 @@ class Module(LightningModule):
 
     def __init__(
         self,
-        hypothesis: nn.Module,
-        metrics: MetricCollection,
+        hypothesis: nn.Module | None = None,
+        metrics: dict[str, Metric] | MetricCollection | None = None,
         lr: float | None = None,
         momentum: float | None = None,
         nesterov: bool = False,
@@ -54,7 +59,11 @@ class Module(LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["hypothesis", "metrics"], logger=False)
         self.hypothesis, self.stage_metrics = hypothesis, nn.ModuleDict()
-        vars(self)["metrics"] = metrics  # no submodule: what a profiler has a hook in cannot be copied
+        collection = metrics if isinstance(metrics, MetricCollection) else MetricCollection(dict(metrics or {}))
+        vars(self)["metrics"] = collection  # no submodule: what a profiler has a hook in cannot be copied
+        self.tables: dict[str, Any] = {}  # of the last evaluation: metrics that are no single number, as lists by tag
+        self.epoch_losses: dict[str, Tensor] = {}  # sums over the rows of the epoch so far
+        self.epoch_rows = 0
         beside = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         self.optimizer, settings = gather_settings(optimizer, beside)
         check_settings(**settings)
@@ -62,62 +71,92 @@ class Module(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.chosen: dict[str, Any] = {}  # settings that were left to the data
         is_open = self.nesterov and self.lr is self.momentum is None
-        trial = self.make_optimizer(momentum=0.9) if is_open else self.make_optimizer()
+        tried = hypothesis if hypothesis is not None and any(True for _ in hypothesis.parameters()) else nn.Linear(1, 1)
+        trial = self.make_optimizer(tried, **{"momentum": 0.9} if is_open else {})
         if lr_scheduler is not None:  # a wrong setting is refused now, not when a run has begun
             make_scheduler(lr_scheduler, trial)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.hypothesis is None:
+            raise InputError(
+                f"{type(self).__name__} has no forward(x); define it, or give super().__init__ a hypothesis"
+            )
         return self.hypothesis(x)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch, a mean over its rows: the one method to override for another one."""
-        raise NotImplementedError(f"{type(self).__name__} has to define loss(y_hat, y)")
+        raise InputError(f"{type(self).__name__} has no loss(y_hat, y); define it, or step(batch)")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, y = batch
-        return self.loss(self(x), y)
+    def step(self, batch: Any) -> Losses:
+        """The loss of a batch, or several by name, of which "loss" is the one to descend; each is logged.
 
-    def on_train_epoch_start(self) -> None:
-        self.epoch_loss, self.epoch_rows = torch.zeros((), device=self.device), 0
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if loss is not None:  # Lightning has divided it where several batches make a step
-            num_rows = len(batch[1]) if isinstance(batch, tuple | list) else 1
-            self.epoch_loss.add_(loss.detach(), alpha=num_rows * self.trainer.accumulate_grad_batches)
-            self.epoch_rows += num_rows
-
-    def on_train_epoch_end(self) -> None:
-        if self.epoch_rows:  # one self.log an epoch: one a step would cost as much as the step itself
-            self.log("loss/train", self.epoch_loss / self.epoch_rows, sync_dist=True)
-
-    def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of a batch; its predictions and targets, for the metrics."""
+        Override it for batches that are no ``(x, y)``, or for several losses.
+        """
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            name = type(self).__name__
+            raise InputError(f"{name}: a batch is a {type(batch).__name__}, no pair (x, y); define {name}.step(batch)")
         x, y = batch
         y_hat = self(x)
-        return self.loss(y_hat, y), y_hat, y
+        self.measure(y_hat, y)
+        return self.loss(y_hat, y)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def measure(self, y_hat: Any, y: Any) -> None:
+        """Adds rows to the metrics of the evaluation that is going on; in training there is none."""
+        if self.stage in ("val", "test") and len(self.metrics):
+            if self.stage not in self.stage_metrics:
+                self.stage_metrics[self.stage] = self.fresh_metrics(f"/{self.stage}")
+            cast(MetricCollection, self.stage_metrics[self.stage]).update(y_hat, y)
+
+    @property
+    def stage(self) -> str | None:
+        """What is being done: "train", "val", "test" or "predict"; None without a trainer."""
+        stage = self._trainer.state.stage if self._trainer is not None else None
+        return stage.dataloader_prefix if stage is not None else None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Losses:
+        return self.step(batch)
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_losses, self.epoch_rows = {}, 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
+        num_rows = count_rows(batch)
+        for name, loss in losses.items():
+            if isinstance(loss, Tensor) and loss.numel() == 1:
+                if name not in self.epoch_losses:
+                    self.epoch_losses[name] = torch.zeros((), device=self.device)
+                # Lightning has divided the loss where several batches make a step.
+                share = self.trainer.accumulate_grad_batches if name == "loss" else 1
+                self.epoch_losses[name].add_(loss.detach(), alpha=num_rows * share)
+        self.epoch_rows += num_rows if self.epoch_losses else 0
+
+    def on_train_epoch_end(self) -> None:
+        for name, total in self.epoch_losses.items():  # one self.log an epoch: one a step costs as much as the step
+            self.log(f"{name}/train", total / self.epoch_rows, sync_dist=True)
+        self.epoch_losses, self.epoch_rows = {}, 0
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self(batch[0])
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        return self(batch[0] if isinstance(batch, tuple | list) else batch)
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
-        loss, y_hat, y = self.evaluation_step(batch)
-        self.log(f"loss/{stage}", loss, batch_size=len(y), sync_dist=True)
-        if stage not in self.stage_metrics:
-            self.stage_metrics[stage] = self.fresh_metrics(f"/{stage}")
-        cast(MetricCollection, self.stage_metrics[stage]).update(y_hat, y)
+    def _evaluate(self, stage: str, batch: Any) -> None:
+        losses = self.step(batch)
+        for name, loss in (losses if isinstance(losses, dict) else {"loss": losses}).items():
+            self.log(f"{name}/{stage}", loss, batch_size=count_rows(batch), sync_dist=True)
 
     def _log_metrics(self, stage: str) -> None:
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
         if stage in self.stage_metrics:
             metrics = cast(MetricCollection, self.stage_metrics[stage])
-            self.log_dict(metrics.compute(), sync_dist=True)
+            values = metrics.compute()
+            self.log_dict({tag: value for tag, value in values.items() if value.numel() == 1}, sync_dist=True)
+            self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
             metrics.reset()
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
@@ -138,13 +177,21 @@ class Module(LightningModule):
         counted = make_scheduler(schedule, optimizer, lambda: self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": counted}
 
-    def make_optimizer(self, **chosen: Any) -> torch.optim.Optimizer:
-        """The optimizer of the hypothesis, with its settings and those that were chosen for it."""
+    def make_optimizer(self, part: nn.Module | None = None, **chosen: Any) -> torch.optim.Optimizer:
+        """The optimizer of all weights, or of a part's, with its settings and those that were chosen for it."""
         settings = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov or None} | chosen
-        parameters = self.hypothesis.named_parameters()
+        parameters = (self if part is None else part).named_parameters()
         return make_optimizer(self.optimizer, parameters, weight_decay=self.weight_decay, **settings)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
         """As in Lightning, but on the CPU, ready to predict, and without running code from the file."""
         return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True}).eval()
+
+
+def count_rows(batch: Any) -> int:
+    """The rows of a batch: the length of the first tensor in it."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else ()
+    return next((count_rows(part) for part in parts if isinstance(part, Tensor | dict | tuple | list)), 1)

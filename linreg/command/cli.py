@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from linreg.command import signatures  # noqa: F401  (mends what jsonargparse reads)
 from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default
 from linreg.command.typed import Arguments
 from linreg.errors import InputError, given

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 
 from linreg.errors import InputError
 from linreg.metrics import RegressionMetrics, about
-from linreg.module import Batch, Module
+from linreg.module import Batch, Losses, Module
 from linreg.optimizers import is_plain_sgd
 from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
@@ -34,6 +34,7 @@ class Regressor(Module):
         **training: see Module.
     """
 
+    hypothesis: nn.Module
     x_standardizer: Standardizer
     y_standardizer: Standardizer
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
@@ -65,11 +66,12 @@ class Regressor(Module):
         x, y = self.standardize(batch)
         return self.loss(self.hypothesis(x), y)
 
-    def evaluation_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, batch: Any) -> Losses:
+        """The loss of a batch in the data's units; the predictions, in the same units, are measured."""
         x, y = batch
         y_hat = self(x)
-        standardized = (self.y_standardizer(side).to(self.dtype) for side in (y_hat, y))
-        return self.loss(*standardized), y_hat, y
+        self.measure(y_hat, y)
+        return self.loss(*(self.y_standardizer(side).to(self.dtype) for side in (y_hat, y)))
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
         return about(self.y_standardizer.mean, super().fresh_metrics(postfix))
@@ -85,6 +87,11 @@ class Regressor(Module):
         self.stage_metrics.clear()  # which may be those of other rows
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
+            if type(self).step is not Regressor.step and type(self).training_step is Regressor.training_step:
+                raise InputError(
+                    f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
+                    "training_step(batch, batch_idx) as well, or make it a Module"
+                )
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))
             self.target_names = list(getattr(data, "target_names", self.target_names))
             check_widths(self, len(self.feature_names), len(self.target_names))
@@ -138,6 +145,11 @@ class Regressor(Module):
         """Whether it is trained on the mean squared error, and not on what a subclass has put in its place."""
         names = ("forward", "loss", "training_step")
         return all(getattr(type(self), n) is getattr(Regressor, n) and n not in vars(self) for n in names)
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether a subclass has put another loss in the place of the mean squared error."""
+        return type(self).loss is not Regressor.loss or "loss" in vars(self)
 
     def configure_callbacks(self) -> list[Callback]:
         return [ExactBaseline()]

@@ -51,17 +51,27 @@ class Findings:
         return (json.dumps(self.metrics, indent=2) + "\n").encode()
 
 
-def logged(values: dict[str, float]) -> Findings:
-    """What a model that brings no report of its own has logged, by stage; NaN and infinities become null."""
+def logged(values: dict[str, Any]) -> Findings:
+    """What a model that brings no report of its own has logged, by stage: numbers, and tables as nested lists."""
     metrics: dict[str, Any] = {}
     for tag, value in values.items():
         if not (tag.endswith("_step") and tag.removesuffix("_step") in values):
             stage, name = stage_of(tag)
-            metrics.setdefault(stage, {})[name] = value if math.isfinite(value) else None
+            metrics.setdefault(stage, {})[name] = value
     metrics = {stage: metrics[stage] for stage in ("train", "val", "test", "other") if stage in metrics}
     rows = [["metric", "value"]]
-    rows += [[f"{name}/{stage}", show_number(v)] for stage in metrics for name, v in metrics[stage].items()]
-    return Findings(metrics, "\n".join(table(rows)))
+    found = {f"{name}/{stage}": value for stage in metrics for name, value in metrics[stage].items()}
+    rows += [[tag, show_number(value)] for tag, value in found.items() if not isinstance(value, list)]
+    tables = [line for tag, value in found.items() if isinstance(value, list) for line in ["", *show_table(tag, value)]]
+    return Findings(metrics, "\n".join([*table(rows), *tables]))
+
+
+def show_table(tag: str, values: list[Any]) -> list[str]:
+    """A metric of several numbers: a row for each class of a confusion matrix, or all in one."""
+    rows = values if isinstance(values[0], list) else [values]
+    if not isinstance(rows[0][0], int | float | None):
+        return [f"{tag}  {len(rows)} tables, in metrics.json"]
+    return [tag, *table([[str(i), *map(show_number, row)] for i, row in enumerate(rows)])]
 
 
 def stage_of(tag: str) -> tuple[str, str]:

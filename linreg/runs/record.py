@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from linreg.atomic import atomic_write
 from linreg.errors import RunError
@@ -13,6 +14,7 @@ from linreg.runs.folder import folder_of, mark_of
 from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
 from linreg.runs.resume import check_unfinished
+from linreg.safety.allowed import check_plain
 from linreg.safety.safe_yaml import read_config
 
 
@@ -37,6 +39,9 @@ class RunRecord(Callback):
         for callback in trainer.checkpoint_callbacks:  # which would ask the first logger
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.path / "checkpoints")
+        for name, value in pl_module.hparams.items():
+            if not isinstance(value, Tensor):
+                check_plain(name, value, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
@@ -71,3 +76,4 @@ class RunRecord(Callback):
             checkpoint["run"] = folder.run
         checkpoint["config"] = self.config
         checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}
+        checkpoint["logged"] |= getattr(pl_module, "tables", {})

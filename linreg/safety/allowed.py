@@ -102,5 +102,18 @@ def describe_objects(model: Any, data: Any) -> str:
     sections = {}
     for section, each in (("model", model), ("data", data)):
         plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
+        for name, value in plain.items():
+            check_plain(name, value, each)
         sections[section] = {"class_path": class_path_of(each), "init_args": plain}
     return yaml.safe_dump(sections, sort_keys=False)
+
+
+def check_plain(name: str, value: Any, owner: object) -> None:
+    """InputError for an argument that no config and no checkpoint can hold without running code."""
+    try:
+        yaml.safe_dump(value)
+    except yaml.YAMLError:
+        raise InputError(
+            f"{type(owner).__name__}: its argument {name!r} is a {type(value).__name__}, which no config or "
+            "checkpoint can hold safely; take numbers, texts and lists, and make the object of them in __init__"
+        ) from None

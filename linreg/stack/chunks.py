@@ -25,7 +25,7 @@ BETWEEN = ("on_train_batch_start", "on_train_batch_end")  # hooks of a callback 
 UNFIT = ("GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning's
 HOOKS = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
 METHODS = ["backward", "configure_gradient_clipping", "lr_scheduler_step", "optimizer_step", "optimizer_zero_grad"]
-Step = Callable[[Any, int], Tensor]  # from a batch and its number to the loss before the step
+Step = Callable[[Any, int], dict[str, Tensor]]  # from a batch and its number to the losses before the step
 
 
 class Chunks(Callback):
@@ -78,8 +78,9 @@ class Chunks(Callback):
         for part in zip(*(tensor.split(self.batch_size) for tensor in batch), strict=True):
             for scheduler in schedulers if losses else []:  # Lightning takes the last of these steps itself
                 scheduler.step()
-            losses.append(step(type(batch)(part), batch_idx))
-            self.end_batch({"loss": losses[-1]}, part, batch_idx)
+            outputs = step(type(batch)(part), batch_idx)
+            losses.append(outputs["loss"])
+            self.end_batch(outputs, part, batch_idx)
         bad = (~(torch.stack(losses) < getattr(model, "loss_limit", math.inf))).nonzero()
         last = int(bad[0]) if len(bad) else len(losses) - 1  # the divergence guard shall name the first bad step
         steps = loop.automatic_optimization.optim_progress.optimizer.step
@@ -92,7 +93,7 @@ class Chunks(Callback):
     def _by_formula(self, optimizer: torch.optim.Optimizer) -> Step:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that no step was taken
         step, model = self.model.formula_step(optimizer), self.model
-        return lambda batch, _: step(*model.standardize(batch))
+        return lambda batch, _: {"loss": step(*model.standardize(batch))}
 
 
 def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, formula: bool) -> None:
@@ -128,12 +129,12 @@ def refuse_schedules_of_single_batches(trainer: Trainer) -> None:
 def backpropagation(model: LightningModule, optimizer: torch.optim.Optimizer) -> Step:
     """The step that Lightning takes: the model's own, gradients from autograd, then the optimizer."""
 
-    def step(batch: Any, batch_idx: int) -> Tensor:
+    def step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
         output: Any = model.training_step(batch, batch_idx)
-        loss = output["loss"] if isinstance(output, dict) else output
+        losses = output if isinstance(output, dict) else {"loss": output}
         optimizer.zero_grad()
-        loss.backward()
+        losses["loss"].backward()
         optimizer.step()
-        return loss.detach()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     return step

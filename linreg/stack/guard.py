@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from linreg.errors import RunError
+from linreg.errors import InputError, RunError
 from linreg.report.findings import stage_of
 
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
@@ -20,18 +20,23 @@ class DivergenceGuard(Callback):
 
     logs = False  # whether nobody else logs the epoch's loss
     sum: torch.Tensor | float = 0.0
-    steps, loss_limit = 0, math.inf
+    steps, batches, loss_limit = 0, 0, math.inf
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.sum, self.steps = 0.0, 0
+        self.sum, self.steps, self.batches = 0.0, 0, 0
         self.loss_limit = getattr(pl_module, "loss_limit", math.inf)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, torch.Tensor):
-            return  # manual optimization may say nothing of it
+        self.batches += 1
+        losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
+        if not isinstance(loss := losses.get("loss"), torch.Tensor):  # manual optimization names them as it likes
+            for value in losses.values():
+                is_number = isinstance(value, torch.Tensor) and value.numel() == 1
+                if is_number and not (value.is_cuda and batch_idx % GPU_STEPS):
+                    self._check(trainer, pl_module, value.item())
+            return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self.steps += 1
@@ -51,6 +56,11 @@ class DivergenceGuard(Callback):
             self.logs = self.logs or ("train", "loss") not in map(stage_of, trainer.callback_metrics)
             if self.logs and not getattr(pl_module, "epoch_rows", 0):
                 pl_module.log("loss/train", mean, sync_dist=True)
+        elif self.batches and pl_module.automatic_optimization:
+            name = type(pl_module).__name__
+            raise InputError(
+                f"{name}.training_step has returned no loss in {self.batches:,} batch(es); return the loss"
+            )
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
         if loss < self.loss_limit:

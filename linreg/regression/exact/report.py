@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.metrics import about
+from linreg.metrics import about, as_plain
 from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.report.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
@@ -46,24 +46,34 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
     metrics["rows"] = data.row_counts
     rows = coefficient_rows(model, data.table, confidence)
     findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model))
-    findings.excess, findings.is_optimum, findings.rows = share, model.knows_optimum, rows
+    findings.excess = None if model.has_own_loss else share
+    findings.is_optimum, findings.rows = model.knows_optimum, rows
     findings.files, findings.images = {"coefficients.csv": as_csv(rows)}, lambda: draw(model, data)
     model.train(was_training)
     return findings
 
 
 @torch.inference_mode()
-def measure(model: Any, predict: Callable[[Tensor], Tensor], data: Any, split: str) -> dict[str, float | None]:
-    """The model's metrics of a split's rows under any prediction, in the target's units; None if not finite."""
+def measure(model: Any, predict: Callable[[Tensor], Tensor], data: Any, split: str) -> dict[str, Any]:
+    """The model's metrics of a split's rows under any prediction, in the target's units; None if not finite.
+
+    The loss is among them where it is not the mean squared error.
+    """
     metrics = about(data.splits[split][1].double().mean(0), model.fresh_metrics())
     for metric in metrics.values(copy_state=False):
         metric.sync_on_compute = False  # every process has all of the rows
+    loss, num_rows = 0.0, 0
     for x, y in data.evaluation_batches(split):
-        metrics.update(predict(x.to(model.device)), y.to(model.device))
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    first = [name for name in ("mse", "rmse", "mae", "r2") if name in values]
-    order = [*first, *(name for name in values if name not in first)]
-    return {name: values[name] if math.isfinite(values[name]) else None for name in order}
+        y_hat, y = predict(x.to(model.device)), y.to(model.device)
+        metrics.update(y_hat, y)
+        if model.has_own_loss:
+            standardized = (model.y_standardizer(side).to(model.dtype) for side in (y_hat, y))
+            loss, num_rows = loss + float(model.loss(*standardized)) * len(y), num_rows + len(y)
+    values = {name: as_plain(value) for name, value in metrics.compute().items()}
+    if model.has_own_loss:
+        values["loss"] = loss / num_rows if math.isfinite(loss) else None
+    first = [name for name in ("loss", "mse", "rmse", "mae", "r2") if name in values]
+    return {name: values[name] for name in [*first, *(name for name in values if name not in first)]}
 
 
 def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
@@ -79,6 +89,8 @@ def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     rows = [["metric", "learned", *(["exact" if linear else "linear"] if exact else [])]]
     for split in [name for name in ("train", "val", "test") if name in metrics]:
         for name, value in metrics[split].items():
+            if isinstance(value, list):
+                continue  # which metrics.json holds
             other = [show_number(exact[split][name])] if exact else []
             rows.append([f"{name}/{split}", show_number(value), *other])
     return "\n".join([*lines, "", *table(rows)])
@@ -88,7 +100,7 @@ def verdict(metrics: dict[str, Any], model: Any) -> str:
     """One line that says how far the training came.
 
     A linear model is held against its optimum on the training rows; any other against the exact linear fit on rows that
-    neither has seen.
+    neither has seen, by the loss that it was trained on.
     """
     if metrics.get("excess_mse") is None:
         return "no exact solution to compare with"
@@ -96,13 +108,17 @@ def verdict(metrics: dict[str, Any], model: Any) -> str:
         loss = "loss with weight decay" if model.penalty else "loss"
         return f"training {loss} is {_difference(metrics.get('excess_loss', metrics['excess_mse']))} the optimum"
     unseen = [name for name in ("val", "test") if name in metrics]
-    parts = []
+    name, parts = "loss" if model.has_own_loss else "mse", []
     for split in unseen:
-        mse, other = metrics[split]["mse"], metrics["exact"][split]["mse"]
-        parts.append(f"{_difference((mse - other) / (other or 1.0))} that of the exact linear fit on the {split} rows")
-    return (
-        "mse is " + ", ".join(parts) if parts else "no rows were held out, so it cannot be compared with a linear fit"
-    )
+        value, other = metrics[split][name], metrics["exact"][split][name]
+        if value is None or other is None or (name == "loss" and min(value, other) <= 0):
+            return ""  # since no share says anything of it
+        parts.append(
+            f"{_difference((value - other) / (other or 1.0))} that of the exact linear fit on the {split} rows"
+        )
+    if not parts:
+        return "no rows were held out, so it cannot be compared with a linear fit"
+    return f"{name} is " + ", ".join(parts)
 
 
 def _difference(share: float) -> str:
