@@ -33,7 +33,7 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
 MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
 MOST_LINES_OF_A_ROOM = 1_100
-MOST_LINES_OF = {"core regression": 1_150}  # of several rooms together; 600 is aimed at
+MOST_LINES_OF = {"core regression": 1_450}  # of several rooms together; 600 is aimed at
 MOST_LINES_OF_ALL = 8_300  # 4,500 is aimed at
 UNCOUNTED_IN_ALL = "examples"
 
