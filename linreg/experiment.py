@@ -52,6 +52,7 @@ def run(
     formula: bool = False,
     monitor: str | None = None,
     mode: Literal["min", "max"] = "min",
+    figures: bool = True,
     config: str | None = None,
     **flags: Any,
 ) -> Run:
@@ -68,6 +69,7 @@ def run(
         formula: with chunk: the lecture's gradient in place of autograd.
         monitor: the metric by which best.ckpt is the best; None stands for the validation loss.
         mode: which of its values is the best, "min" or "max".
+        figures: whether pictures of what was found are drawn for TensorBoard.
         config: what to write down as config.yaml; None writes down the hyperparameters.
         **flags: the Trainer's.
 
@@ -96,7 +98,7 @@ def run(
             values |= plain(trainer.callback_metrics) | tables_of(model, "test")
         has_report = hasattr(model, "report") and hasattr(data, "splits")
         found = cast(Any, model).report(data, confidence) if has_report else logged(values)
-        tell(found, trainer, of)
+        tell(found, trainer, of, figures)
         found.check(check)
     folder = folder_of(trainer)
     return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
@@ -142,7 +144,7 @@ def plain(logged: Any) -> dict[str, Any]:
     return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
 
 
-def tell(found: Findings, trainer: Trainer, of: dict[str, Any]) -> None:
+def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -> None:
     """Says what was found, on screen and in the run's folder if there is one."""
     if not trainer.is_global_zero:
         return
@@ -156,7 +158,7 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any]) -> None:
         lines.append(f"run     {folder.path}")
         for logger in trainer.loggers if found.metrics.get("excess_mse") is not None else ():
             logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
-        if leave_pictures(found.images(), folder.path, trainer):
+        if leave_pictures(found.images() if figures else {}, folder.path, trainer):
             lines.append(f"curves  tensorboard --logdir {folder.path.parents[1]}")
     say("\n".join(lines))
 

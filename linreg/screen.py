@@ -2,9 +2,12 @@
 
 import io
 import os
+import shutil
 import sys
 
 from linreg.errors import printable
+
+shown = 0  # characters of the line that is redrawn in place
 
 
 def open_streams() -> None:
@@ -19,12 +22,35 @@ def open_streams() -> None:
 def say(text: str, is_first: bool = True) -> None:
     """Prints to standard output, in the first of several processes; a column's name cannot move the cursor."""
     if is_first:
+        hide_status()
         print(printable(text), flush=True)
 
 
 def complain(text: str) -> None:
     """Prints a line to standard error."""
+    hide_status()
     print(printable(text.replace("\n", " ")), file=sys.stderr, flush=True)
+
+
+def show_status(text: str) -> None:
+    """Draws a line that the next one, or whatever is printed, takes the place of."""
+    global shown
+    text = printable(text)[: shutil.get_terminal_size().columns - 1]
+    print(f"\r{text.ljust(shown)}", end="\r", flush=True)  # the cursor waits at its beginning
+    shown = len(text)
+
+
+def hide_status() -> None:
+    """Takes that line away."""
+    global shown
+    if shown:
+        print(f"\r{' ' * shown}", end="\r", flush=True)
+        shown = 0
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 epoch", "2,000 epochs"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def as_text(name: str) -> str:

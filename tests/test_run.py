@@ -90,6 +90,10 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
         "loss/train",
         "loss/exact",
         "excess_mse/train",
+        "excess_mse/expected",
+        "excess_mse/log10",
+        "excess_mse/log10_by_epoch",
+        "coef/x1",
         "weight_error/train",
         "lr",
     }

@@ -26,6 +26,7 @@ FIT_FLAGS = (
     ("--confidence", float | None, None, "add confidence intervals to coefficients.csv, such as 0.95"),
     ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
     ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
+    ("--figures", bool, True, "pictures for TensorBoard, drawn when the training has ended"),
     ("--name", str, "default", "the run's name: runs/NAME/version_N"),
     ("--monitor", str | None, None, "the metric by which best.ckpt is the best; without it, the validation loss"),
     ("--mode", Literal["min", "max"], "min", "which of its values is the best"),

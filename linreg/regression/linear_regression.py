@@ -64,7 +64,9 @@ class LinearRegression(Regressor):
         """What to do where the loss has no bound."""
         if self.plan is None:
             return "try a tenth of it"
-        return f"all rows at once diverge above {self.plan.lr_limit:.3g}; without --model.lr it is chosen"
+        times, limit = self.plan.lr / self.plan.lr_limit, f"all rows at once diverge above {self.plan.lr_limit:.3g}"
+        where = f"that is {times:.2g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
+        return f"{where}; without --model.lr it is chosen"
 
     def formula_step(self, optimizer: torch.optim.Optimizer) -> Step:
         """A step of plain SGD by the lecture's formula in the place of autograd.

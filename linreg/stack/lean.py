@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from linreg.errors import InputError
 from linreg.schedules import check_intervals
 
-BAR_STEPS = 50  # between two drawings of the progress bar: one takes 55 us, a tenth of a step
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
 STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")
 DATA_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, did_you_mean, given
 from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
+from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.draws import Draws
 from linreg.runs.folder import ROOT, is_first_known
@@ -26,7 +27,7 @@ from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.stack.guard import DivergenceGuard
-from linreg.stack.lean import BAR_STEPS, Lean, PlateausInTime
+from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
@@ -68,9 +69,9 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
     settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds
     if settings["enable_progress_bar"] is None:
-        settings["enable_progress_bar"] = sys.stdout.isatty()
+        settings["enable_progress_bar"] = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if settings["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in added):
-        added.append(TQDMProgressBar(refresh_rate=BAR_STEPS))
+        added.append(ProgressLine())
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
     with given("the flags of the Trainer"):

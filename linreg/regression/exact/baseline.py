@@ -3,18 +3,20 @@
 import math
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from linreg.regression.exact.coefficients import nearly_collinear
-from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
+from linreg.regression.exact.description import describe_training
+from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
+from linreg.regression.exact.learning_rate import GOAL
 from linreg.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, about
-NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
+SHOWN = 20  # coefficients that get a curve of their own
 
 
 def excess(mse: float, exact: float, variance: float) -> float:
@@ -61,9 +63,18 @@ class ExactBaseline(Callback):
 
     def __init__(self) -> None:
         self.may_stop, self.resumed_at = False, 0
+        self.expected: ExpectedDescent | None = None
+        self.saved: Any = None  # how far an interrupted run was expected to be
+        self.beginning = (0, 0.0)  # an epoch's first step, and its learning rate
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self.resumed_at = checkpoint["global_step"]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.expected is None else {"expected": self.expected.state.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.saved = state_dict.get("expected")
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
@@ -79,6 +90,12 @@ class ExactBaseline(Callback):
                 trainer.check_val_every_n_epoch = max(epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
             say(describe_training(pl_module, trainer.optimizers, steps_per_epoch, trainer.max_epochs))
+        is_known = not self.resumed_at or isinstance(self.saved, torch.Tensor)
+        if is_known and has_theory(trainer, pl_module):
+            self.expected = ExpectedDescent(pl_module, self.saved)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.beginning = trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
@@ -93,8 +110,28 @@ class ExactBaseline(Callback):
         pl_module.log("weight_error/train", weight_error(pl_module), sync_dist=True)
         if pl_module.penalty:
             pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
+        self._log_details(trainer, pl_module, share)
         if self.may_stop and self._is_reached(pl_module, trainer.global_step):
             trainer.should_stop = True
+
+    def _log_details(self, trainer: Trainer, model: Any, share: float) -> None:
+        """The same on a log scale and over epochs, what theory expected of it, and the coefficients."""
+        details = {}
+        if self.expected is not None:
+            (first, rate), group = self.beginning, trainer.optimizers[0].param_groups[0]
+            steps = trainer.global_step - first
+            rate = rate if steps == 1 else (rate + group["lr"]) / 2
+            self.expected.advance(steps, rate, group["momentum"], group["nesterov"])
+            details["excess_mse/expected"] = self.expected.excess()
+        details["excess_mse/log10"] = math.log10(max(abs(share), 1e-16))
+        if model.coef.numel() <= SHOWN:
+            for target, row in zip(model.target_names, model.coef.tolist(), strict=True):
+                prefix = f"{target}: " if len(model.target_names) > 1 else ""
+                names = [f"coef/{prefix}{name}" for name in model.feature_names]
+                details |= dict(zip(names, row, strict=True))
+        model.log_dict({tag: v for tag, v in details.items() if math.isfinite(v)}, sync_dist=True)
+        for logger in trainer.loggers:  # whose axis has no epochs; so runs with batches of any size lie on each other
+            logger.log_metrics({"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, trainer.current_epoch)
 
     def _is_reached(self, model: Any, steps: int) -> bool:
         share = excess_loss(model) if model.penalty else excess_mse(model)
@@ -103,31 +140,9 @@ class ExactBaseline(Callback):
         return share is not None and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE)
 
 
-def describe_training(model: Any, optimizers: list[Any], steps_per_epoch: int, max_epochs: int | None) -> str:
-    """How a Regressor will be trained, and how soon that is expected to reach the optimum."""
-    until = f"at most {max_epochs:,} epoch(s) of {steps_per_epoch:,} step(s)" if max_epochs != -1 else "no last epoch"
-    plan, size = getattr(model, "plan", None), f"{sum(p.numel() for p in model.parameters()):,} parameter(s)"
-    if plan is None:
-        rates = [f"{type(each).__name__}, lr {each.param_groups[0]['lr']:.3g}" for each in optimizers]
-        return f"train   {', '.join([size, *rates])}; {until}"
-    noisy = " (batches are noisy: less is stable)" if plan.decay else ""
-    rate = f"{plan.lr:.3g} = {100 * plan.lr / plan.lr_limit:.2g} % of the full-batch limit{noisy}"
-    lines = [
-        f"train   {size}, SGD, lr {rate}, momentum {plan.momentum:g}, batches of {plan.batch_size:,}; {until}",
-    ]
-    if model.exact is None:
-        lines.append("        more than 2,000 features: no exact solution, and a rate that is safe but slow")
-        return lines[0] + "\n" + lines[1]
-    vague = model.exact.not_identifiable | nearly_collinear(model.exact)
-    flags = zip(model.feature_names, vague, strict=True)
-    names = [name for name, flag in flags if flag]
-    if names:
-        lines.append(f"        constant or collinear, without coefficients of their own: {', '.join(names[:20])}")
-    soon = "more than this run has"
-    if plan.steps_to_goal < MAX_STEPS:
-        soon = f"about {math.ceil(plan.steps_to_goal / steps_per_epoch):,} epoch(s)"
-    condition = model.exact.condition_number
-    lines.append(f"        condition number {condition:.3g}; expected to be within 1 % after {soon}")
-    if plan.lr > plan.lr_limit:
-        lines.append(f"        warning: this lr diverges; stay below {plan.lr_limit:.3g}, or leave out --model.lr")
-    return "\n".join(lines)
+def has_theory(trainer: Trainer, model: Any) -> bool:
+    """Whether a training is nothing but SGD on the mean squared error of all rows, epoch by epoch."""
+    flags = vars(trainer)
+    is_whole = flags["limit_train_batches"] in (None, 1.0) and not flags["overfit_batches"]
+    is_whole &= not trainer.gradient_clip_val and trainer.accumulate_grad_batches == 1
+    return bool(model.exact is not None and model.knows_optimum and model.is_sgd and is_whole)

@@ -64,6 +64,12 @@ def nearly_collinear(exact: LeastSquares) -> Tensor:
     return (own < 1e-7 * norm) & (solution.coef.abs() < 2 * solution.coef_std_error).all(0)
 
 
+def variance_inflation(exact: LeastSquares) -> Tensor:
+    """By how much (D,) the other features inflate the variance of a coefficient, at least 1: the VIF."""
+    _, s, v = exact.svd
+    return (v / s).square().sum(1)
+
+
 def as_csv(rows: list[Row]) -> bytes:
     """The rows as CSV, with an empty cell for what the data do not determine."""
     text = io.StringIO(newline="")
