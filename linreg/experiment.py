@@ -53,6 +53,7 @@ def run(
     monitor: str | None = None,
     mode: Literal["min", "max"] = "min",
     figures: bool = True,
+    save_every_n_steps: int | None = None,
     config: str | None = None,
     **flags: Any,
 ) -> Run:
@@ -70,6 +71,7 @@ def run(
         monitor: the metric by which best.ckpt is the best; None stands for the validation loss.
         mode: which of its values is the best, "min" or "max".
         figures: whether pictures of what was found are drawn for TensorBoard.
+        save_every_n_steps: optimizer steps between two saves of last.ckpt inside an epoch; None saves at its end only.
         config: what to write down as config.yaml; None writes down the hyperparameters.
         **flags: the Trainer's.
 
@@ -81,17 +83,18 @@ def run(
     checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
     config = describe_objects(model, data) if config is None else config
     settings = all_flags(flags)
-    trainer = make_fitter(settings, model, config, chunk, formula, BestCheckpoint(monitor, mode))
+    trainer = make_fitter(settings, model, config, chunk, formula, BestCheckpoint(monitor, mode), save_every_n_steps)
     announce(data, trainer)
     if checkpoint:
-        say(describe_resume(checkpoint, config), trainer.is_global_zero)
+        processes = trainer.num_devices * trainer.num_nodes
+        say(describe_resume(checkpoint, config, processes), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     start = time.perf_counter()
     opening = opened(trainer, settings, name, own, checkpoint)
     with with_remedies(), explain_interruption(trainer), opening, without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-        before = checkpoint["epoch"] + 1 if checkpoint else 0  # which there may have been nothing to add to
+        before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
         of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
         if has_rows(data, "test"):
             trainer.test(model, datamodule=data, verbose=False)

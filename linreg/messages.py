@@ -25,6 +25,7 @@ REMEDIES = {  # of torch's errors in a model of one's own, whose words do not sa
 FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
 CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning
 SHORT_EPOCH = r"The number of training batches .* is smaller than the logging interval"  # Lightning
+INSIDE_EPOCH = "You're resuming from a checkpoint that ended before the epoch ended"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib
 OLD_TREESPEC = r"`isinstance\(treespec, LeafSpec\)`"  # torch 2.13, of Lightning 2.6.6

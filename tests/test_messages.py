@@ -94,13 +94,18 @@ def test_warnings_that_are_no_news(tmp_path: Path) -> None:
         options = OPTIONS | {"callbacks": [ModelCheckpoint(tmp_path)], "max_epochs": 1, "log_every_n_steps": 50}
         options["logger"] = pl.loggers.CSVLogger(tmp_path / "logs")
         pl.Trainer(accelerator="cpu", **options).fit(LinearRegression(3), SyntheticData(num_rows=20))
+        rows, flags = SyntheticData(num_rows=200, batch_size=10), {"accelerator": "cpu", "logger": False}
+        for steps, path in ((1, None), (2, tmp_path / "inside.ckpt")):
+            trainer = pl.Trainer(max_steps=steps, **OPTIONS | flags | {"enable_checkpointing": False})
+            trainer.fit(LinearRegression(3), rows, ckpt_path=path)
+            trainer.save_checkpoint(tmp_path / "inside.ckpt")
         array = np.zeros(3)
         array.flags.writeable = False
         torch.set_warn_always(True)  # also if it has said so before
         torch.from_numpy(array)
         torch.set_warn_always(False)
     said = [str(warning.message) for warning in caught]
-    patterns = [messages.FOLDER_IN_USE, messages.SHORT_EPOCH, messages.READ_ONLY_ARRAY]
+    patterns = [messages.FOLDER_IN_USE, messages.SHORT_EPOCH, messages.INSIDE_EPOCH, messages.READ_ONLY_ARRAY]
     if torch.__version__ >= "2.13":
         patterns.append(messages.OLD_TREESPEC)
     assert not [pattern for pattern in patterns if not any(re.match(pattern, text) for text in said)], said

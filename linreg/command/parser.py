@@ -30,6 +30,7 @@ FIT_FLAGS = (
     ("--name", str, "default", "the run's name: runs/NAME/version_N"),
     ("--monitor", str | None, None, "the metric by which best.ckpt is the best; without it, the validation loss"),
     ("--mode", Literal["min", "max"], "min", "which of its values is the best"),
+    ("--save_every_n_steps", int | None, None, "save last.ckpt inside epochs too, every so many optimizer steps"),
 )
 
 FIRST_SCREEN = """\

@@ -62,6 +62,10 @@ class LastCheckpoint(ModelCheckpoint):
                 logger.save()
         super().on_train_epoch_end(trainer, pl_module)
 
+    def save(self, trainer: Trainer) -> None:
+        """Where the run stands now, inside an epoch."""
+        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
 
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).

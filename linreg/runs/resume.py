@@ -31,14 +31,28 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
         epoch = progress["processed"] - 1
     except (KeyError, TypeError):
         raise InputError("the checkpoint's 'loops' lack the progress of the training; resume from last.ckpt") from None
+    if "inside" in checkpoint:
+        check_inside(checkpoint, inside)
+        inside, epoch = False, epoch + 1
     if not inside and epoch != checkpoint["epoch"]:
         raise InputError(f"the checkpoint says both epoch {checkpoint['epoch']} and {epoch}; resume from another one")
     if inside:
         raise InputError(
             f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
-            "cannot be repeated exactly; resume from one that was made at an epoch's end: with --max_epochs in place "
-            "of --max_steps, and every_n_epochs in place of every_n_train_steps"
+            "cannot be repeated exactly; resume from last.ckpt, or from one that was made at an epoch's end: with "
+            "--save_every_n_steps or every_n_epochs in place of every_n_train_steps"
         )
+
+
+def check_inside(checkpoint: dict[str, Any], is_inside: bool) -> None:
+    """InputError unless it could be how far each process of a run had come in an epoch."""
+    kinds = {"draws": dict, "sums": dict, "logged": dict, "metrics": dict, "gradients": dict}
+    processes, seen = checkpoint["inside"], checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    fits = is_inside and isinstance(processes, list) and bool(processes)
+    fits = fits and all(isinstance(each, dict) and {"of", "batch_size"} <= each.keys() for each in processes)
+    fits = fits and all(isinstance(each.get(name), kind) for each in processes for name, kind in kinds.items())
+    if not fits or any(each.get("batches") != seen["ready"] or seen["ready"] < 1 for each in processes):
+        raise InputError("the checkpoint's 'inside' is of another kind; resume from another one")
 
 
 def check_unfinished(before: str | None, config: str, trainer: Trainer) -> None:
@@ -145,15 +159,24 @@ def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Begi
     return then | {"schedules": []} if "lr_scheduler" in changed else then
 
 
-def describe_resume(checkpoint: dict[str, Any], config: str) -> str:
+def describe_resume(checkpoint: dict[str, Any], config: str, processes: int = 1) -> str:
     """From where a run goes on, and what it does otherwise than before; InputError if it cannot go on.
 
     Args:
         checkpoint: to go on from.
         config: of the run that goes on, as YAML.
+        processes: of that run.
     """
     check_resumable(checkpoint)
+    if (then := len(checkpoint.get("inside", []))) not in (0, processes):
+        raise InputError(
+            f"the checkpoint was made inside an epoch, by {then} process(es), and not {processes}; give as many "
+            "--devices to go on from it"
+        )
     before = checkpoint.get("config")
     changed = differences(yaml.safe_load(before), config) if before else []
-    first = f"resume  after epoch {checkpoint['epoch'] + 1:,}, as before" + (" but for:" if changed else "")
+    where = f"after epoch {checkpoint['epoch'] + 1:,}"
+    if "inside" in checkpoint:
+        where = f"inside epoch {checkpoint['epoch'] + 1:,}, after {checkpoint['inside'][0]['batches']:,} batches"
+    first = f"resume  {where}, as before" + (" but for:" if changed else "")
     return "\n".join([first, *(f"        {line}" for line in changed)])

@@ -19,17 +19,17 @@ class DivergenceGuard(Callback):
     """
 
     logs = False  # whether nobody else logs the epoch's loss
-    sum: torch.Tensor | float = 0.0
-    steps, batches, loss_limit = 0, 0, math.inf
+    epoch_loss: torch.Tensor | float = 0.0
+    epoch_steps, epoch_batches, loss_limit = 0, 0, math.inf
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.sum, self.steps, self.batches = 0.0, 0, 0
+        self.epoch_loss, self.epoch_steps, self.epoch_batches = 0.0, 0, 0
         self.loss_limit = getattr(pl_module, "loss_limit", math.inf)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.batches += 1
+        self.epoch_batches += 1
         losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
         if not isinstance(loss := losses.get("loss"), torch.Tensor):  # manual optimization names them as it likes
             for value in losses.values():
@@ -39,27 +39,27 @@ class DivergenceGuard(Callback):
             return
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
-        self.steps += 1
+        self.epoch_steps += 1
         if loss.is_cuda:
-            self.sum = self.sum + loss.detach()
+            self.epoch_loss = self.epoch_loss + loss.detach()
             if batch_idx % GPU_STEPS == 0:
                 self._check(trainer, pl_module, loss.item())
         else:
             value = loss.item()
-            self.sum += value
+            self.epoch_loss += value
             self._check(trainer, pl_module, value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.steps:
-            mean = float(self.sum / self.steps)
+        if self.epoch_steps:
+            mean = float(self.epoch_loss / self.epoch_steps)
             self._check(trainer, pl_module, mean)
             self.logs = self.logs or ("train", "loss") not in map(stage_of, trainer.callback_metrics)
             if self.logs and not getattr(pl_module, "epoch_rows", 0):
                 pl_module.log("loss/train", mean, sync_dist=True)
-        elif self.batches and pl_module.automatic_optimization:
+        elif self.epoch_batches and pl_module.automatic_optimization:
             name = type(pl_module).__name__
             raise InputError(
-                f"{name}.training_step has returned no loss in {self.batches:,} batch(es); return the loss"
+                f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es); return the loss"
             )
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:

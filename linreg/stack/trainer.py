@@ -16,17 +16,18 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, did_you_mean, given
-from linreg.messages import FOLDER_IN_USE, SHORT_EPOCH
+from linreg.messages import FOLDER_IN_USE, INSIDE_EPOCH, SHORT_EPOCH
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
-from linreg.runs.draws import Draws
 from linreg.runs.folder import ROOT, is_first_known
 from linreg.runs.record import RunRecord
 from linreg.runs.restored import Restored
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
+from linreg.stack.draws import Draws
 from linreg.stack.guard import DivergenceGuard
+from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 
@@ -88,6 +89,8 @@ def without_false_alarms() -> Iterator[None]:
         warnings.filterwarnings("ignore", FOLDER_IN_USE)
         # A short epoch has its curves all the same.
         warnings.filterwarnings("ignore", SHORT_EPOCH)
+        # A run goes on inside an epoch behind the batches that were seen.
+        warnings.filterwarnings("ignore", INSIDE_EPOCH)
         yield
 
 
@@ -129,6 +132,7 @@ def make_fitter(
     chunk: int | None = None,
     formula: bool = False,
     best: BestCheckpoint | None = None,
+    save_every_n_steps: int | None = None,
 ) -> Trainer:
     """A Trainer that guards the training, stops it when asked to, and saves where it stands.
 
@@ -139,6 +143,7 @@ def make_fitter(
         chunk: how many mini-batches share a step, if several do.
         formula: whether these take their gradient from the model's own formula.
         best: which checkpoint is the best; None stands for that of the lowest validation loss.
+        save_every_n_steps: steps between two saves inside an epoch, if there are to be any.
     """
     typed = as_list(settings["callbacks"])
     check_names(typed)
@@ -147,7 +152,7 @@ def make_fitter(
             raise InputError(f"{name} cannot be honoured: {INSTEAD[name]}")
     callbacks: list[Callback] = [
         StopBetweenBatches(),
-        Draws(),
+        draws := Draws(),
         Restored(),
         PlateausInTime(),
         DivergenceGuard(),
@@ -155,7 +160,12 @@ def make_fitter(
     ]
     callbacks += [Chunks(chunk, formula)] if chunk is not None else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
-        callbacks += [best or BestCheckpoint(), LastCheckpoint()]
+        last = LastCheckpoint()
+        callbacks += [Inside(last, draws, save_every_n_steps), best or BestCheckpoint(), last]
+    elif save_every_n_steps is not None:
+        raise InputError(
+            "--save_every_n_steps: this run saves nothing; leave out --enable_checkpointing, --fast_dev_run"
+        )
     # The loggers come once all else is known to be right: a mistake leaves no folder.
     changed: dict[str, Any] = {"logger": bool(settings["fast_dev_run"])}
     if settings["max_epochs"] is None and settings["max_steps"] == -1:

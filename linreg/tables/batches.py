@@ -28,6 +28,7 @@ class TensorBatches:
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
+    seen = 0  # batches that the next iteration passes over
 
     def __init__(
         self,
@@ -60,12 +61,13 @@ class TensorBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         num_rows, last = self.num_rows, len(self) - 1
+        first, self.seen = self.seen, 0
         if not last and self.world == 1 and self.seed is not None:
             yield self.kind((self.x, self.y))  # the same rows in any order: nothing is gathered
             return
         order = self._order(num_rows)
         order = None if order is None else order.to(self.x.device)
-        for i in range(last + 1):
+        for i in range(first, last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             if order is None:
                 part = slice(start + self.rank, end, self.world)

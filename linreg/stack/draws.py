@@ -1,0 +1,120 @@
+"""What an epoch draws: the order of rows, dropout, augmentation; and how a run goes on amid these draws."""
+
+import os
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, IterableDataset
+
+from linreg.errors import InputError, given
+from linreg.screen import say
+
+
+class Draws(Callback):
+    """Seeds every generator anew at an epoch's beginning, so that its draws are a function of seed, epoch and process.
+
+    Nothing but the number of an epoch has to be saved then for a run to go on with the draws that it would have had;
+    those of a ``DataLoader(shuffle=True)`` and of its workers are among them.
+    """
+
+    seed: int | None = None  # of the run; where none was set, what torch had begun with
+    seen = 0  # batches of the first epoch, by the run that goes on
+    generators: dict[str, Any] | None = None  # as these had left them
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.seed = checkpoint.get("seed")
+        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 1 << 64):
+            raise InputError("the checkpoint's 'seed' is none; resume from another one")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seed"] = self.seed
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        typed = os.environ.get("PL_GLOBAL_SEED")
+        if typed is not None or self.seed is None:
+            self.seed = torch.initial_seed() if typed is None else int(typed)
+        self.is_first = True
+        begin = pl_module.on_train_epoch_start
+
+        def begin_with_loaders() -> None:
+            begin()
+            self.on_train_epoch_start(trainer, pl_module)
+            if self.is_first:  # whose iterator was made before; those of the other epochs are made next
+                self.is_first = False
+                begin_behind(trainer, self.seen)
+            if self.generators is not None:
+                with given("the checkpoint's 'draws'"):
+                    restore_generators(self.generators)
+                self.generators = None
+
+        vars(pl_module)["on_train_epoch_start"] = begin_with_loaders
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seed = ((self.seed or 0) * 1_000_003 + trainer.current_epoch + (trainer.global_rank << 20)) % (1 << 63)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        vars(pl_module).pop("on_train_epoch_start", None)
+
+
+def generator_states() -> dict[str, Any]:
+    """The states of all generators, in types that a checkpoint may hold."""
+    numpy: Any = np.random.get_state()
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    states["numpy"] = [each.tolist() if isinstance(each, np.ndarray) else each for each in numpy]
+    return states | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_initialized() else {})
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Lets all generators go on from where they were."""
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    np.random.set_state(tuple(states["numpy"]))
+    if "cuda" in states and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class Rest:
+    """The batches of a sampler, of which some can be passed over without being loaded."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        self.iterator = iter(self.sampler)
+        return self.iterator
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def begin_behind(trainer: Trainer, seen: int) -> None:
+    """Makes the iterator of an epoch, behind the batches that were seen; says what it has to load again for that."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    loader: Any = trainer.train_dataloader
+    if hasattr(loader, "seen"):
+        loader.seen, seen = seen, 0
+    is_plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if is_plain and not loader.num_workers and loader.batch_sampler is not None:
+        rest = Rest(loader.batch_sampler)
+        vars(loader)["batch_sampler"] = rest  # torch refuses to be told so
+        iter(fetcher)
+        vars(loader)["batch_sampler"] = rest.sampler
+        next(islice(rest.iterator, seen, seen), None)
+        return
+    iter(fetcher)
+    for _ in range(seen):
+        next(fetcher)
+    fetcher.fetched -= seen  # Lightning adds them
+    if seen:
+        unless = "" if getattr(loader, "num_workers", 0) else "; exact, unless these data draw at random in between"
+        say(f"        the batches that were seen are loaded again, and passed over{unless}", trainer.is_global_zero)
