@@ -86,11 +86,9 @@ def run(
     trainer = make_fitter(settings, model, config, chunk, formula, BestCheckpoint(monitor, mode), save_every_n_steps)
     announce(data, trainer)
     if checkpoint:
-        processes = trainer.num_devices * trainer.num_nodes
-        say(describe_resume(checkpoint, config, processes), trainer.is_global_zero)
+        say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
-    start = time.perf_counter()
-    opening = opened(trainer, settings, name, own, checkpoint)
+    opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
     with with_remedies(), explain_interruption(trainer), opening, without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)

@@ -159,15 +159,16 @@ def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Begi
     return then | {"schedules": []} if "lr_scheduler" in changed else then
 
 
-def describe_resume(checkpoint: dict[str, Any], config: str, processes: int = 1) -> str:
+def describe_resume(checkpoint: dict[str, Any], config: str, trainer: Trainer) -> str:
     """From where a run goes on, and what it does otherwise than before; InputError if it cannot go on.
 
     Args:
         checkpoint: to go on from.
         config: of the run that goes on, as YAML.
-        processes: of that run.
+        trainer: of that run.
     """
     check_resumable(checkpoint)
+    processes = trainer.num_devices * trainer.num_nodes
     if (then := len(checkpoint.get("inside", []))) not in (0, processes):
         raise InputError(
             f"the checkpoint was made inside an epoch, by {then} process(es), and not {processes}; give as many "

@@ -128,7 +128,9 @@ class Inside(Callback):
 def numbers(values: dict[str, Any]) -> dict[str, Any]:
     """The values, if each is one number, or some by name."""
     for value in values.values():
-        if torch.as_tensor(0 if isinstance(value, dict) and numbers(value) is value else value).numel() != 1:
+        if isinstance(value, dict):
+            numbers(value)
+        elif torch.as_tensor(value).numel() != 1:
             raise TypeError("a number is expected")
     return values
 
