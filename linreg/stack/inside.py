@@ -125,14 +125,14 @@ class Inside(Callback):
                 setattr(metric, name, getattr(metric, name) + value)
 
 
-def numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, if each is one number, or some by name."""
-    for value in values.values():
-        if isinstance(value, dict):
-            numbers(value)
-        elif torch.as_tensor(value).numel() != 1:
-            raise TypeError("a number is expected")
-    return values
+def numbers(value: Any) -> Any:
+    """The value, if it is a number, or some by name or in order."""
+    if isinstance(value, dict | tuple | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            numbers(part)
+    elif torch.as_tensor(value).numel() != 1:
+        raise TypeError("a number is expected")
+    return value
 
 
 def sizes(trainer: Trainer) -> dict[str, Any]:
