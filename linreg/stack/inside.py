@@ -12,7 +12,8 @@ from linreg.runs.checkpoints import LastCheckpoint
 from linreg.runs.restored import check_kind
 from linreg.stack.draws import Draws, generator_states
 
-GATHERED = (
+# What a model and its callbacks keep of an epoch until its end.
+GATHERED = ("epoch_loss", "epoch_losses", "epoch_rows", "epoch_steps", "epoch_batches", "beginning")
     "epoch_loss",
     "epoch_rows",
     "epoch_steps",
