@@ -14,11 +14,6 @@ from linreg.stack.draws import Draws, generator_states
 
 # What a model and its callbacks keep of an epoch until its end.
 GATHERED = ("epoch_loss", "epoch_losses", "epoch_rows", "epoch_steps", "epoch_batches", "beginning")
-    "epoch_loss",
-    "epoch_rows",
-    "epoch_steps",
-    "epoch_batches",
-)  # what a model and its callbacks sum up over an epoch
 BEGINS_AGAIN = "restarted_on_epoch_start"  # Lightning's word for an epoch whose hooks are to be called
 
 
