@@ -23,7 +23,7 @@ _PUBLIC = {
     "WarmupConstant": "schedules",
     "WarmupCosine": "schedules",
     "WarmupLinear": "schedules",
-    "read_csv": "tables.reader",
+    "read_csv": "tables.table",
     "run": "experiment",
 }
 __all__ = list(_PUBLIC)

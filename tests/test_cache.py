@@ -20,9 +20,9 @@ import torch
 
 from linreg import CSVData, InputError, RunError, read_csv
 from linreg.tables.batches import MIXED, NEAR, TensorBatches
+from linreg.tables.conversion import convert
 from linreg.tables.csv_data import MAX_CELLS
-from linreg.tables.memmap import _convert as convert
-from linreg.tables.reader import Table, TableReader
+from linreg.tables.reader import TableReader
 from tests.conftest import Train, read_rows
 from tests.test_files import dead_process, of_process
 
@@ -33,7 +33,7 @@ ROWS = 5_000
 def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_CELLS * 8 == 1 << 27
     monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 1_000)
-    monkeypatch.setattr("linreg.tables.memmap.BUCKET", 1 << 14)  # several buckets
+    monkeypatch.setattr("linreg.tables.conversion.BUCKET", 1 << 14)  # several buckets
 
 
 def table(path: Path, year: bool = False) -> np.ndarray:
@@ -193,13 +193,13 @@ def test_another_run_that_converts_at_the_same_time(workplace: Path, monkeypatch
         convert(*arguments)
         monkeypatch.undo()
         monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 1_000)
-        monkeypatch.setattr("linreg.tables.memmap.BUCKET", 1 << 14)
+        monkeypatch.setattr("linreg.tables.conversion.BUCKET", 1 << 14)
         monkeypatch.setattr("linreg.tables.memmap.os.getpid", lambda: 0)
         monkeypatch.chdir(workplace)
         data().splits  # noqa: B018
         made.extend(path.stat().st_ino for path in Path("cache").glob("*/rows") if path.parent.name[0] != ".")
 
-    monkeypatch.setattr("linreg.tables.memmap._convert", slow)
+    monkeypatch.setattr("linreg.tables.memmap.convert", slow)
     first = data().splits["train"][0]
     (place,) = (path for path in Path("cache").iterdir() if not path.name.startswith("."))
     assert [(place / "rows").stat().st_ino] == made  # the one that was there first stays
@@ -465,8 +465,8 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait(workplace: Path, file: str)
 def test_a_full_disk_says_so(workplace: Path, kilobytes: int) -> None:
     """The first time in a bucket of 16 kB, then in the rows, 60 kB, early and late."""
     table(Path("t.csv"))
-    code = "import linreg.tables.csv_data, linreg.tables.memmap; linreg.tables.csv_data.MAX_CELLS = 1_000\n"
-    code += f"linreg.tables.memmap.BUCKET = {1 << 14}\n"
+    code = "import linreg.tables.csv_data, linreg.tables.conversion; linreg.tables.csv_data.MAX_CELLS = 1_000\n"
+    code += f"linreg.tables.conversion.BUCKET = {1 << 14}\n"
     code += "linreg.tables.csv_data.CSVData('t.csv', 'y', cache='cache').splits"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -487,7 +487,7 @@ def test_what_is_packed_tight_is_mapped_all_the_same(workplace: Path, monkeypatc
     read: list[float] = []
     stack = TableReader.read
 
-    def counted(source: TableReader, most: float = 1e9) -> Table | None:
+    def counted(source: TableReader, most: float = 1e9) -> np.ndarray | None:
         found = stack(source, most)
         read.append(source.num_read)
         return found

@@ -10,7 +10,8 @@ import pytest
 
 from linreg import CSVData, InputError, read_csv
 from linreg.files.blocks import CSVBlocks
-from linreg.tables import reader as table
+from linreg.files.plain_lines import PlainLines
+from linreg.tables import reader
 from linreg.tables.prediction import PredictionData
 from tests.conftest import Train, read_rows
 from tests.corpus import CASES, TO_PREDICT, judge, judge_message
@@ -34,7 +35,7 @@ def test_a_nasty_file_to_predict(name: str, tmp_path: Path) -> None:
         return
     batches = list(data.predict_dataloader())
     np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), case.x)
-    assert sum(len(rows) for _, rows in batches) == len(case.x)
+    assert sum(len(rows.texts) for _, rows in batches) == len(case.x)
 
 
 def append(path: Path) -> None:
@@ -55,7 +56,7 @@ CHANGES = [append, replace, shorten, Path.unlink]
 
 
 PLAIN, QUOTED = "a,b,y\n" + "1,2,3\n" * 30_000, "a,b,y\n" + '1,"2",3\n' * 30_000
-MOMENTS = [(table, "_choose"), (CSVBlocks, "_by_numpy"), (CSVBlocks, "_settle"), (CSVBlocks, "_number")]
+MOMENTS = [(reader, "choose"), (PlainLines, "by_numpy"), (CSVBlocks, "_settle"), (CSVBlocks, "_value")]
 
 
 @pytest.mark.parametrize("change", CHANGES)

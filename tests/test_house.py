@@ -32,7 +32,7 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
 }
 MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
-MOST_LINES_OF_A_ROOM = 1_100
+MOST_LINES_OF_A_ROOM = 1_250
 MOST_LINES_OF = {"core regression": 1_450}  # of several rooms together; 600 is aimed at
 MOST_LINES_OF_ALL = 8_300  # 4,500 is aimed at
 UNCOUNTED_IN_ALL = "examples"
@@ -358,5 +358,6 @@ def test_a_budget_that_is_not_kept_is_found(
     changed: Tree, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MOST_LINES_OF, "core regression", 600)
+    monkeypatch.setattr("tests.test_house.MOST_LINES_OF_A_ROOM", 1_100)
     monkeypatch.setattr("tests.test_house.MOST_LINES_OF_ALL", 4_500)
     assert judged(tmp_path, "budgets", **changed) == expected

@@ -13,8 +13,9 @@ import pytest
 from pyarrow import parquet
 
 from linreg import InputError, read_csv
-from linreg.files.blocks import BLOCK, Column, CSVBlocks
-from linreg.files.cells import parse_number
+from linreg.files.blocks import BLOCK, CSVBlocks
+from linreg.files.cells import Spelling
+from linreg.files.columns import Column
 from linreg.files.csv_text import CSVFile
 from linreg.tables.reader import TableReader
 
@@ -155,14 +156,13 @@ def test_every_reader_gives_the_same_bits(tmp_path: Path, reader: str) -> None:
     path, values = large(tmp_path)
     assert path.stat().st_size > 2 * BLOCK
     blocks = CSVBlocks(CSVFile(path), [Column(name, True) for name in "yab"])
-    assert blocks.arrow is not None
-    if reader != "arrow":
-        blocks.arrow = None
+    assert blocks.by_arrow
+    blocks.by_arrow = reader == "arrow"
     if reader == "csv":
-        blocks._by_numpy = lambda block: None
+        blocks.plain.by_numpy = lambda block: None
     slow, exactly = [], blocks._exactly
     blocks._exactly = lambda stream, line: slow.append(line) or exactly(stream, line)
-    np.testing.assert_array_equal(np.concatenate(list(blocks)), values[:, [2, 0, 1]])
+    np.testing.assert_array_equal(np.concatenate([values for values, _ in blocks]), values[:, [2, 0, 1]])
     assert (len(slow) > 1) == (reader == "csv")  # but for the header's, no block is left to the slow reader
 
 
@@ -173,7 +173,7 @@ def test_every_reader_gives_the_same_bits(tmp_path: Path, reader: str) -> None:
 def test_far_below_a_cell_is_refused_by_its_line(tmp_path: Path, cell: str, arrow: bool) -> None:
     source = TableReader(large(tmp_path, cell)[0], "y")
     blocks = CSVBlocks(source.files[0], source.columns)
-    blocks.arrow = blocks.arrow if arrow else None
+    blocks.by_arrow = arrow
     with pytest.raises(InputError, match=r"large\.csv, line 30002"):
         list(blocks)
 
@@ -186,7 +186,7 @@ def test_far_below_a_missing_cell_is_refused_if_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", ["", "NA", " nan", " 1.5", "+2", "3.", ".5", "1E3", '"7"'])
 def test_far_below_a_cell_means_what_it_means_above(tmp_path: Path, cell: str) -> None:
     path, values = large(tmp_path, cell)
-    values[30_000, 1] = parse_number(cell.strip('"'))
+    values[30_000, 1] = Spelling().number(cell.strip('"'))
     table = read_csv(path, "y")
     assert table.num_read == 40_000
     np.testing.assert_array_equal(table.x, values[~np.isnan(values).any(1), :2])

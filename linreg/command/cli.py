@@ -17,7 +17,7 @@ from linreg.command.typed import Arguments
 from linreg.errors import InputError, given
 from linreg.experiment import check_shares
 from linreg.runs.loggers import to_be_made, told_where
-from linreg.runs.recorded import check_recorded, recorded_config
+from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
 from linreg.runs.resume import check_resumable
 from linreg.safety.allowed import import_allowed, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
@@ -65,19 +65,20 @@ class CommandLine(LightningCLI):
     def _implied_config(self) -> list[str]:
         """What goes without saying: what the checkpoint was trained with, or that a path is that of a CSV file."""
         typed, subcommand = self.arguments, self.command
+        recorded = self.checkpoint and self.checkpoint.get("config")
+        where = f"the config in {typed.value('--ckpt_path')}"
         if self._predicts_a_file():
-            return []
+            return [recorded_spelling(read_config(recorded, where))] if recorded else []
         implied = [self._default_classes()]
         if self.checkpoint is None:
             return implied
         if subcommand == "fit":
             check_resumable(self.checkpoint)
-        if not self.checkpoint.get("config"):
+        if not recorded:
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return implied
-        where = f"the config in {typed.value('--ckpt_path')}"
-        recorded = self.recorded = read_config(self.checkpoint["config"], where)
+        recorded = self.recorded = read_config(recorded, where)
         check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
         return [recorded_config(recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
 

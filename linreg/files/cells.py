@@ -1,13 +1,17 @@
-"""What a cell means: a number, a missing value, or neither, and then why; and whether float32 can hold it."""
+"""What a cell means: a number, a missing value, or neither, and then why."""
 
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
+from linreg.errors import InputError
+
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+WITH_COMMA = re.compile(NUMBER.pattern.replace(r"\.", ","), re.ASCII)
 LARGEST = 1e150  # beyond it, or below its inverse, a value's square, and so its variance, does not fit float64
 EXACT = 2**53  # from here on float64 skips whole numbers
 MEANT_AS_NUMBER = re.compile(
@@ -17,11 +21,6 @@ MEANT_AS_NUMBER = re.compile(
     \s?[%$€£¥]?""",
     re.VERBOSE | re.IGNORECASE,
 )
-SAMPLE = 128  # rows of each block that tell how finely its columns are divided
-ENOUGH = 64  # rows, from which on a spread means something
-LOST = 2e-7  # of a column's standard deviation: what rounding to float32 may cost (a z-score costs a tenth of it)
-BLURRED = 1e-2  # of the distance of two neighbours in a sample: what it may cost 19 pairs of 20
-SMALLEST = np.finfo(np.float32).tiny  # below, digits are lost
 SAME = {0x2212: "-", 0x2019: "'"}  # a minus sign and an apostrophe, as ASCII has them
 
 
@@ -29,20 +28,61 @@ class TextCell(ValueError):
     """A cell that holds text; any other ValueError is about a number that is not written as one, or does not fit."""
 
 
-def parse_number(cell: str) -> float:
-    """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
-    text = cell.strip(" \t")
-    if NUMBER.fullmatch(text):
-        return _fitting(float(text), text)
-    if text in MISSING:
-        return math.nan
-    if len(text) < 100 and MEANT_AS_NUMBER.fullmatch(unicodedata.normalize("NFKC", text).translate(SAME)):
-        if "inf" in text.lower():
-            raise ValueError("is not finite")
-        if "," in text:
-            raise ValueError("has a decimal comma or a thousands separator: write it with a decimal point only")
-        raise ValueError("is not written as a number: digits 0 to 9, a decimal point and no unit are expected")
-    raise TextCell("is not a number (a missing one is empty or NA)")
+class Spelling:
+    """How a file spells its cells.
+
+    Args:
+        decimal: the decimal sign, "." or ",".
+        missing_values: what stands for a missing value besides ``MISSING``; a number does however it is written.
+
+    Raises:
+        InputError: for any other decimal sign.
+    """
+
+    def __init__(self, decimal: str = ".", missing_values: str | Sequence[str | float] | None = None) -> None:
+        if decimal not in (".", ","):
+            raise InputError(f"decimal={decimal!r}: '.' or ',' is expected")
+        self.decimal, self.pattern = decimal, NUMBER if decimal == "." else WITH_COMMA
+        given = [missing_values] if isinstance(missing_values, str | float) else missing_values or ()
+        texts = [text if isinstance(text, str) else repr(text).replace(".", decimal) for text in given]
+        texts = [unicodedata.normalize("NFC", text.strip(" \t")) for text in texts]
+        self.missing_numbers = [self._float(text) for text in texts if self.pattern.fullmatch(text)]
+        self.missing = (*MISSING, *(text for text in texts if not self.pattern.fullmatch(text)))
+
+    def _float(self, text: str) -> float:
+        return float(text.replace(",", "."))
+
+    def is_missing(self, text: str) -> bool:
+        """Whether a text, without spaces around it, stands for a missing value."""
+        if text in self.missing:
+            return True
+        return bool(self.missing_numbers and self.pattern.fullmatch(text)) and self._float(text) in self.missing_numbers
+
+    def number(self, cell: str) -> float:
+        """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
+        text = cell.strip(" \t")
+        if self.pattern.fullmatch(text):
+            value = self._float(text)
+            return math.nan if value in self.missing_numbers else _fitting(value, text)
+        if text in self.missing:
+            return math.nan
+        if len(text) < 100 and MEANT_AS_NUMBER.fullmatch(unicodedata.normalize("NFKC", text).translate(SAME)):
+            if "inf" in text.lower():
+                raise ValueError("is not finite")
+            if self.decimal == "." and "," in text:
+                raise ValueError(
+                    "has a decimal comma or a thousands separator: write it with a decimal point only, or give "
+                    "--data.decimal , if all numbers have a comma"
+                )
+            if self.decimal == "," and "." in text:
+                raise ValueError("has a decimal point or a thousands separator, where --data.decimal is a comma")
+            sign = "point" if self.decimal == "." else "comma"
+            raise ValueError(f"is not written as a number: digits 0 to 9, a decimal {sign} and no unit are expected")
+        raise TextCell("is not a number (a missing one is empty or NA)")
+
+    def leave_out_missing(self, values: np.ndarray) -> np.ndarray:
+        """The same numbers with NaN in the place of those that stand for a missing value."""
+        return np.where(np.isin(values, self.missing_numbers), math.nan, values) if self.missing_numbers else values
 
 
 def _fitting(value: float, text: str) -> float:
@@ -56,47 +96,3 @@ def _fitting(value: float, text: str) -> float:
             f"has more digits than float64 can hold; leave the column out if it is an identifier, or write {value:.15g}"
         )
     return value
-
-
-class Precision:
-    """Whether float32 holds the blocks of a table: the range of each value, and the digits of a sample of rows."""
-
-    def __init__(self) -> None:
-        self.generator = np.random.default_rng(0)  # rows at regular distances may be all of one kind
-        self.waiting: list[np.ndarray] = []  # rows, too few for a spread
-        self.across: list[np.ndarray] = []  # some rows of each sample, for what differs from block to block only
-
-    def is_lost(self, block: np.ndarray, single: np.ndarray) -> bool:
-        size = np.abs(single)
-        plain = len(size) and size.min() >= SMALLEST and size.max() < np.inf  # the rule, and quick; not so with a NaN
-        if not plain and ((size == np.inf).any() or (size < SMALLEST).sum() != (block == 0).sum()):
-            return True
-        sample = block[self.generator.integers(len(block), size=SAMPLE)] if len(block) > SAMPLE else block
-        if np.isnan(sample).any():
-            missing = np.isnan(block)
-            whole = np.flatnonzero(~(missing & ~missing.all(axis=0)).any(axis=1))  # the others will be dropped
-            sample = block[self.generator.choice(whole, SAMPLE) if len(whole) > SAMPLE else whole]
-        self.waiting.append(sample)
-        if sum(map(len, self.waiting)) < ENOUGH:
-            return False
-        sample, self.waiting = np.concatenate(self.waiting), []
-        self.across.append(sample[:8].copy())
-        if len(self.across) == SAMPLE:
-            del self.across[::2]
-        return _is_blurred(sample)
-
-    def is_lost_at_last(self) -> bool:
-        rows = np.concatenate(self.across + self.waiting)
-        return (len(rows) >= ENOUGH or not self.across) and _is_blurred(rows)
-
-
-def _is_blurred(rows: np.ndarray) -> bool:
-    """Whether rounding to float32 costs a column too much of its spread, or merges what lies in a narrow part of it."""
-    x = np.sort(rows.T, axis=1)  # NaN, where a column is left out, comes last
-    error = np.abs(x - x.astype(np.float32))
-    spread = x - (np.nansum(x, axis=1) / np.maximum((~np.isnan(x)).sum(axis=1), 1))[:, None]
-    coarse = np.nansum(error**2, axis=1) > LOST**2 * np.nansum(spread**2, axis=1)
-    gaps = np.diff(x, axis=1)
-    apart = gaps > 0
-    merged = apart & (np.maximum(error[:, 1:], error[:, :-1]) > BLURRED * gaps)
-    return bool((apart.any(axis=1) & (coarse | (20 * merged.sum(axis=1) > apart.sum(axis=1)))).any())

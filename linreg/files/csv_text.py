@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from functools import partial
 
 from linreg.errors import InputError, did_you_mean
-from linreg.files.cells import NUMBER
+from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
 
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
@@ -27,10 +27,12 @@ class CSVFile(TextFile):
 
     Args:
         path: where it is.
+        spelling: of its cells.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], spelling: Spelling | None = None) -> None:
         super().__init__(path)
+        self.spelling = spelling or Spelling()
         self.names: list[str] = []
         self.delimiter = ","
         with self.explained(), self.open_text() as text:
@@ -38,7 +40,7 @@ class CSVFile(TextFile):
         if not first.strip():
             raise InputError(f"{self.path}, line 1: a header line with the columns' names is expected, found nothing")
         unquoted = re.sub('"[^"]*"', "", first)
-        self.delimiter = next((d for d in ",\t;" if d in unquoted), ",")
+        self.delimiter = next((d for d in (",\t;" if self.spelling.decimal == "." else "\t;,") if d in unquoted), ",")
         with self.explained(), self.open_text() as text:
             records = self._records(text, 1)
             self.names = [name.strip() for name in next(records)[1]]
@@ -69,16 +71,15 @@ class CSVFile(TextFile):
             hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
         raise self.error(1, None, f"no column {name!r} for the {role}{hint}")
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row of the file with its line number, as wide as the header; blank lines are no rows."""
-        with self.explained(), self.open_text() as text:
-            yield from self.rows_of(text, 1)
-        self.check_unchanged()
+    def rows_of(
+        self, text: io.TextIOWrapper, first: int, seen: list[str] | None = None
+    ) -> Iterator[tuple[int, list[str]]]:
+        """The rows of a part of the file that begins with line ``first``, each with the number of its own first line.
 
-    def rows_of(self, text: io.TextIOWrapper, first: int) -> Iterator[tuple[int, list[str]]]:
-        """The rows of a part of the file that begins with line ``first``."""
+        In ``seen`` are the lines that a row is made of, until the next one is asked for.
+        """
         width, blank = len(self.names), None
-        for line, cells in itertools.islice(self._records(text, first), int(first == 1), None):
+        for line, cells in itertools.islice(self._records(text, first, seen), int(first == 1), None):
             if not cells:
                 blank = line
             elif len(cells) != width:
@@ -96,14 +97,18 @@ class CSVFile(TextFile):
         where = f"line {line}" + (f", column {column!r}" if column else "")
         return InputError(f"{self.path}, {where}: {message}")
 
-    def _records(self, text: io.TextIOWrapper, first: int) -> Generator[tuple[int, list[str]], None, None]:
-        line = first
+    def _records(
+        self, text: io.TextIOWrapper, first: int, seen: list[str] | None = None
+    ) -> Generator[tuple[int, list[str]], None, None]:
+        line, lines = first, self._lines(text, first)
         with self.explained():
-            reader = csv.reader(self._lines(text, first), delimiter=self.delimiter, strict=True)
+            reader = csv.reader(lines if seen is None else noted(lines, seen), delimiter=self.delimiter, strict=True)
             try:
                 for cells in reader:
                     yield line, cells
                     line = first + reader.line_num
+                    if seen:
+                        seen.clear()
             except csv.Error as error:
                 raise self._bad_cell(line, first - 1 + reader.line_num, str(error)) from None
 
@@ -149,6 +154,13 @@ class CSVFile(TextFile):
             why = "has a quote that is never closed"
         column = self.names[position] if position < len(self.names) else None
         return self.error(first + record.count("\n", 0, start), column, f"{record[start : start + 20]!r}... {why}")
+
+
+def noted(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
+    """The same lines, each of which is kept as well."""
+    for line in lines:
+        seen.append(line)
+        yield line
 
 
 def _form(name: str) -> str:

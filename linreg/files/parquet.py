@@ -1,40 +1,50 @@
-"""Where rows come from: a CSV or Parquet file, or all such files of a folder or of a pattern, in their names' order."""
+"""Columns that have types, and not only cells: of a Parquet file, or of a frame in memory."""
 
-import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linreg.errors import InputError, did_you_mean
-from linreg.files.blocks import ROWS, Column, CSVBlocks, fits, import_arrow
-from linreg.files.csv_text import CSVFile
+from linreg.files.cells import Spelling
+from linreg.files.columns import Column
+from linreg.files.plain_lines import fits, import_arrow, take_apart
+from linreg.files.rows import ArrowRows
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+ROWS = 65_536  # of a batch, at most
 
 
-class ParquetFile:
-    """A Parquet file: ``names``, and the values of its columns of numbers in blocks."""
+class ArrowSource:
+    """A source of rows: ``names``, and the values of its columns in blocks.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if import_arrow() is None:
-            raise InputError(f'{path}: Parquet files need pyarrow: python -m pip install -e ".[fast]"')
-        from pyarrow import ArrowException, parquet, types
+    Args:
+        path: where it is.
+        data: a ParquetFile or a Table of pyarrow.
+        spelling: what stands for a missing value besides a null and a NaN.
+    """
 
-        try:
-            self.file = parquet.ParquetFile(self.path)
-        except (ArrowException, OSError) as error:
-            raise InputError(f"{path}: no Parquet file that can be read: {error}") from None
-        self.names = self.file.schema_arrow.names
-        self.not_numbers = {
-            field.name: str(field.type)
-            for field in self.file.schema_arrow
-            if not (types.is_integer(field.type) or types.is_floating(field.type))
-        }
-        self.num_cells = self.file.metadata.num_rows * len(self.names)
+    delimiter = ","  # of its rows as text
+
+    def __init__(self, path: Path, data: Any, spelling: Spelling) -> None:
+        from pyarrow import types
+
+        texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_boolean, types.is_dictionary)
+        self.path, self.data, self.spelling = path, data, spelling
+        self.is_file = hasattr(data, "schema_arrow")
+        schema, num_rows = (data.schema_arrow, data.metadata.num_rows) if self.is_file else (data.schema, len(data))
+        self.names = schema.names
+        self.kinds = {field.name: str(field.type) for field in schema}
+        self.numbers = {f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)}
+        self.texts = {field.name for field in schema if any(is_kind(field.type) for is_kind in texts)}
+        self.num_cells = num_rows * len(self.names)
+
+    def batches(self, names: list[str]) -> Iterable[Any]:
+        """The rows in batches, with these columns."""
+        if self.is_file:
+            return self.data.iter_batches(ROWS, columns=names)
+        return self.data.select(names).to_batches(ROWS)
 
     def index(self, name: str, role: str) -> int:
         """The position of a column; InputError names the did_you_mean one if there is none."""
@@ -42,64 +52,91 @@ class ParquetFile:
             raise InputError(f"{self.path}: no column {name!r} for the {role}{did_you_mean(name, self.names)}")
         return self.names.index(name)
 
-    def blocks(self, columns: list[Column], refuse_missing: bool) -> Iterator[np.ndarray]:
-        """As ``CSVBlocks`` does for a CSV file; a null and a NaN are missing cells."""
+    def blocks(
+        self, columns: list[Column], refuse_missing: bool, keep: bool = False
+    ) -> Iterator[tuple[np.ndarray, ArrowRows]]:
+        """As ``CSVBlocks`` does for a CSV file."""
         for column in columns:
-            self.index(column.name, "table")
-            kind = self.not_numbers.get(column.name)
-            if kind and column.required:
-                raise InputError(f"{self.path}, column {column.name!r}: a column of numbers is expected, not of {kind}")
-            column.text = column.text or kind
+            self._take_kind(column)
         wanted = [i for i, column in enumerate(columns) if column.text is None]
         first = 1
-        for batch in self.file.iter_batches(ROWS, columns=[columns[i].name for i in wanted]):
+        for batch in self.batches(self.names if keep else [columns[i].name for i in wanted]):
             values = np.full((batch.num_rows, len(columns)), np.nan)
             for i in wanted:
-                values[:, i] = batch.column(columns[i].name).cast("float64", safe=False).to_numpy(zero_copy_only=False)
-                columns[i].has_number = columns[i].has_number or not np.isnan(values[:, i]).all()
+                values[:, i] = self._values(columns[i], batch, first)
+                columns[i].has_value = columns[i].has_value or not np.isnan(values[:, i]).all()
             wrong = ~fits(values, exponents=False) & ~(np.isnan(values) & (not refuse_missing))
             for row, i in np.argwhere(wrong[:, wanted])[:1]:
-                name, value = columns[wanted[i]].name, values[row, wanted[i]]
-                raise InputError(
-                    f"{self.path}, row {first + row}, column {name!r}: {value} is more than float64 can hold"
-                )
+                value = values[row, wanted[i]]
+                what = f"{value} is more than float64 can hold" if value == value else "a null, see --data.missing"
+                raise self._error(columns[wanted[i]], first + row, what)
+            yield values, ArrowRows(self.path, batch, first)
             first += batch.num_rows
-            yield values
+
+    def _take_kind(self, column: Column) -> None:
+        """Lets the type of a column decide what it is read as."""
+        self.index(column.name, "table")
+        if column.levels is not None or column.name in self.numbers:
+            return
+        kind, is_text = self.kinds[column.name], column.name in self.texts
+        if column.may_be_text and is_text:
+            column.levels = {}
+        elif column.required:
+            expected = f"a column of numbers is expected, not of {kind}{column.remedy(is_text)}"
+            raise InputError(f"{self.path}, column {column.name!r}: {expected}")
+        column.text = None if column.levels is not None else kind
+
+    def _values(self, column: Column, batch: Any, first: int) -> np.ndarray:
+        """A column's numbers, or those of its levels."""
+        from pyarrow import ArrowException
+
+        array = batch.column(column.name)
+        if column.levels is None:
+            return self.spelling.leave_out_missing(array.cast("float64", safe=False).to_numpy(zero_copy_only=False))
+        try:
+            different, which = take_apart(array)
+        except ArrowException:
+            raise self._error(column, first, f"text is expected, not {self.kinds[column.name]}") from None
+        numbers = np.full(len(different), np.nan)
+        for k in np.unique(which):  # a dictionary may hold what no row has
+            try:
+                numbers[k] = column.level(as_text(different[k]), self.spelling)
+            except ValueError as reason:
+                row = first + int(np.argmax(which == k))
+                raise self._error(column, row, f"{as_text(different[k])!r} {reason}") from None
+        return numbers[which]
+
+    def _error(self, column: Column, row: int, message: str) -> InputError:
+        return InputError(f"{self.path}, row {row}, column {column.name!r}: {message}")
 
 
-class CSVSource(CSVFile):
-    """A CSV file as a source of rows."""
+def open_parquet(path: str | os.PathLike[str], spelling: Spelling) -> ArrowSource:
+    """A Parquet file as a source of rows."""
+    if import_arrow() is None:
+        raise InputError(f'{path}: Parquet files need pyarrow: python -m pip install -e ".[fast]"')
+    from pyarrow import ArrowException, parquet
 
-    @property
-    def num_cells(self) -> int:
-        """About how many cells it holds, at 8 bytes each, or 3 where it is packed."""
-        return self.num_bytes // (3 if self.zipped else 8)
-
-    def blocks(self, columns: list[Column], refuse_missing: bool) -> Iterator[np.ndarray]:
-        """See ``CSVBlocks``."""
-        return iter(CSVBlocks(self, columns, refuse_missing))
+    try:
+        return ArrowSource(Path(path), parquet.ParquetFile(Path(path)), spelling)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: no Parquet file that can be read: {error}") from None
 
 
-def find_sources(path: str | os.PathLike[str]) -> list[CSVSource | ParquetFile]:
-    """The files behind a path, a folder or a pattern such as ``data/2024-*.csv``, all with the same columns."""
-    text = path if isinstance(path, str) else str(path) if isinstance(path, os.PathLike) else ""
-    if os.path.isdir(text):
-        paths: list[Any] = sorted(p for p in glob.glob(os.path.join(glob.escape(text), "*")) if p.endswith(SUFFIXES))
-        if not paths:
-            raise InputError(f"{text}: a CSV file is expected, this is a folder without any {', '.join(SUFFIXES)}")
-    elif os.path.lexists(text) or not glob.has_magic(text):
-        paths = [text or path]
-    else:
-        if sum(map(glob.has_magic, Path(text).parts)) > 3:
-            raise InputError(f"{text}: a pattern in at most 3 parts of a path is expected; more may match for hours")
-        paths = sorted(glob.glob(text))
-        if not paths:
-            raise InputError(f"{text}: no file has such a name")
-    sources = [ParquetFile(path) if str(path).endswith(".parquet") else CSVSource(path) for path in paths]
-    for source in sources[1:]:
-        different = sorted(set(source.names) ^ set(sources[0].names))
-        if different:
-            raise InputError(
-                f"{source.path}: other columns than in {sources[0].path}: {', '.join(map(repr, different[:10]))}"
-            )
-    return sources
+def open_frame(frame: Any, spelling: Spelling) -> ArrowSource:
+    """A frame of pandas, without its index, of Polars or of pyarrow as a source of rows."""
+    if import_arrow() is None:
+        raise InputError('a frame needs pyarrow: python -m pip install -e ".[fast]"')
+    from pyarrow import ArrowException, table
+
+    try:
+        rows = table(frame.reset_index(drop=True) if hasattr(frame, "reset_index") else frame)
+    except (ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"the frame: no table of numbers and text: {error}") from None
+    return ArrowSource(Path("the frame"), rows, spelling)
+
+
+def as_text(value: Any) -> str | None:
+    """A value as a CSV file would have it, a whole number without a decimal point; None for a missing one."""
+    if isinstance(value, float) and value == value and abs(value) < 1 << 53 and value == int(value):
+        return str(int(value))
+    return None if value is None or value != value else str(value)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from linreg.errors import InputError
 
-Columns = tuple[list[str], list[str]]  # the names of the features and of the targets
+Levels = dict[str, list[str]]
+Columns = tuple[list[str], list[str], Levels]  # the names of features and targets, the levels of columns of text
 
 
 def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
@@ -52,11 +53,20 @@ def read_columns(checkpoint: dict[str, Any]) -> Columns:
         isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides
     ):
         raise InputError("the checkpoint does not say which columns it was trained on; take another one")
+    levels, features = columns.get("levels", {}), {*columns["features"]}
+    if not isinstance(levels, dict) or not all(
+        isinstance(texts, list)
+        and len(texts) > 1
+        and {*map(type, texts)} == {str}
+        and {f"{name}={text}" for text in texts[1:]} <= features
+        for name, texts in levels.items()
+    ):
+        raise InputError("the checkpoint has features that are not its levels of columns of text; take another one")
     for name, value in checkpoint["state_dict"].items():
         is_scale = name.endswith("_standardizer.std")
         if "_standardizer." in name and not (value.isfinite().all() and (not is_scale or (value > 0).all())):
             raise InputError(f"the checkpoint's {name} holds no units that a column can have; take another one")
-    return columns["features"], columns["targets"]
+    return columns["features"], columns["targets"], levels
 
 
 def check_same_columns(model: Any, data: Any) -> None:
@@ -65,6 +75,14 @@ def check_same_columns(model: Any, data: Any) -> None:
         before, now = getattr(model, side), list(getattr(data, side, getattr(model, side)))
         if before != now:
             raise InputError(f"the model was trained on the columns {before}, not on {now}; name them")
+    check_same_levels(model.levels, getattr(data, "levels", model.levels))
+
+
+def check_same_levels(before: Levels, now: Levels) -> None:
+    """InputError if the columns of text have other levels, of which the first does not show in the names."""
+    for name in before | now:
+        if before.get(name) != now.get(name):
+            raise InputError(f"the model was trained on the levels {before.get(name)} of {name!r}, not {now.get(name)}")
 
 
 def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None:
@@ -74,6 +92,7 @@ def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None
         raise InputError(
             f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
         )
+    check_same_levels(columns[2], model.levels)
     saved, fresh = checkpoint["state_dict"], model.state_dict()
     for name in (name for name in fresh if "_standardizer." in name):
         spread = fresh[name].abs() + fresh[name.replace(".mean", ".std")]

@@ -48,6 +48,7 @@ class Regressor(Module):
         self.y_standardizer = Standardizer(num_targets)
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
         self.target_names = [f"y{i + 1}" for i in range(num_targets)] if num_targets > 1 else ["y"]
+        self.levels: dict[str, list[str]] = {}  # of the columns of text among them; the first has no feature
         self.exact: LeastSquares | None = None  # the solution of the training rows, known during fit
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,6 +95,7 @@ class Regressor(Module):
                 )
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))
             self.target_names = list(getattr(data, "target_names", self.target_names))
+            self.levels = dict(getattr(data, "levels", {}))
             check_widths(self, len(self.feature_names), len(self.target_names))
             self.fit_standardizers(training_rows(self))
             self.chosen = self.choose_settings()
@@ -161,10 +163,11 @@ class Regressor(Module):
         return report(self, data, confidence)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["columns"] = {"features": self.feature_names, "targets": self.target_names}
+        names = {"features": self.feature_names, "targets": self.target_names}
+        checkpoint["columns"] = names | ({"levels": self.levels} if self.levels else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         columns = read_columns(checkpoint)
         if self.exact is not None or (self._trainer is not None and self.trainer.training):
             same_units(self, checkpoint, columns)
-        self.feature_names, self.target_names = columns
+        self.feature_names, self.target_names, self.levels = columns

@@ -98,11 +98,22 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
         config["trainer"] = {name: value for name, value in config["trainer"].items() if name not in unsafe}
         return yaml.safe_dump(config, sort_keys=False)
     if "features" in init_args and isinstance(columns := checkpoint.get("columns"), dict):
-        init_args["features"] = columns.get("features")
+        read_as = {"features": columns.get("features"), "categories": columns.get("levels"), "exclude": None}
+        init_args |= {name: value for name, value in read_as.items() if name in init_args}
     if other_file:
         stage = "val" if subcommand == "validate" else "test"
         init_args |= {"val_fraction": 0.0, "test_fraction": 0.0, f"{stage}_fraction": 1.0}
     return yaml.safe_dump({"data": config["data"]}, sort_keys=False)
+
+
+def recorded_spelling(config: Any) -> str:
+    """How the cells of the files were spelled that a config's model was trained on, as YAML, for others to predict."""
+    data = config.get("data") if isinstance(config, dict) else None
+    init_args = data.get("init_args") if isinstance(data, dict) else None
+    spelling = init_args if isinstance(init_args, dict) else {}
+    return yaml.safe_dump(
+        {"data": {name: spelling[name] for name in ("decimal", "missing_values") if name in spelling}}
+    )
 
 
 def differences(before: dict[str, Any], now: str) -> list[str]:

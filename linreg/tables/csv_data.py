@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+import torch
+
 from linreg.tables.data import RegressionData
 from linreg.tables.memmap import mapped_table
 from linreg.tables.reader import TableReader
@@ -19,6 +21,11 @@ class CSVData(RegressionData):
         target: the column to predict; several as a list, ``[a, b]``.
         features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
         missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
+        categories: the columns of text that are features too, as a list, or "all" of them: each of their levels but the
+            first is a column of 0 and 1; as a dict, ``{species: [Adelie, Gentoo]}``, these levels and no others.
+        exclude: the columns that are no features, as a list, ``[id]``.
+        decimal: the decimal sign of the file's numbers, "." or ",".
+        missing_values: what stands for a missing cell besides none, NA, N/A, NaN and NULL, as a list, ``["?", -999]``.
         cache: folder for tables of more than 16 million cells, which are converted once to a memory-mapped file.
         **split: see RegressionData.
     """
@@ -29,15 +36,21 @@ class CSVData(RegressionData):
         target: str | list[str],
         features: list[str] | None = None,
         missing: Literal["drop", "error"] = "drop",
+        categories: str | list[str] | dict[str, list[str]] | None = None,
+        exclude: str | list[str] | None = None,
+        decimal: Literal[".", ","] = ".",
+        missing_values: str | list[str | float] | None = None,
         cache: str = "~/.cache/linreg",
         **split: Any,
     ) -> None:
         super().__init__(**split)
-        self.path, self.target, self.features, self.missing, self.cache = path, target, features, missing, cache
-        self.origin = str(path)
+        self.path, self.cache, self.origin = path, cache, str(path)
+        self.columns = (target, features, missing, categories, exclude, decimal, missing_values)
 
     def load(self) -> Table:
-        reader = TableReader(self.path, self.target, self.features, self.missing)
+        reader = TableReader(self.path, *self.columns)
         large = sum(file.num_cells for file in reader.files) > MAX_CELLS
-        table = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
-        return mapped_table(reader.again(), self.split_seed, self.cache) if table is None else table
+        values = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
+        if values is None:
+            return mapped_table(reader.again(), self.split_seed, self.cache)
+        return Table.of_reader(reader, torch.from_numpy(values))

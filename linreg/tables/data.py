@@ -1,5 +1,6 @@
 """The data module of a table: split once into training, validation and test rows, and served in mini-batches."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
 
@@ -72,6 +73,10 @@ class RegressionData(LightningDataModule):
     @property
     def target_names(self) -> list[str]:
         return self.table.target_names
+
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        return self.table.levels
 
     @property
     def num_features(self) -> int:
@@ -163,7 +168,18 @@ class RegressionData(LightningDataModule):
         rows = self.row_counts
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
         first = f"{rows['read']:,} rows, {self.num_features:,} feature(s) -> {', '.join(self.target_names)}; "
-        return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes]
+        return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes, *self._unseen_levels()]
+
+    def _unseen_levels(self) -> Iterator[str]:
+        """A line for each level that the model will know nothing of."""
+        x = self.splits["train"][0]
+        for column, (first, *others) in self.levels.items() if len(x) else ():
+            of_levels = x[:, [self.feature_names.index(f"{column}={level}") for level in others]]
+            is_seen = [bool((of_levels == 0).all(dim=1).any()), *of_levels.any(dim=0).tolist()]
+            for level, seen in zip((first, *others), is_seen, strict=True):
+                if not seen:
+                    what = "nothing is learned of it" if level == first else f"it is predicted as {first!r} is"
+                    yield f"{level!r} of {column!r} is in no training row: {what}"
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self.splits["val"], EVALUATION_BATCH)

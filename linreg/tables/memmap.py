@@ -7,25 +7,21 @@ import re
 import time
 import warnings
 import zlib
-from contextlib import ExitStack, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
-from linreg.files.cells import Precision
 from linreg.messages import READ_ONLY_ARRAY
+from linreg.tables.conversion import PART, convert
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
 
-VERSION = 2  # of the format; a file of another version is made anew
-BUCKET = 1 << 26  # bytes that are shuffled at a time
-MOST_BUCKETS = 128  # files that are open at a time
+VERSION = 3  # of the format; a file of another version is made anew
 
 
 def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
@@ -61,6 +57,9 @@ def _key(reader: TableReader, seed: int) -> str:
     """A name that stands for all that the file depends on."""
     key: dict[str, Any] = {"version": VERSION, "seed": seed, "targets": reader.num_targets, "missing": reader.missing}
     key["columns"] = [(column.name, column.required) for column in reader.columns]
+    key["categories"] = reader.categories
+    spelling = reader.files[0].spelling
+    key["spelling"] = (spelling.decimal, spelling.missing, spelling.missing_numbers)
     found = [(file.path.absolute(), file.path.stat()) for file in reader.files]
     key["files"] = [(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in found]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
@@ -78,9 +77,9 @@ def _make(reader: TableReader, seed: int, place: Path) -> None:
             temporary.mkdir(0o700)
             break
     try:
-        if not _convert(reader, seed, temporary, np.float32):
+        if not convert(reader, seed, temporary, np.float32):
             reader = reader.again()
-            _convert(reader, seed, temporary, np.float64)
+            convert(reader, seed, temporary, np.float64)
         if _key(reader, seed) != place.name:
             raise InputError(f"{reader.path} changed while it was read; try again when nothing writes to it")
         mode = (temporary / "rows").stat().st_mode
@@ -108,56 +107,6 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()  # a FIFO would wait, a link leads elsewhere
 
 
-def _mode(reader: TableReader, folder: Path) -> int:
-    """Of a file in a folder: for the owner, and for those who have all files of the reader, their group being its."""
-    mode, group = 0o666, folder.stat().st_gid
-    for found in (file.path.stat() for file in reader.files):
-        mode &= found.st_mode if found.st_gid == group else (found.st_mode & 0o7) * 0o11
-    return mode | 0o600
-
-
-def _convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
-    """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
-    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(reader, folder))
-    num_buckets = sum(file.num_cells for file in reader.files) * np.dtype(dtype).itemsize // BUCKET + 1
-    if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in reader.files):
-        num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out
-    precision = Precision() if dtype is np.float32 else None
-    with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
-        buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
-        for block in reader.blocks():
-            with np.errstate(over="ignore", under="ignore"):
-                values: Any = block.astype(dtype)
-            if precision and precision.is_lost(block, values):
-                return False
-            bucket = generator.integers(num_buckets, size=len(block))
-            order = np.argsort(bucket, kind="stable")
-            ends = np.searchsorted(bucket[order], range(1, num_buckets))
-            for file, part in zip(buckets, np.split(values[order], ends), strict=True):
-                file.write(part.data)
-            bar.update(len(block))
-    if precision and precision.is_lost_at_last():
-        return False
-    kept, checksum = reader.resolve_columns(), 0
-    with open(folder / "rows", "wb", opener=create) as rows:
-        for i in range(num_buckets):
-            values = np.fromfile(folder / str(i), dtype).reshape(-1, len(reader.columns))
-            values = reader.drop_incomplete_rows(values, kept)
-            values = values[generator.permutation(len(values))]
-            checksum = zlib.crc32(values, checksum)
-            rows.write(values.data)  # as values.tofile(rows) does, which does not say why it fails
-            (folder / str(i)).unlink()
-        rows.flush()
-        os.fsync(rows.fileno())
-    reader.check_rows()
-    record: dict[str, Any] = {"kept": kept, "read": reader.num_read, "rows": reader.num_read - reader.num_dropped}
-    record |= {"notes": reader.notes(), "dtype": np.dtype(dtype).name}
-    record["checksum"] = zlib.crc32(json.dumps(record).encode(), checksum)
-    with open(folder / "table.json", "w", opener=create) as text:
-        json.dump(record, text, indent=1)
-    return True
-
-
 def _open(place: Path, reader: TableReader) -> Table | None:
     """The table that was converted before; None if there is none, or if it is not whole."""
     try:
@@ -165,34 +114,41 @@ def _open(place: Path, reader: TableReader) -> Table | None:
             return None
         with open(place / "table.json") as file:
             record = json.loads(file.read(1 << 26))  # which is longer is none
-        stated, kept = record.pop("checksum"), _kept(record, reader)
+        stated, width = record.pop("checksum"), _width(record, reader)
         mapped: Any = np.memmap(
             place / "rows", dtype=record["dtype"], mode="r"
         )  # writable, Linux would want memory for it
-        if len(mapped) != record["rows"] * len(kept):
+        if len(mapped) != record["rows"] * width:
             return None
         checksum = 0
-        for start in range(0, len(mapped), BUCKET):
-            checksum = zlib.crc32(mapped[start : start + BUCKET], checksum)
+        for start in range(0, len(mapped), PART):
+            checksum = zlib.crc32(mapped[start : start + PART], checksum)
         if zlib.crc32(json.dumps(record).encode(), checksum) != stated:
             return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", READ_ONLY_ARRAY)  # nobody writes
-        values = torch.from_numpy(mapped).view(-1, len(kept))
-    table = reader.table(values, kept)
+        values = torch.from_numpy(mapped).view(-1, width)
+    reader.kept = record["kept"]
+    for column in reader.columns:
+        if column.name in record["levels"]:
+            column.fix(record["levels"][column.name])
+    table = Table.of_reader(reader, values)
     table.num_read, table.notes, table.mapped = record["read"], record["notes"], True
     return table
 
 
-def _kept(record: dict[str, Any], reader: TableReader) -> list[int]:
-    """The columns of a record, all of which could be of these files; ValueError if it could not."""
-    kept, counts = record["kept"], (record["rows"], record["read"])
-    needed = [i for i, column in enumerate(reader.columns) if column.required]
+def _width(record: dict[str, Any], reader: TableReader) -> int:
+    """How many columns a record has, all of which could be of these files; ValueError if they could not."""
+    kept, counts, levels = record["kept"], (record["rows"], record["read"]), record["levels"]
+    is_category = [column.may_be_text or column.levels is not None for column in reader.columns]
+    needed = [i for i, column in enumerate(reader.columns) if column.required and not is_category[i]]
     sound = all(type(number) is int for number in (*kept, *counts)) and 0 < counts[0] <= counts[1] < 1 << 53
     sound = sound and kept == sorted(set(kept) & set(range(len(reader.columns)))) and set(needed) <= set(kept)
     sound = sound and len(kept) > reader.num_targets and all(isinstance(note, str) for note in record["notes"])
+    sound = sound and {*levels} <= {reader.columns[i].name for i in kept if is_category[i]}
+    sound = sound and all(len({*map(str, texts)}) == len(texts) > 1 for texts in levels.values())
     if not (sound and isinstance(record["notes"], list) and record["dtype"] in ("float32", "float64")):
         raise ValueError(record)
-    return kept
+    return len(kept) + sum(len(texts) - 2 for texts in levels.values())

@@ -1,8 +1,6 @@
-"""Predictions for the rows of a CSV file, written beside them, in their order, a block at a time."""
+"""Predictions for the rows of files, written beside them, in their order, a block at a time."""
 
 import csv
-import itertools
-import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -15,65 +13,71 @@ from torch import Tensor
 
 from linreg.atomic import replacing
 from linreg.errors import InputError, RunError
-from linreg.files.cells import parse_number
+from linreg.files.cells import Spelling
+from linreg.files.columns import choose, expand
 from linreg.files.csv_text import CSVFile
+from linreg.files.rows import Rows
+from linreg.files.sources import find_sources
 from linreg.screen import as_text, say
-
-BLOCK = 8_192  # rows in memory at a time
-Rows = list[tuple[int, list[str]]]
 
 
 class PredictionData(LightningDataModule):
-    """The rows of a CSV file to predict; it needs the model's feature columns, in any order, and may hold others.
+    """The rows of a file to predict; it needs the model's feature columns, in any order, and may hold others.
 
     Args:
-        path: the file, with a header line; it may be gzipped.
+        path: a CSV file, with a header line, which may be gzipped; a Parquet file; a folder or pattern of such files.
         missing: "drop" leaves the prediction of a row with a missing cell empty and says how many, "error" refuses it.
+        decimal: see CSVData; by default as the model was trained.
+        missing_values: see CSVData; by default as the model was trained.
     """
 
-    def __init__(self, path: str, missing: Literal["drop", "error"] = "drop") -> None:
+    def __init__(
+        self,
+        path: str,
+        missing: Literal["drop", "error"] = "drop",
+        decimal: Literal[".", ","] = ".",
+        missing_values: str | list[str | float] | None = None,
+    ) -> None:
         super().__init__()
         if missing not in ("drop", "error"):
             raise InputError(f"missing={missing!r}: 'drop' or 'error' is expected")
-        self.path, self.missing = path, missing
+        self.path, self.missing, self.spelling = path, missing, Spelling(decimal, missing_values)
         self.feature_names: list[str] = []  # the model's
+        self.levels: dict[str, list[str]] = {}  # of its categories
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
             self.feature_names = getattr(self.trainer.lightning_module, "feature_names", [])
+            self.levels = getattr(self.trainer.lightning_module, "levels", {})
 
     def writer(self, path: str) -> Callback:
         """What writes the predictions beside the rows."""
         return PredictionWriter(path)
 
     def predict_dataloader(self) -> "_Blocks":
-        return _Blocks(CSVFile(self.path), self.feature_names, self.missing == "error")
+        return _Blocks(self)
 
 
 class _Blocks:
-    """Batches ``(x, rows)``: float64 features with NaN for a missing cell, and the rows' lines and cells."""
+    """Batches ``(x, rows)``: float64 features with NaN for a missing cell, and the rows as the files have them."""
 
-    def __init__(self, file: CSVFile, feature_names: list[str], refuse_missing: bool) -> None:
-        self.file, self.refuse_missing = file, refuse_missing
-        self.columns = {name: file.index(name, "model's features") for name in feature_names}
+    def __init__(self, data: PredictionData) -> None:
+        self.sources, self.refuse_missing = find_sources(data.path, data.spelling), data.missing == "error"
+        first = self.sources[0]
+        for other in self.sources[1:]:
+            if (other.names, other.delimiter, type(other)) != (first.names, first.delimiter, type(first)):
+                how = "another kind of file, another order of columns or another separator"
+                raise InputError(f"{other.path}: {how} than {first.path}; predict them one at a time")
+        self.columns = choose(first, [], data.feature_names, data.levels or None)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
-        numbered, empty = self.file.rows(), True
-        while rows := list(itertools.islice(numbered, BLOCK)):
-            values = [[self._value(line, name, cells[i]) for name, i in self.columns.items()] for line, cells in rows]
-            empty = False
-            yield torch.tensor(values, dtype=torch.float64), rows
+        empty = True
+        for source in self.sources:
+            for values, rows in source.blocks(self.columns, self.refuse_missing, keep=True):
+                empty = False
+                yield torch.from_numpy(expand(values, self.columns)), rows
         if empty:
-            raise self.file.error(2, None, "no row below the header")
-
-    def _value(self, line: int, name: str, cell: str) -> float:
-        try:
-            value = parse_number(cell)
-        except ValueError as reason:
-            raise self.file.error(line, name, f"{cell[:80]!r} {reason}") from None
-        if value != value and self.refuse_missing:
-            raise self.file.error(line, name, f"a missing cell ({cell!r}), and missing is 'error'")
-        return value
+            raise InputError(f"{self.sources[-1].path}, line 2: no row below the header")
 
 
 class PredictionWriter(Callback):
@@ -91,30 +95,37 @@ class PredictionWriter(Callback):
         self.num_rows = self.num_empty = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.file = file = getattr(trainer.predict_dataloaders, "file")  # noqa: B009
+        sources = getattr(trainer.predict_dataloaders, "sources")  # noqa: B009
+        first = sources[0]
         names = ["prediction"]
         if len(pl_module.target_names) > 1:
             names = [f"prediction_{target}" for target in pl_module.target_names]
         for name in names:
-            if name in file.names:
-                raise InputError(f"{file.path} has a column {name!r} already; rename it, or predictions would hide it")
-        self._check_place(file.path, names)
+            if name in first.names:
+                raise InputError(f"{first.path} has a column {name!r} already; rename it, or predictions would hide it")
+        self._check_place([source.path for source in sources], names)
         try:
-            stream = self.opened.enter_context(replacing(self.path, "x", newline="", encoding="utf-8"))
-            mode = file.path.stat().st_mode | 0o600  # predictions of a private file are private
-            os.chmod(stream.name, mode & os.stat(stream.name).st_mode & 0o666)
+            self.stream = self.opened.enter_context(replacing(self.path, "x", newline="", encoding="utf-8"))
+            mode = os.stat(self.stream.name).st_mode & 0o666
+            for source in sources:  # predictions of a private file are private
+                mode &= source.path.stat().st_mode | 0o600
+            os.chmod(self.stream.name, mode)
         except OSError as error:
             raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
-        self.writer = csv.writer(stream, delimiter=file.delimiter, lineterminator="\n")
-        self.writer.writerow(map(as_text, [*file.names, *names]))
+        self.delimiter = first.delimiter
+        header = csv.writer(self.stream, delimiter=self.delimiter, lineterminator="\n")
+        header.writerow(map(as_text, [*first.names, *names]))
 
-    def _check_place(self, source: Path, names: list[str]) -> None:
+    def _check_place(self, sources: list[Path], names: list[str]) -> None:
         """InputError unless there is nothing, or what an earlier prediction has left."""
+        if self.path.suffix == ".parquet":
+            raise InputError(f"--output {self.path}: predictions are written as CSV; give a name that ends in .csv")
         if not os.path.lexists(self.path):
             return
         why = "not a regular file"
         if self.path.is_file() and not self.path.is_symlink():
-            why = "the file to predict" if self.path.samefile(source) else "there already, and holds no predictions"
+            is_source = any(map(self.path.samefile, sources))
+            why = "the file to predict" if is_source else "there already, and holds no predictions"
             with suppress(InputError):
                 if not self.path.stat().st_size or CSVFile(self.path).names[-len(names) :] == names:
                     return
@@ -129,17 +140,21 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        rows, holes = [], batch[0].isnan().any(dim=1).tolist()
-        for (line, cells), missing, y_hat in zip(batch[1], holes, outputs.tolist(), strict=True):
-            if not missing and not all(map(math.isfinite, y_hat)):
-                raise self.file.error(line, None, "too far from the training rows: the prediction is not finite")
-            rows.append([*cells, *("" if missing else repr(value) for value in y_hat)])
-            self.num_empty += missing
+        (x, rows), holes = batch, batch[0].isnan().any(dim=1)
+        lost = ~(outputs.isfinite().all(dim=1) | holes)
+        if lost.any():
+            place = rows.place(int(lost.int().argmax()))
+            raise InputError(f"{place}: too far from the training rows: the prediction is not finite")
+        columns = [[repr(value) for value in column] for column in outputs.T.tolist()]
+        for i in holes.nonzero()[:, 0].tolist():
+            for column in columns:
+                column[i] = ""
         try:
-            self.writer.writerows(rows)
+            self.stream.write(rows.beside(columns, self.delimiter))
         except OSError as error:
             raise self._unwritable(error) from None
-        self.num_rows += len(rows)
+        self.num_rows += len(x)
+        self.num_empty += int(holes.sum())
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         try:

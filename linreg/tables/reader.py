@@ -5,27 +5,25 @@ Shapes: a block is (n, C), n rows and the C columns that are read, targets first
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.files.blocks import Column
-from linreg.files.parquet import CSVSource, ParquetFile, find_sources
-from linreg.tables.table import Table
+from linreg.files.cells import Spelling
+from linreg.files.columns import Categories, choose, expand
+from linreg.files.sources import find_sources
 
 
 class TableReader:
     """The rows of one or several files, and what was left out of them.
 
     Args:
-        path: a CSV file, which may be gzipped, a Parquet file, or a folder or pattern of such files.
+        path: a CSV file, which may be gzipped, a Parquet file, or a folder or pattern of such files; or a frame.
         target: the column, or columns, to predict.
         features: the columns to predict from; None takes every other named column that holds numbers.
-        missing: "drop" leaves out the rows with a missing cell in a used column, "error" refuses them.
+        missing: this, and all that follow: see CSVData.
 
     Raises:
         InputError: with file, line and column, for whatever is not a table of numbers.
@@ -33,25 +31,44 @@ class TableReader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Any,
         target: str | Sequence[str],
         features: Sequence[str] | None = None,
         missing: Literal["drop", "error"] = "drop",
+        categories: Categories = None,
+        exclude: str | Sequence[str] | None = None,
+        decimal: str = ".",
+        missing_values: str | Sequence[str | float] | None = None,
     ) -> None:
         if missing not in ("drop", "error"):
             raise InputError(f"{path}: missing={missing!r}: 'drop' or 'error' is expected")
-        self.path, self.missing, self.arguments = path, missing, (path, target, features, missing)
-        self.files = find_sources(path)
-        targets = _names(path, "target", target)
+        self.missing = missing
+        self.arguments = (path, target, features, missing, categories, exclude, decimal, missing_values)
+        self.files = find_sources(path, Spelling(decimal, missing_values))
+        self.path = path if isinstance(path, str | os.PathLike) else self.files[0].path
+        targets = self._names("target", target)
+        chosen = None if features is None else self._names("features", features)
+        left_out = () if exclude is None else self._names("exclude", exclude)
+        if not (categories is None or categories == "all" or isinstance(categories, Mapping)):
+            categories = self._names("categories", categories)
+        self.categories = categories
+        self.columns = choose(self.files[0], targets, chosen, categories, left_out)
         self.num_targets = len(targets)
-        self.columns = _choose(self.files[0], targets, None if features is None else _names(path, "features", features))
         self.num_read = self.num_dropped = 0
+        self.kept: list[int] = []
         self.missing_cells = np.zeros(len(self.columns), dtype=int)
+
+    def _names(self, role: str, names: Any) -> list[str]:
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+            found = f"{self.path}: {role}={names!r}"
+            raise InputError(f"{found}: a column's name, or a list of different columns, is expected")
+        return list(names)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows in order, (n, C) a block: targets, then features; NaN where missing or left out."""
         for file in self.files:
-            for block in file.blocks(self.columns, self.missing == "error"):
+            for block, _ in file.blocks(self.columns, self.missing == "error"):
                 self.num_read += len(block)
                 yield block
         if not self.num_read:
@@ -61,41 +78,56 @@ class TableReader:
         """The same files, not read yet."""
         return TableReader(*self.arguments)
 
-    def read(self, most: float = math.inf) -> Table | None:
-        """The whole table in memory, as float64, in order; None if it has more than ``most`` cells."""
+    def read(self, most: float = math.inf) -> np.ndarray | None:
+        """All complete rows in memory, (N, K) of float64, in order; None if they have more than ``most`` cells."""
         values = _stack(self.blocks(), len(self.columns), most)
         if values is None:
             return None
-        kept = self.resolve_columns()
-        values = self.drop_incomplete_rows(values, kept)
+        self.resolve_columns()
+        if len(values) * self.width > most:
+            return None
+        values = self.expand(self.drop_incomplete_rows(values))
         self.check_rows()
-        return self.table(torch.from_numpy(values), kept)
+        return values
 
-    def resolve_columns(self) -> list[int]:
-        """Says, once all rows were read, which of the columns hold numbers."""
+    def resolve_columns(self) -> None:
+        """Decides, once all rows were read, which of the columns are kept."""
         for column in self.columns:
-            if column.odd and column.is_odd:
-                raise column.odd
-            if not column.has_number and column.text is None:
+            column.check_odd()
+            if not column.has_value and column.text is None:
                 if column.required:
                     where = f"{self.files[0].path}, line 2, column {column.name!r}"
-                    raise InputError(f"{where}: no number in this line and below, every cell is missing")
+                    what = "number" if column.levels is None else "text"
+                    raise InputError(f"{where}: no {what} in this line and below, every cell is missing")
                 column.text = "no number in it"
-        kept = [i for i, column in enumerate(self.columns) if column.text is None]
-        if len(kept) == self.num_targets:
-            raise InputError(f"{self.path} has no column of numbers besides the target: " + "; ".join(self.notes()))
-        return kept
+            elif column.levels is not None and len(column.levels) == 1:
+                column.text = f"always {next(iter(column.levels))!r}"
+        self.kept = [i for i, column in enumerate(self.columns) if column.text is None]
+        if len(self.kept) == self.num_targets:
+            remedy = "text becomes a feature with --data.categories all"
+            raise InputError(
+                f"{self.path} has no column of numbers besides the target: " + "; ".join([*self.notes(), remedy])
+            )
 
-    def drop_incomplete_rows(self, values: np.ndarray, kept: list[int]) -> np.ndarray:
-        """The rows (n, K) of a block without a missing cell in the kept columns; counts the others."""
-        values = values if len(kept) == values.shape[1] else values[:, kept]
+    @property
+    def width(self) -> int:
+        """How many columns the kept ones become, K."""
+        return sum(len(self.columns[i].names()) for i in self.kept)
+
+    def drop_incomplete_rows(self, values: np.ndarray) -> np.ndarray:
+        """The kept columns of a block, and of it the rows without a missing cell there; counts the others."""
+        values = values if len(self.kept) == values.shape[1] else values[:, self.kept]
         missing = np.isnan(values)
         whole = ~missing.any(axis=1)
         if whole.all():
             return values
         self.num_dropped += int((~whole).sum())
-        self.missing_cells[kept] += missing.sum(axis=0)
+        self.missing_cells[self.kept] += missing.sum(axis=0)
         return values[whole]
+
+    def expand(self, values: np.ndarray) -> np.ndarray:
+        """The kept columns of some rows with a column of 0 and 1 for each level, (n, K)."""
+        return expand(values, [self.columns[i] for i in self.kept])
 
     def check_rows(self) -> None:
         """InputError if not one row was complete."""
@@ -108,29 +140,25 @@ class TableReader:
         left_out = [f"{column.name!r} ({column.text})" for column in self.columns if column.text is not None]
         left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
         notes = ["left out " + ", ".join(left_out)] if left_out else []
+        for name, (first, *others) in self.levels.items():
+            shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
+            notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
             cells = ", ".join(f"{column.name!r} {n}" for column, n in counts if n)
             notes.append(f"dropped {self.num_dropped} of {self.num_read} rows for a missing cell in: {cells}")
         return notes
 
-    def table(self, values: Tensor, kept: list[int]) -> Table:
-        """The table of what ``drop_incomplete_rows`` let through, (N, K)."""
-        names, split = [self.columns[i].name for i in kept], self.num_targets
-        sides = values[:, split:], values[:, :split]
-        return Table(*sides, names[split:], names[:split], self.num_read, self.notes(), is_judged=True)
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """The levels of each category, the first of which has no column."""
+        columns = [column for column in self.columns if column.levels is not None and column.text is None]
+        return {column.name: column.ordered() for column in columns}
 
-
-def read_csv(
-    path: str | os.PathLike[str],
-    target: str | Sequence[str],
-    features: Sequence[str] | None = None,
-    missing: Literal["drop", "error"] = "drop",
-) -> Table:
-    """Reads the named columns of a CSV file, or of what else a ``TableReader`` takes, as numbers; see there."""
-    table = TableReader(path, target, features, missing).read()
-    assert table is not None, "without a limit all rows are read"
-    return table
+    def names(self) -> tuple[list[str], list[str]]:
+        """The names of the features and of the targets."""
+        names = [name for i in self.kept for name in self.columns[i].names()]
+        return names[self.num_targets :], names[: self.num_targets]
 
 
 def memory() -> int:
@@ -153,33 +181,3 @@ def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray 
         n += len(block)
     values.resize((n, width), refcheck=False)
     return values
-
-
-def _names(path: str | os.PathLike[str], role: str, names: Any) -> list[str]:
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: {role}={names!r}: a column's name, or a list of different columns, is expected")
-    return list(names)
-
-
-def _choose(file: CSVSource | ParquetFile, targets: list[str], features: list[str] | None) -> list[Column]:
-    """The columns to read: the targets, then the features."""
-    places = {"target": [file.index(name, "target") for name in targets]}
-    if features is None:
-        places["features"] = [i for i, name in enumerate(file.names) if name and i not in places["target"]]
-    else:
-        places["features"] = [file.index(name, "features") for name in features]
-    for role, indices in places.items():
-        if len(set(indices)) < len(indices):
-            raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
-    overlap = sorted(set(places["target"]) & set(places["features"]))
-    if overlap:
-        name = file.names[overlap[0]]
-        raise InputError(
-            f"{file.path}: {name!r} is the target and among the features; a column can only be one of them"
-        )
-    return [
-        Column(file.names[i], required=role == "target" or features is not None)
-        for role, indices in places.items()
-        for i in indices
-    ]

@@ -4,7 +4,7 @@ Shapes: N rows, D features, T targets; x is (N, D), y is (N, T), and row i of x 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from linreg.errors import InputError
 from linreg.files.cells import EXACT, LARGEST
+from linreg.tables.reader import TableReader
 
 Numbers = Tensor | np.ndarray | Sequence[Any]
 
@@ -67,9 +68,30 @@ class Table:
         self.true_coef = _parameters(true_coef, "true_coef", (num_targets, num_features))
         self.true_intercept = _parameters(true_intercept, "true_intercept", (num_targets,))
         self.mapped = mapped
+        self.levels: dict[str, list[str]] = {}  # of each category, the first of which has no column
         if not (mapped or is_judged):
             _check_values(self.x, "x", self.feature_names)
             _check_values(self.y, "y", self.target_names)
+
+    @classmethod
+    def of_reader(cls, reader: TableReader, values: Tensor) -> "Table":
+        """The table of the complete rows of a reader, (N, K), targets first."""
+        (features, targets), split = reader.names(), reader.num_targets
+        sides = values[:, split:], values[:, :split]
+        table = cls(*sides, features, targets, reader.num_read, reader.notes(), is_judged=True)
+        table.levels = reader.levels
+        return table
+
+    @classmethod
+    def from_frame(cls, frame: Any, target: str | Sequence[str], **how: Any) -> "Table":
+        """The table in a frame of pandas, Polars or pyarrow, read as ``read_csv`` reads a file.
+
+        Args:
+            frame: the frame; the index of one of pandas is no column.
+            target: the column, or columns, to predict.
+            **how: see read_csv.
+        """
+        return read_csv(frame, target, **how)
 
     def _check_shapes(self) -> None:
         for tensor, what, shape, remedy in (
@@ -139,3 +161,25 @@ def _check_values(values: Tensor, what: str, names: list[str]) -> None:
     value = values[row, i].item()
     remedy = "leave out the rows with a missing value" if value != value else f"values below {LARGEST:g} are expected"
     raise InputError(f"Table: {what}[{row}, {i}] ({names[i]!r}) is {value:g}: {remedy}")
+
+
+def read_csv(
+    path: Any,
+    target: str | Sequence[str],
+    features: Sequence[str] | None = None,
+    missing: Literal["drop", "error"] = "drop",
+    **how: Any,
+) -> Table:
+    """Reads the named columns of a CSV file, or of what else a ``TableReader`` takes, as numbers; see there.
+
+    Args:
+        path: the file.
+        target: the column, or columns, to predict.
+        features: the columns to predict from; None takes every other column of numbers.
+        missing: "drop" or "error".
+        **how: categories, exclude, decimal, missing_values.
+    """
+    reader = TableReader(path, target, features, missing, **how)
+    values = reader.read()
+    assert values is not None, "without a limit all rows are read"
+    return Table.of_reader(reader, torch.from_numpy(values))

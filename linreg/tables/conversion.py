@@ -1,0 +1,127 @@
+"""From the rows of a reader to a file of them in random order, in float32 where that can hold them."""
+
+import json
+import os
+import zlib
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from linreg.tables.reader import TableReader
+
+BUCKET = 1 << 26  # bytes that are shuffled at a time
+MOST_BUCKETS = 128  # files that are open at a time
+PART = 1 << 26  # bytes that are written or read at a time
+SAMPLE = 128  # rows of each block that tell how finely its columns are divided
+ENOUGH = 64  # rows, from which on a spread means something
+LOST = 2e-7  # of a column's standard deviation: what rounding to float32 may cost (a z-score costs a tenth of it)
+BLURRED = 1e-2  # of the distance of two neighbours in a sample: what it may cost 19 pairs of 20
+SMALLEST = np.finfo(np.float32).tiny  # below, digits are lost
+
+
+def _mode(reader: TableReader, folder: Path) -> int:
+    """Of a file in a folder: for the owner, and for those who have all files of the reader, their group being its."""
+    mode, group = 0o666, folder.stat().st_gid
+    for found in (file.path.stat() for file in reader.files):
+        mode &= found.st_mode if found.st_gid == group else (found.st_mode & 0o7) * 0o11
+    return mode | 0o600
+
+
+def convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
+    """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
+    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(reader, folder))
+    num_buckets = sum(file.num_cells for file in reader.files) * np.dtype(dtype).itemsize // BUCKET + 1
+    if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in reader.files):
+        num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out
+    precision = Precision() if dtype is np.float32 else None
+    with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
+        buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
+        for block in reader.blocks():
+            with np.errstate(over="ignore", under="ignore"):
+                values: Any = block.astype(dtype)
+            if precision and precision.is_lost(block, values):
+                return False
+            bucket = generator.integers(num_buckets, size=len(block))
+            order = np.argsort(bucket, kind="stable")
+            ends = np.searchsorted(bucket[order], range(1, num_buckets))
+            for file, part in zip(buckets, np.split(values[order], ends), strict=True):
+                file.write(part.data)
+            bar.update(len(block))
+    if precision and precision.is_lost_at_last():
+        return False
+    reader.resolve_columns()
+    with open(folder / "rows", "wb", opener=create) as rows:
+        checksum = 0
+        for i in range(num_buckets):
+            values = np.fromfile(folder / str(i), dtype).reshape(-1, len(reader.columns))
+            values = reader.drop_incomplete_rows(values)
+            values = values[generator.permutation(len(values))]
+            checksum = _write(reader, values, rows, checksum)
+            (folder / str(i)).unlink()
+        rows.flush()
+        os.fsync(rows.fileno())
+    reader.check_rows()
+    record: dict[str, Any] = {"read": reader.num_read, "rows": reader.num_read - reader.num_dropped}
+    record |= {"kept": reader.kept, "levels": reader.levels, "notes": reader.notes(), "dtype": np.dtype(dtype).name}
+    record["checksum"] = zlib.crc32(json.dumps(record).encode(), checksum)
+    with open(folder / "table.json", "w", opener=create) as text:
+        json.dump(record, text, indent=1)
+    return True
+
+
+def _write(reader: TableReader, values: np.ndarray, rows: IO[bytes], checksum: int) -> int:
+    """Writes rows, with a column for each level, of which there may be many, a part at a time; their checksum."""
+    most = PART // (8 * reader.width) + 1
+    for start in range(0, len(values), most):
+        part: Any = reader.expand(values[start : start + most])
+        checksum = zlib.crc32(part, checksum)
+        rows.write(part.data)  # as part.tofile(rows) does, which does not say why it fails
+    return checksum
+
+
+class Precision:
+    """Whether float32 holds the blocks of a table: the range of each value, and the digits of a sample of rows."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)  # rows at regular distances may be all of one kind
+        self.waiting: list[np.ndarray] = []  # rows, too few for a spread
+        self.across: list[np.ndarray] = []  # some rows of each sample, for what differs from block to block only
+
+    def is_lost(self, block: np.ndarray, single: np.ndarray) -> bool:
+        size = np.abs(single)
+        plain = len(size) and size.min() >= SMALLEST and size.max() < np.inf  # the rule, and quick; not so with a NaN
+        if not plain and ((size == np.inf).any() or (size < SMALLEST).sum() != (block == 0).sum()):
+            return True
+        sample = block[self.generator.integers(len(block), size=SAMPLE)] if len(block) > SAMPLE else block
+        if np.isnan(sample).any():
+            missing = np.isnan(block)
+            whole = np.flatnonzero(~(missing & ~missing.all(axis=0)).any(axis=1))  # the others will be dropped
+            sample = block[self.generator.choice(whole, SAMPLE) if len(whole) > SAMPLE else whole]
+        self.waiting.append(sample)
+        if sum(map(len, self.waiting)) < ENOUGH:
+            return False
+        sample, self.waiting = np.concatenate(self.waiting), []
+        self.across.append(sample[:8].copy())
+        if len(self.across) == SAMPLE:
+            del self.across[::2]
+        return _is_blurred(sample)
+
+    def is_lost_at_last(self) -> bool:
+        rows = np.concatenate(self.across + self.waiting)
+        return (len(rows) >= ENOUGH or not self.across) and _is_blurred(rows)
+
+
+def _is_blurred(rows: np.ndarray) -> bool:
+    """Whether rounding to float32 costs a column too much of its spread, or merges what lies in a narrow part of it."""
+    x = np.sort(rows.T, axis=1)  # NaN, where a column is left out, comes last
+    error = np.abs(x - x.astype(np.float32))
+    spread = x - (np.nansum(x, axis=1) / np.maximum((~np.isnan(x)).sum(axis=1), 1))[:, None]
+    coarse = np.nansum(error**2, axis=1) > LOST**2 * np.nansum(spread**2, axis=1)
+    gaps = np.diff(x, axis=1)
+    apart = gaps > 0
+    merged = apart & (np.maximum(error[:, 1:], error[:, :-1]) > BLURRED * gaps)
+    return bool((apart.any(axis=1) & (coarse | (20 * merged.sum(axis=1) > apart.sum(axis=1)))).any())
