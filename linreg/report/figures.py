@@ -1,13 +1,15 @@
-"""Pictures of a fit: pure functions from tensors to an image for TensorBoard, or a PNG file."""
+"""Pictures of a fit: pure functions from numbers to a figure, and from a figure to its pixels.
+
+The colours are Okabe and Ito's, which the colour-blind can tell apart, on white, which either theme can have around it.
+"""
 
 from __future__ import annotations
 
-import io
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from linreg.messages import MISSING_GLYPH
 
@@ -16,26 +18,140 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_POINTS = 2_000  # that a picture needs
+BLUE, RED, GREEN, ORANGE, SKY, PINK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+GREY = "0.55"
+COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
 
 
-def predicted_vs_actual(y_hat: Tensor, y: Tensor, name: str) -> Figure:
-    """Predictions (N,) over targets (N,): a perfect model lies on the diagonal."""
-    figure, axes = _axes(f"actual {name}", f"predicted {name}")
+def predicted_vs_actual(y_hat: np.ndarray, y: np.ndarray, name: str, of: str) -> Figure:
+    """Predictions (N,) over targets (N,), on equal axes: a perfect model lies on the diagonal."""
+    figure, ((axes,),) = panels(1, 1, width=5.5, height=5.5)
+    left, total = np.square(y_hat - y).sum(), np.square(y - y.mean()).sum()
+    label(axes, f"actual {name}", f"predicted {name}", f"R2 {1 - left / total:.4f}, {of}" if total else of)
     ends = [min(y.min(), y_hat.min()), max(y.max(), y_hat.max())]
-    axes.plot(ends, ends, color="0.6", label="predicted = actual")
-    axes.plot(y, y_hat, ".", alpha=0.5, label=f"{len(y):,} rows")
+    axes.plot(ends, ends, color=GREY, label="predicted = actual")
+    axes.plot(y, y_hat, ".", color=BLUE, alpha=0.5)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def residual_plots(
+    y_hat: np.ndarray, residual: np.ndarray, scaled: np.ndarray, leverage: np.ndarray, parameters: int, of: str
+) -> Figure:
+    """R's four pictures of a fit: residuals, their quantiles, their size over predictions, and over leverage.
+
+    Args:
+        y_hat: (N,) predictions.
+        residual: (N,) what is left of the target.
+        scaled: (N,) the same, by its own standard deviation.
+        leverage: (N,) how far a row is from the others, as a share of the fit that is its own.
+        parameters: of the fit, for the lines of equal Cook's distance.
+        of: which rows these are.
+    """
+    figure, (first, second) = panels(2, 2, width=8, height=7)
+    label(first[0], "prediction", "residual", of)
+    first[0].axhline(0, color=GREY)
+    first[0].plot(y_hat, residual, ".", color=BLUE, alpha=0.5)
+    order, ranks = np.sort(scaled), (np.arange(len(scaled)) + 0.5) / len(scaled)
+    normal = normal_quantile(ranks)
+    label(first[1], "quantile of a normal distribution", "standardized residual", "Q-Q")
+    first[1].plot(normal, normal, color=GREY)
+    first[1].plot(normal, order, ".", color=BLUE, alpha=0.5)
+    label(second[0], "prediction", "root of |standardized residual|", "scale")
+    second[0].plot(y_hat, np.sqrt(np.abs(scaled)), ".", color=BLUE, alpha=0.5)
+    label(second[1], "leverage", "standardized residual", "leverage")
+    second[1].axhline(0, color=GREY)
+    second[1].plot(leverage, scaled, ".", color=BLUE, alpha=0.5)
+    limits, most = second[1].get_ylim(), float(leverage.max())
+    h = np.linspace(max(most / 100, 1e-9), min(max(most, 1e-6), 0.999), 100)
+    for distance, style in ((0.5, "--"), (1.0, "-")):
+        edge = np.sqrt(distance * parameters * (1 - h) / h)
+        for sign in (1, -1):
+            name = f"Cook's distance {distance:g}" if sign > 0 else None
+            second[1].plot(h, sign * edge, style, color=RED, linewidth=1, label=name)
+    second[1].set_ylim(limits)
+    second[1].legend(loc="upper right", fontsize="small")
+    return figure
+
+
+def coefficient_bars(
+    names: Sequence[str], size: np.ndarray, spread: np.ndarray, learned: np.ndarray, level: str
+) -> Figure:
+    """The exact coefficients (K,) as intervals, the learned ones as dots; and how far these are apart, in errors.
+
+    Args:
+        names: K of them.
+        size: the exact ones.
+        spread: half the length of an interval around each.
+        learned: what training has found.
+        level: what the intervals are.
+    """
+    figure, ((left, right),) = panels(1, 2, width=9, height=1.6 + 0.32 * len(names))
+    rows = np.arange(len(names))[::-1]
+    label(left, "target's deviations for one of the feature's", "", f"exact, {level}")
+    left.axvline(0, color=GREY, linewidth=1)
+    left.barh(rows, 2 * spread, left=size - spread, color=SKY, label="exact")
+    left.plot(learned, rows, "o", color=RED, markersize=5, label="learned")
+    left.set_yticks(rows, [printed(name) for name in names], parse_math=False)
+    left.legend(fontsize="small")
+    label(right, "learned - exact, in standard errors", "", "distance")
+    right.axvspan(-2, 2, color=SKY, alpha=0.5, label="what the rows leave open")
+    right.axvline(0, color=GREY, linewidth=1)
+    right.plot(2 * (learned - size) / np.where(spread > 0, spread, np.nan), rows, "o", color=RED, markersize=5)
+    right.set_yticks(rows, [""] * len(rows))
+    right.legend(fontsize="small")
+    figure.subplots_adjust(left=0.22, bottom=0.65 / (1.6 + 0.32 * len(names)), wspace=0.08)
+    return figure
+
+
+def fitted_line(
+    x: np.ndarray, y: np.ndarray, y_hat: np.ndarray, exact: np.ndarray, half: np.ndarray, names: tuple[str, str, str]
+) -> Figure:
+    """One feature (N,) and its target: the rows, the fitted and the exact predictions, each (N,).
+
+    Args:
+        x: the feature.
+        y: the target.
+        y_hat: the model's predictions.
+        exact: those of the exact solution.
+        half: two standard errors of these.
+        names: of the feature and the target, and which rows these are.
+    """
+    figure, ((axes,),) = panels(1, 1)
+    label(axes, *names)
+    order = x.argsort()
+    axes.plot(x, y, ".", color=GREY, alpha=0.5, label="rows")
+    low, high = exact - half, exact + half
+    axes.fill_between(x[order], low[order], high[order], color=SKY, alpha=0.5, label="exact, 2 standard errors")
+    axes.plot(x[order], exact[order], "--", color=BLUE, label="exact least squares")
+    axes.plot(x[order], y_hat[order], color=RED, linewidth=2, label="fitted")
     axes.legend()
     return figure
 
 
-def fitted_line(x: Tensor, y: Tensor, y_hat: Tensor, exact: Tensor, x_name: str, y_name: str) -> Figure:
-    """One feature (N,), its target, the fitted and the exact predictions, each (N,)."""
-    figure, axes = _axes(x_name, y_name)
-    order = x.argsort()
-    axes.plot(x, y, ".", color="0.6", alpha=0.5, label="rows")
-    axes.plot(x[order], y_hat[order], linewidth=3, label="fitted")
-    axes.plot(x[order], exact[order], "--", label="exact least squares")
-    axes.legend()
+def log_curves(axes: Axes, curves: dict[str, tuple[Sequence[float], Sequence[float], str]], names: Sequence[str]) -> None:
+    """Curves on a log scale, by name: x, y and a line's style; what is 0 or below is left out."""
+    label(axes, *names)
+    for i, (name, (x, y, style)) in enumerate(curves.items()):
+        y = np.asarray(y, dtype=float)
+        axes.plot(x, np.where(y > 0, y, np.nan), style, color=COLOURS[i % len(COLOURS)], label=name)
+    axes.set_yscale("log")
+    axes.legend(fontsize="small")
+
+
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Figure:
+    """How many rows of each class (down) were taken for which (across)."""
+    figure, ((axes,),) = panels(1, 1, width=5.5, height=5.5)
+    label(axes, "predicted class", "actual class", of)
+    axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, parse_math=False)
+    axes.set_yticks(ticks, classes, parse_math=False)
+    for i, row in enumerate(counts.tolist()) if len(classes) <= 20 else ():
+        for j, count in enumerate(row):
+            dark = count > counts[i].sum() / 2
+            axes.text(j, i, f"{count:,.0f}", ha="center", va="center", color="white" if dark else "black")
     return figure
 
 
@@ -50,20 +166,31 @@ def to_image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def as_png(image: np.ndarray) -> bytes:
-    """The content of a PNG file of pixels, (height, width, 3) of uint8."""
-    from matplotlib.image import imsave
-
-    buffer = io.BytesIO()
-    imsave(buffer, image, format="png")
-    return buffer.getvalue()
-
-
-def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def panels(rows: int, columns: int, width: float = 6.5, height: float = 4.5) -> tuple[Figure, np.ndarray]:
+    """An empty figure, and its axes (rows, columns); with margins given, since to find them takes as long as to draw."""
     from matplotlib.figure import Figure  # here, because it takes 0.3 s and only the end of a run draws
 
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel(x_label, parse_math=False)  # a $ in a column's name begins no formula
-    axes.set_ylabel(y_label, parse_math=False)
+    figure = Figure(figsize=(width, height), dpi=100)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    edge = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.6 / height, "top": 1 - 0.4 / height}
+    figure.subplots_adjust(**edge, wspace=0.28, hspace=0.32)
     return figure, axes
+
+
+def label(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Names on the axes; a $ in a column's name begins no formula, and a long name is cut."""
+    axes.set_xlabel(printed(x), parse_math=False)
+    axes.set_ylabel(printed(y), parse_math=False)
+    axes.set_title(printed(title), fontsize="medium", parse_math=False)
+
+
+def printed(name: str) -> str:
+    """A name that fits beside an axis."""
+    return name if len(name) <= 50 else f"{name[:47]}..."
+
+
+def normal_quantile(shares: np.ndarray) -> np.ndarray:
+    """The quantiles of the standard normal distribution."""
+    import torch
+
+    return torch.special.ndtri(torch.from_numpy(shares)).numpy()
