@@ -13,7 +13,7 @@ from torch import Tensor
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given
 from linreg.report.findings import show_table, stage_of
-from linreg.screen import say
+from linreg.screen import say, wrapped
 from linreg.stack.trainer import all_flags, make_trainer
 
 
@@ -76,8 +76,8 @@ def announce(data: LightningDataModule, trainer: Trainer) -> None:
     where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
     seed = os.environ.get("PL_GLOBAL_SEED")
     lines = [
-        f"data    {lines[0]}",
-        *(f"        {line}" for line in lines[1:]),
+        wrapped(f"data    {lines[0]}"),
+        *(wrapped(f"        {line}") for line in lines[1:]),
         where + (f", seed {seed}" if seed else ""),
     ]
     say("\n".join(lines), trainer.is_global_zero)

@@ -3,13 +3,12 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.atomic import atomic_write
@@ -17,7 +16,7 @@ from linreg.errors import InputError, with_remedies
 from linreg.evaluation import announce, has_rows, tables_of
 from linreg.metrics import as_plain
 from linreg.report.figures import as_png
-from linreg.report.findings import Findings, logged
+from linreg.report.findings import Findings, Picture, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, open_run
 from linreg.runs.loggers import RunLogger, make_loggers
@@ -101,6 +100,8 @@ def run(
         found = cast(Any, model).report(data, confidence) if has_report else logged(values)
         tell(found, trainer, of, figures)
         found.check(check)
+        if check is not None:
+            say(f"check   passed: excess_mse {found.excess:.2g} is within {check:g}", trainer.is_global_zero)
     folder = folder_of(trainer)
     return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
 
@@ -159,18 +160,18 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -
         lines.append(f"run     {folder.path}")
         for logger in trainer.loggers if found.metrics.get("excess_mse") is not None else ():
             logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
-        if leave_pictures(found.images() if figures else {}, folder.path, trainer):
+        if leave_pictures(found.pictures() if figures else (), folder.path, trainer):
             lines.append(f"curves  tensorboard --logdir {folder.path.parents[1]}")
     say("\n".join(lines))
 
 
-def leave_pictures(images: dict[str, np.ndarray], folder: Path, trainer: Trainer) -> bool:
+def leave_pictures(pictures: Iterable[Picture], folder: Path, trainer: Trainer) -> bool:
     """Shows pictures in TensorBoard, and returns True; or else leaves them as files in the run's folder."""
     board = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
-    for tag, image in images.items():
+    for tag, image, step in pictures:
         if board:
-            board.experiment.add_image(tag, image, trainer.global_step, dataformats="HWC")
-        else:
+            board.experiment.add_image(tag, image, trainer.global_step if step is None else step, dataformats="HWC")
+        elif step is None:
             atomic_write(folder / (re.sub(r"[^\w.-]", "_", tag) + ".png"), as_png(image))
     for logger in trainer.loggers:
         logger.save()

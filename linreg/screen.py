@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 
 from linreg.errors import printable
 
@@ -46,6 +47,11 @@ def hide_status() -> None:
     if shown:
         print(f"\r{' ' * shown}", end="\r", flush=True)
         shown = 0
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in 80 columns, its later lines below the text of the first."""
+    return textwrap.fill(text, 80, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False)
 
 
 def counted(number: int, what: str) -> str:

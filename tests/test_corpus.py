@@ -88,7 +88,7 @@ def test_a_file_that_changes_while_it_is_read(
 def test_rows_that_are_too_few_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,y\n1,2\n")
-    with pytest.raises(InputError, match=r"t\.csv: 1 row\(s\) are too few to split"):
+    with pytest.raises(InputError, match=r"t\.csv: 1 row: too few to split"):
         _ = CSVData(str(path), "y").splits
     assert len(CSVData(str(path), "y", val_fraction=0, test_fraction=0).splits["train"][0]) == 1
 

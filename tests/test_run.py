@@ -103,7 +103,17 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     exact = json.loads(Path("runs/curves/version_0/metrics.json").read_text())["exact"]["train"]
     assert found.Scalars("loss/exact")[0].value == pytest.approx(1 - exact["r2"], rel=1e-5)
     assert found.Scalars("loss/exact")[0].value <= min(event.value for event in found.Scalars("loss/train"))
-    assert set(found.Tags()["images"]) == {"predicted_vs_actual/test", "regression_line/test"}
+    pictures = {
+        "predicted_vs_actual/test",
+        "regression_line/test",
+        "residuals/test",
+        "coefficients",
+        "curves",
+        "theory",
+    }
+    assert set(found.Tags()["images"]) == pictures
+    for tag in ("predicted_vs_actual/test", "regression_line/test", "coefficients"):  # to be scrubbed through
+        assert [image.step for image in found.Images(tag)] == [7, 15, 24]
     assert "custom_scalars__config__" in found.Tags()["tensors"]
     table = found.PluginTagToContent("hparams")
     assert b"excess_mse" in table["_hparams_/experiment"]

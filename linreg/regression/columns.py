@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from linreg.errors import InputError
+from linreg.screen import counted
 
 Levels = dict[str, list[str]]
 Columns = tuple[list[str], list[str], Levels]  # the names of features and targets, the levels of columns of text
@@ -42,7 +43,9 @@ def check_widths(model: Any, num_features: int, num_targets: int) -> None:
     sizes = len(model.x_standardizer.mean), len(model.y_standardizer.mean)
     if sizes != (num_features, num_targets):
         made = f"the {type(model).__name__} was made with num_features={sizes[0]} and num_targets={sizes[1]}"
-        raise InputError(f"{made}; the data have {num_features} feature(s) and {num_targets} target(s)")
+        raise InputError(
+            f"{made}; the data have {counted(num_features, 'feature')} and {counted(num_targets, 'target')}"
+        )
 
 
 def read_columns(checkpoint: dict[str, Any]) -> Columns:

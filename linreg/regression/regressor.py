@@ -50,6 +50,7 @@ class Regressor(Module):
         self.target_names = [f"y{i + 1}" for i in range(num_targets)] if num_targets > 1 else ["y"]
         self.levels: dict[str, list[str]] = {}  # of the columns of text among them; the first has no feature
         self.exact: LeastSquares | None = None  # the solution of the training rows, known during fit
+        self.baseline = ExactBaseline()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y_standardizer.inverse(self.hypothesis(self.x_standardizer(x).to(self.dtype)).double())
@@ -154,7 +155,7 @@ class Regressor(Module):
         return type(self).loss is not Regressor.loss or "loss" in vars(self)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ExactBaseline()]
+        return [self.baseline]  # the same one whenever Lightning asks, since the report tells what it has seen
 
     def report(self, data: Any, confidence: float | None = None) -> Findings:
         """What the trained model amounts to beside the exact solution; see ``exact.report``."""

@@ -5,11 +5,13 @@ The colours are Okabe and Ito's, which the colour-blind can tell apart, on white
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from linreg.messages import MISSING_GLYPH
 
@@ -54,7 +56,7 @@ def residual_plots(
     first[0].axhline(0, color=GREY)
     first[0].plot(y_hat, residual, ".", color=BLUE, alpha=0.5)
     order, ranks = np.sort(scaled), (np.arange(len(scaled)) + 0.5) / len(scaled)
-    normal = normal_quantile(ranks)
+    normal = torch.special.ndtri(torch.from_numpy(ranks)).numpy()
     label(first[1], "quantile of a normal distribution", "standardized residual", "Q-Q")
     first[1].plot(normal, normal, color=GREY)
     first[1].plot(normal, order, ".", color=BLUE, alpha=0.5)
@@ -89,18 +91,16 @@ def coefficient_bars(
     """
     figure, ((left, right),) = panels(1, 2, width=9, height=1.6 + 0.32 * len(names))
     rows = np.arange(len(names))[::-1]
-    label(left, "target's deviations for one of the feature's", "", f"exact, {level}")
+    label(left, "target's deviations for one of the feature's", "", f"exact {level} (bars), learned (dots)")
     left.axvline(0, color=GREY, linewidth=1)
-    left.barh(rows, 2 * spread, left=size - spread, color=SKY, label="exact")
-    left.plot(learned, rows, "o", color=RED, markersize=5, label="learned")
-    left.set_yticks(rows, [printed(name) for name in names], parse_math=False)
-    left.legend(fontsize="small")
-    label(right, "learned - exact, in standard errors", "", "distance")
-    right.axvspan(-2, 2, color=SKY, alpha=0.5, label="what the rows leave open")
+    left.barh(rows, 2 * spread, left=size - spread, color=SKY)
+    left.plot(learned, rows, "o", color=RED, markersize=5)
+    left.set_yticks(rows, [name[:24] for name in names], parse_math=False)
+    label(right, "learned - exact, in standard errors", "", "within the band: what the rows leave open")
+    right.axvspan(-2, 2, color=SKY, alpha=0.5)
     right.axvline(0, color=GREY, linewidth=1)
     right.plot(2 * (learned - size) / np.where(spread > 0, spread, np.nan), rows, "o", color=RED, markersize=5)
     right.set_yticks(rows, [""] * len(rows))
-    right.legend(fontsize="small")
     figure.subplots_adjust(left=0.22, bottom=0.65 / (1.6 + 0.32 * len(names)), wspace=0.08)
     return figure
 
@@ -130,13 +130,14 @@ def fitted_line(
     return figure
 
 
-def log_curves(axes: Axes, curves: dict[str, tuple[Sequence[float], Sequence[float], str]], names: Sequence[str]) -> None:
-    """Curves on a log scale, by name: x, y and a line's style; what is 0 or below is left out."""
+def log_curves(axes: Axes, curves: dict[str, tuple[np.ndarray, np.ndarray, str]], names: Sequence[str]) -> None:
+    """Curves on a log scale, by name: x, y and a line's style; what no scale can hold is left out."""
     label(axes, *names)
     for i, (name, (x, y, style)) in enumerate(curves.items()):
         y = np.asarray(y, dtype=float)
-        axes.plot(x, np.where(y > 0, y, np.nan), style, color=COLOURS[i % len(COLOURS)], label=name)
+        axes.plot(x, np.where((y > 1e-30) & (y < 1e30), y, np.nan), style, color=COLOURS[i % len(COLOURS)], label=name)
     axes.set_yscale("log")
+    axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")
 
 
@@ -144,14 +145,14 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Fig
     """How many rows of each class (down) were taken for which (across)."""
     figure, ((axes,),) = panels(1, 1, width=5.5, height=5.5)
     label(axes, "predicted class", "actual class", of)
-    axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1e-9), cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
     axes.set_xticks(ticks, classes, parse_math=False)
     axes.set_yticks(ticks, classes, parse_math=False)
     for i, row in enumerate(counts.tolist()) if len(classes) <= 20 else ():
         for j, count in enumerate(row):
             dark = count > counts[i].sum() / 2
-            axes.text(j, i, f"{count:,.0f}", ha="center", va="center", color="white" if dark else "black")
+            axes.text(j, i, f"{count:.4g}", ha="center", va="center", color="white" if dark else "black")
     return figure
 
 
@@ -166,8 +167,17 @@ def to_image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def as_png(image: np.ndarray) -> bytes:
+    """The content of a PNG file of pixels, (height, width, 3) of uint8."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, image, format="png")
+    return buffer.getvalue()
+
+
 def panels(rows: int, columns: int, width: float = 6.5, height: float = 4.5) -> tuple[Figure, np.ndarray]:
-    """An empty figure, and its axes (rows, columns); with margins given, since to find them takes as long as to draw."""
+    """An empty figure, and its axes (rows, columns); with fixed margins: to find some takes as long as to draw."""
     from matplotlib.figure import Figure  # here, because it takes 0.3 s and only the end of a run draws
 
     figure = Figure(figsize=(width, height), dpi=100)
@@ -178,19 +188,7 @@ def panels(rows: int, columns: int, width: float = 6.5, height: float = 4.5) -> 
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Names on the axes; a $ in a column's name begins no formula, and a long name is cut."""
-    axes.set_xlabel(printed(x), parse_math=False)
-    axes.set_ylabel(printed(y), parse_math=False)
-    axes.set_title(printed(title), fontsize="medium", parse_math=False)
-
-
-def printed(name: str) -> str:
-    """A name that fits beside an axis."""
-    return name if len(name) <= 50 else f"{name[:47]}..."
-
-
-def normal_quantile(shares: np.ndarray) -> np.ndarray:
-    """The quantiles of the standard normal distribution."""
-    import torch
-
-    return torch.special.ndtri(torch.from_numpy(shares)).numpy()
+    """Names on the axes; a $ in a column's name begins no formula."""
+    axes.set_xlabel(x[:50], parse_math=False)
+    axes.set_ylabel(y[:50], parse_math=False)
+    axes.set_title(title, fontsize="medium", parse_math=False)

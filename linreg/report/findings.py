@@ -2,15 +2,24 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from linreg.errors import RunError
+from linreg.report import figures
 
 STAGES = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # as they may be spelled
+
+
+class Picture(NamedTuple):
+    """Pixels (height, width, 3) of uint8, with their tag; ``step`` is when that was, None for the end of the run."""
+
+    tag: str
+    image: np.ndarray
+    step: int | None = None
 
 
 @dataclass
@@ -26,7 +35,7 @@ class Findings:
         is_optimum: whether that solution is the model's own optimum, and no baseline that it may surpass.
         rows: the coefficients, a row each.
         files: the content of files beside metrics.json, by name.
-        images: makes the pictures for TensorBoard, (height, width, 3) of uint8, by tag.
+        pictures: draws them, for TensorBoard.
     """
 
     metrics: dict[str, Any]
@@ -36,7 +45,7 @@ class Findings:
     is_optimum: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    images: Callable[[], dict[str, np.ndarray]] = dict
+    pictures: Callable[[], Iterable[Picture]] = tuple
 
     def check(self, most: float | None) -> None:
         """RunError if a run was asked to come within ``most`` (above 0) of the exact solution and did not."""
@@ -63,7 +72,16 @@ def logged(values: dict[str, Any]) -> Findings:
     found = {f"{name}/{stage}": value for stage in metrics for name, value in metrics[stage].items()}
     rows += [[tag, show_number(value)] for tag, value in found.items() if not isinstance(value, list)]
     tables = [line for tag, value in found.items() if isinstance(value, list) for line in ["", *show_table(tag, value)]]
-    return Findings(metrics, "\n".join([*table(rows), *tables]))
+    return Findings(metrics, "\n".join([*table(rows), *tables]), pictures=lambda: draw_matrices(found))
+
+
+def draw_matrices(found: dict[str, Any]) -> Iterator[Picture]:
+    """A picture of each table of counts that has as many rows as columns: a confusion matrix, whatever its name."""
+    for tag, value in found.items():
+        array = np.array(value) if isinstance(value, list) and isinstance(value[0], list) else np.zeros(0)
+        if array.ndim == 2 and len(array) == array.shape[1] > 1 and array.dtype.kind in "if" and (array >= 0).all():
+            names = [str(i) for i in range(len(array))]
+            yield Picture(tag, figures.to_image(figures.confusion_matrix(array, names, tag)))
 
 
 def show_table(tag: str, values: list[Any]) -> list[str]:
@@ -86,9 +104,11 @@ def stage_of(tag: str) -> tuple[str, str]:
     return "other", tag
 
 
-def show_number(value: float | None) -> str:
-    """Seven digits, or nothing for what does not exist."""
-    return "" if value is None or math.isnan(value) else f"{value:.7g}"
+def show_number(value: float | None, digits: int = 7) -> str:
+    """Seven digits or fewer, of a large number all before the point; nothing for what does not exist."""
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if digits < 7 and 10**digits <= abs(value) < 1e12 else f"{value:.{digits}g}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

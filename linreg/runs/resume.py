@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from linreg.errors import InputError
 from linreg.runs.recorded import differences
+from linreg.screen import counted
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 LENGTH = {"total_steps", "_schedule_phases"}  # of a schedule, which goes on if only that is another
@@ -69,8 +70,8 @@ def check_unfinished(before: str | None, config: str, trainer: Trainer) -> None:
     lines = differences(yaml.safe_load(before), config) if before else []
     if changed := [line for line in lines if line.startswith(("data.", "model."))]:
         raise InputError(
-            f"nothing is left to train with {'; '.join(changed)}: the run is over, after {trainer.current_epoch:,} "
-            "epoch(s); give more --max_epochs, or train a new run without --ckpt_path"
+            f"nothing is left to train with {'; '.join(changed)}: the run is over, after "
+            f"{counted(trainer.current_epoch, 'epoch')}; give more --max_epochs, or train a new run without --ckpt_path"
         )
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from linreg.errors import InputError
+from linreg.screen import counted
 from linreg.tables.batches import TensorBatches
 from linreg.tables.table import Table
 
@@ -95,7 +96,7 @@ class RegressionData(LightningDataModule):
         num_train = num_rows - num_val - num_test
         if num_train < 0 or (num_train == 0 and sum(shares) < 1):
             raise InputError(
-                f"{self.origin}: {num_rows} row(s) are too few to split into training, validation "
+                f"{self.origin}: {counted(num_rows, 'row')}: too few to split into training, validation "
                 f"({self.val_fraction}) and test ({self.test_fraction}) rows; "
                 "set --data.val_fraction 0 --data.test_fraction 0"
             )
@@ -167,7 +168,7 @@ class RegressionData(LightningDataModule):
         """What the data are, a line each."""
         rows = self.row_counts
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
-        first = f"{rows['read']:,} rows, {self.num_features:,} feature(s) -> {', '.join(self.target_names)}; "
+        first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
         return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes, *self._unseen_levels()]
 
     def _unseen_levels(self) -> Iterator[str]:

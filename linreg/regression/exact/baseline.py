@@ -17,6 +17,7 @@ OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that 
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, about
 SHOWN = 20  # coefficients that get a curve of their own
+MOST_KEPT = 1_000_000  # weights that are kept at some epochs, to be drawn
 
 
 def excess(mse: float, exact: float, variance: float) -> float:
@@ -66,6 +67,12 @@ class ExactBaseline(Callback):
         self.expected: ExpectedDescent | None = None
         self.saved: Any = None  # how far an interrupted run was expected to be
         self.beginning = (0, 0.0)  # an epoch's first step, and its learning rate
+        self.history: list[tuple[float, ...]] = []  # of each epoch: number, steps, excess, expected, losses
+        self.weights: dict[int, dict[str, torch.Tensor]] = {}  # at some steps
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            vars(self).update(vars(ExactBaseline()))  # nothing of an earlier training
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self.resumed_at = checkpoint["global_step"]
@@ -103,7 +110,10 @@ class ExactBaseline(Callback):
             exact = pl_module.exact
             values["loss/exact"] = exact.mse(exact.weight(pl_module.penalty)).mean().float()
         pl_module.log_dict(values, sync_dist=True)
-        share = excess_mse(pl_module)
+        share, epoch = excess_mse(pl_module), trainer.current_epoch + 1
+        if not epoch & (epoch - 1) and sum(p.numel() for p in pl_module.hypothesis.parameters()) <= MOST_KEPT:
+            weights = {name: value.detach().cpu().clone() for name, value in pl_module.hypothesis.state_dict().items()}
+            self.weights[trainer.global_step - 1] = weights  # after 1, 2, 4, 8 epochs and so on
         if share is None:
             return
         pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
@@ -123,6 +133,9 @@ class ExactBaseline(Callback):
             rate = rate if steps == 1 else (rate + group["lr"]) / 2
             self.expected.advance(steps, rate, group["momentum"], group["nesterov"])
             details["excess_mse/expected"] = self.expected.excess()
+        expected, val = details.get("excess_mse/expected", math.nan), trainer.callback_metrics.get("loss/val", math.nan)
+        losses = float(model.epoch_losses.get("loss", math.nan)) / max(model.epoch_rows, 1), float(val)
+        self.history.append((trainer.current_epoch + 1, trainer.global_step, share, expected, *losses))
         details["excess_mse/log10"] = math.log10(max(abs(share), 1e-16))
         if model.coef.numel() <= SHOWN:
             for target, row in zip(model.target_names, model.coef.tolist(), strict=True):

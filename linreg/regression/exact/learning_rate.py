@@ -37,6 +37,7 @@ class DescentPlan:
     steps_to_goal: int  # until the expected loss is within GOAL of the optimum
     steps: int  # to come well within it
     decay: bool  # whether the rate has to fall because mini-batches are noisy
+    noise: float = 0.0  # the share of the optimal loss by which they keep a constant rate above it
 
     def lr_factor(self, step: int) -> float:
         """The share of ``lr`` at a step: with noise, 1 for half of ``steps``, then a linear fall to 1 %.
@@ -112,7 +113,7 @@ def _plan(
     stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
-    return DescentPlan(batch, rate, momentum, top, to_goal, steps, decay=part > 0 and lr is None)
+    return DescentPlan(batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None, stall)
 
 
 def make_cautious_plan(
@@ -171,6 +172,10 @@ class HessianSpectrum:
 
     def curve(self, times: Sequence[int] | np.ndarray, lr: float, momentum: float, nesterov: bool) -> np.ndarray:
         """The excess loss over the optimum, as a share of it, after each number of full-batch steps from zero."""
+        return self.parts(times, lr, momentum, nesterov).sum(1)
+
+    def parts(self, times: Sequence[int] | np.ndarray, lr: float, momentum: float, nesterov: bool) -> np.ndarray:
+        """The same along each eigenvector, a column each."""
         h = lr * self.eigenvalues
         kept = 1 - h if nesterov else np.ones_like(h)
         p = (1 + momentum) * (1 - h) if nesterov else 1 + momentum - h  # e[t+1] = p e[t] - q e[t-1]
@@ -182,4 +187,4 @@ class HessianSpectrum:
         log1, log2 = (np.log(np.where(r == 0, 1e-300, r)) for r in (r1, r2))
         with np.errstate(over="ignore", invalid="ignore"):
             error = np.abs(a * np.exp(log1 * t) + (1 - a) * np.exp(log2 * t))  # 5 times as fast as r1**t
-            return (self.excess * error**2).sum(1)
+            return self.excess * error**2

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from linreg.metrics import about, as_plain
 from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
-from linreg.report.figures import MAX_POINTS, fitted_line, predicted_vs_actual, to_image
+from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
+from linreg.regression.exact.pictures import draw
 from linreg.report.findings import Findings, show_number, table
+from linreg.screen import wrapped
 
 SHOWN = 20  # coefficients on screen
 
@@ -45,10 +46,10 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
             share = metrics["excess_loss"] = excess_loss(model)
     metrics["rows"] = data.row_counts
     rows = coefficient_rows(model, data.table, confidence)
-    findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model))
+    findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model, rows))
     findings.excess = None if model.has_own_loss else share
     findings.is_optimum, findings.rows = model.knows_optimum, rows
-    findings.files, findings.images = {"coefficients.csv": as_csv(rows)}, lambda: draw(model, data)
+    findings.files, findings.pictures = {"coefficients.csv": as_csv(rows)}, lambda: draw(model, data)
     model.train(was_training)
     return findings
 
@@ -77,7 +78,7 @@ def measure(model: Any, predict: Callable[[Tensor], Tensor], data: Any, split: s
 
 
 def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
-    """The table learned / exact / true, and the metrics beside those of the exact solution."""
+    """The table learned / exact / true, and the metrics of each split beside those of the exact solution."""
     columns = [column for column in coefficients[0] if column != "name"]
     shown = coefficients if len(coefficients) <= SHOWN + 1 else [*coefficients[:SHOWN], coefficients[-1]]
     lines = table(
@@ -85,61 +86,74 @@ def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     )
     if len(shown) < len(coefficients):
         lines.insert(-1, f"  ... {len(coefficients) - len(shown)} more in coefficients.csv")
-    exact = metrics.get("exact", {})
-    rows = [["metric", "learned", *(["exact" if linear else "linear"] if exact else [])]]
-    for split in [name for name in ("train", "val", "test") if name in metrics]:
-        for name, value in metrics[split].items():
-            if isinstance(value, list):
-                continue  # which metrics.json holds
-            other = [show_number(exact[split][name])] if exact else []
-            rows.append([f"{name}/{split}", show_number(value), *other])
+    exact, splits = metrics.get("exact"), [name for name in ("train", "val", "test") if name in metrics]
+    beside = ["exact" if linear else "linear"] if exact else []
+    rows = [["metric", *(column for split in splits for column in (split, *beside))]]
+    for name in metrics[splits[0]] if splits else ():
+        sides = [(metrics[split], exact[split]) if exact else (metrics[split],) for split in splits]
+        rows.append([name, *(show_number(side[name], 4) for pair in sides for side in pair)])
     return "\n".join([*lines, "", *table(rows)])
 
 
-def verdict(metrics: dict[str, Any], model: Any) -> str:
-    """One line that says how far the training came.
+def verdict(metrics: dict[str, Any], model: Any, rows: list[Row]) -> str:
+    """How far the training came, and what to do about it.
 
     A linear model is held against its optimum on the training rows; any other against the exact linear fit on rows that
-    neither has seen, by the loss that it was trained on.
+    neither has seen.
     """
     if metrics.get("excess_mse") is None:
         return "no exact solution to compare with"
     if model.knows_optimum:
-        loss = "loss with weight decay" if model.penalty else "loss"
-        return f"training {loss} is {_difference(metrics.get('excess_loss', metrics['excess_mse']))} the optimum"
+        loss, share = ("loss with weight decay" if model.penalty else "loss"), metrics["excess_mse"]
+        share = metrics.get("excess_loss", share)
+        lines = [f"training {loss} is {_difference(share)} the optimum"]
+        known = [(abs(row["learned"] - row["exact"]) / row["std_error"], row["name"]) for row in rows if has_error(row)]
+        if known:
+            distance, name = max(known)
+            lines.append(
+                f"the farthest coefficient, {name}, is {_plainly(distance)} standard errors from its exact value"
+            )
+        return "\n".join(wrapped(line) for line in [*lines, *next_step(share, model)])
     unseen = [name for name in ("val", "test") if name in metrics]
-    name, parts = "loss" if model.has_own_loss else "mse", []
+    parts = []
     for split in unseen:
-        value, other = metrics[split][name], metrics["exact"][split][name]
-        if value is None or other is None or (name == "loss" and min(value, other) <= 0):
-            return ""  # since no share says anything of it
-        parts.append(
-            f"{_difference((value - other) / (other or 1.0))} that of the exact linear fit on the {split} rows"
-        )
-    if not parts:
-        return "no rows were held out, so it cannot be compared with a linear fit"
-    return f"{name} is " + ", ".join(parts)
+        mse, other = metrics[split]["mse"], metrics["exact"][split]["mse"]
+        parts.append(f"{_difference((mse - other) / (other or 1.0))} that of the exact linear fit on the {split} rows")
+    return (
+        "mse is " + ", ".join(parts) if parts else "no rows were held out, so it cannot be compared with a linear fit"
+    )
+
+
+def has_error(row: Row) -> bool:
+    """Whether a coefficient's distance from the exact one can be counted in standard errors."""
+    return bool(row["std_error"] > 0 and math.isfinite(row["std_error"]) and math.isfinite(row["exact"]))
+
+
+def next_step(share: float, model: Any) -> list[str]:
+    """What to do where the optimum was missed, a line or none."""
+    plan, trainer = getattr(model, "plan", None), model.trainer
+    if plan is None or abs(share) <= GOAL:
+        return []
+    leave_out = "" if model.lr is None else ", or leave out --model.lr"
+    a_epoch = max(int(trainer.num_training_batches), 1)
+    expected = math.ceil(plan.steps_to_goal / a_epoch)
+    if trainer.current_epoch < expected:
+        about = f"more than {expected:,}" if plan.steps_to_goal >= MAX_STEPS else f"about {expected:,}"
+        return [f"{trainer.current_epoch:,} of {about} epochs: raise --max_epochs{leave_out}"]
+    if plan.noise > GOAL / 2:
+        rattle = f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} rattle by about {_percent(plan.noise)}"
+        return [f"{rattle}: lower it{leave_out}"]
+    return []
 
 
 def _difference(share: float) -> str:
-    return f"{abs(100 * share):.2g} % {'above' if share > 0 else 'below'}"
+    return f"{_plainly(1 + share)} times" if share >= 1 else f"{_percent(share)} {'above' if share > 0 else 'below'}"
 
 
-def draw(model: Any, data: Any) -> dict[str, np.ndarray]:
-    """Predicted against actual, and for a single feature the line itself, by tag."""
-    split = "test" if data.row_counts["test"] else "train"
-    x, y = (part[:: -(-len(part) // MAX_POINTS)] for part in data.splits[split])
-    was_training = model.training
-    with torch.inference_mode():
-        y_hat = model.eval()(x.to(model.device)).cpu()
-    model.train(was_training)
-    images = {}
-    for t, target in enumerate(data.target_names):
-        figures = {f"predicted_vs_actual/{split}": predicted_vs_actual(y_hat[:, t], y[:, t], target)}
-        if x.shape[1] == 1 and model.exact is not None:
-            exact = model.exact.predict(x, model.penalty)[:, t]
-            feature = data.feature_names[0]
-            figures[f"regression_line/{split}"] = fitted_line(x[:, 0], y[:, t], y_hat[:, t], exact, feature, target)
-        for tag, figure in figures.items():
-            images[tag if len(data.target_names) == 1 else f"{tag}/{target}"] = to_image(figure)
-    return images
+def _percent(share: float) -> str:
+    return "less than 0.0001 %" if abs(share) < 1e-6 else f"{_plainly(abs(100 * share))} %"
+
+
+def _plainly(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

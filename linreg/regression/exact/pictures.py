@@ -1,0 +1,104 @@
+"""The pictures of a regression: what was predicted at a few epochs, and how the way there compares with theory."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linreg.regression.exact.least_squares import LeastSquares
+from linreg.regression.exact.theory import draw_theory
+from linreg.report import figures
+from linreg.report.findings import Picture
+
+BARS = 20  # coefficients in a picture
+EPOCHS = 3  # that are drawn, besides that of the report
+
+
+def draw(model: Any, data: Any) -> Iterator[Picture]:
+    """All pictures of a trained Regressor.
+
+    Args:
+        model: trained.
+        data: the RegressionData that it was trained on.
+    """
+    split = "test" if data.row_counts["test"] else "train"
+    x, y = (part[:: -(-len(part) // figures.MAX_POINTS)] for part in data.splits[split])
+    of = f"{len(x):,} of {data.row_counts[split]:,} {split} rows"
+    way = model.baseline
+    kept = [*way.weights.items()]
+    chosen = sorted({round(i) for i in np.linspace(0, len(kept) - 1, EPOCHS)}) if kept else []
+    now = {name: value.clone() for name, value in model.hypothesis.state_dict().items()}
+    for step, weights in [*(kept[i] for i in chosen), (None, now)]:
+        model.hypothesis.load_state_dict(weights)
+        for tag, figure in _of_weights(model, x, y, split, of, last=step is None):
+            yield Picture(tag, figures.to_image(figure), step)
+    if way.history:
+        yield Picture("curves", figures.to_image(_curves(way.history, model)))
+        if getattr(model, "plan", None) is not None:
+            yield Picture("theory", figures.to_image(draw_theory(model, way.history)))
+
+
+def _of_weights(model: Any, x: Tensor, y: Tensor, split: str, of: str, last: bool) -> Iterator[tuple[str, Any]]:
+    """What can be drawn of the weights that a model has now, by tag."""
+    exact, several = model.exact, len(model.target_names) > 1
+    was_training = model.training
+    with torch.inference_mode():
+        y_hat = model.eval()(x.to(model.device)).cpu()
+    model.train(was_training)
+    for t, target in enumerate(model.target_names):
+        end = f"/{target}" if several else ""
+        predicted, actual = y_hat[:, t].numpy(), y[:, t].numpy()
+        yield f"predicted_vs_actual/{split}{end}", figures.predicted_vs_actual(predicted, actual, target, of)
+        if exact is None:
+            continue
+        own = leverage(exact, x).numpy()
+        sign = -1 if split == "train" else 1  # a row of the fit has drawn it to itself
+        left = exact.mse(exact.weight(model.penalty))[t] * exact.std[exact.num_features + t] ** 2
+        sigma = math.sqrt(float(left) * exact.num_rows / max(exact.degrees_of_freedom, 1)) or 1.0
+        if x.shape[1] == 1:
+            line, half = exact.predict(x, model.penalty)[:, t].numpy(), 2 * sigma * np.sqrt(own)
+            names = model.feature_names[0], target, of
+            figure = figures.fitted_line(x[:, 0].numpy(), actual, predicted, line, half, names)
+            yield f"regression_line/{split}{end}", figure
+        if last:
+            scaled = (actual - predicted) / sigma / np.sqrt(np.maximum(1 + sign * own, 1e-9))
+            size = exact.rank + int(exact.intercept)
+            figure = figures.residual_plots(predicted, actual - predicted, scaled, own, size, of)
+            yield f"residuals/{split}{end}", figure
+        if model.is_linear and exact.degrees_of_freedom:
+            yield f"coefficients{end}", _coefficients(model, t)
+
+
+def leverage(exact: LeastSquares, x: Tensor) -> Tensor:
+    """The leverage (N,) of rows x (N, D): of those that were fitted, the diagonal of the hat matrix."""
+    _, s, v = exact.svd
+    z = (x.double() - exact.mean[: exact.num_features]) / exact.std[: exact.num_features]
+    return (((z @ v) / s).square().sum(1) + int(exact.intercept)) / exact.num_rows
+
+
+def _coefficients(model: Any, target: int) -> Any:
+    """Bars of the exact coefficients, per standard deviations of feature and target, so that they can be compared."""
+    exact, d = model.exact, model.exact.num_features
+    solution, unit = exact.solve(model.penalty), exact.std[:d] / exact.std[d + target]
+    size, error = solution.coef[target] * unit, solution.coef_std_error[target] * unit
+    learned = model.hypothesis.weight.detach().cpu()[target]
+    known = [i for i in range(d) if error[i].isfinite()][:BARS]
+    names = [model.feature_names[i] for i in known]
+    size, half, learned = (part[known].double().numpy() for part in (size, 2 * error, learned))
+    return figures.coefficient_bars(names, size, half, learned, "± 2 standard errors")
+
+
+def _curves(history: list[tuple[float, ...]], model: Any) -> Any:
+    """The excess of each epoch, measured and expected, and the losses, each curve in a colour of its own."""
+    epoch, _, share, expected, train, val = map(np.array, zip(*history, strict=True))
+    exact = float(model.exact.mse(model.exact.weight(model.penalty)).mean())
+    figure, ((left, right),) = figures.panels(1, 2, width=11)
+    curves = {"expected by theory": (epoch, expected, "-"), "measured": (epoch, share, ".--")}
+    figures.log_curves(left, curves, ("epoch", "excess_mse"))
+    losses = {"training": (epoch, train, "-"), "validation": (epoch, val, "-")}
+    losses |= {"exact solution": (epoch, np.full(len(epoch), exact), "--")}
+    figures.log_curves(right, losses, ("epoch", "loss"))
+    return figure

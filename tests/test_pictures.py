@@ -1,0 +1,106 @@
+"""What is drawn: numbers behind the pictures against numpy, what stands on them, when they are made and how large."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from linreg import read_csv
+from linreg.regression.exact.least_squares import LeastSquares
+from linreg.regression.exact.pictures import leverage
+from linreg.report import figures
+from linreg.report.findings import logged
+from tests.conftest import Train
+from tests.tools import events
+
+
+def test_leverage_is_the_diagonal_of_the_hat_matrix() -> None:
+    table = read_csv(Path(__file__).parents[1] / "configs/penguins.csv", "body_mass_g")
+    x = np.c_[np.ones(len(table.x)), table.x.numpy()]
+    q, _ = np.linalg.qr((x - np.r_[0, x[:, 1:].mean(0)]) / np.r_[1, x[:, 1:].std(0)])
+    found = leverage(LeastSquares(table.x.shape[1]).update(table.x, table.y), table.x)
+    np.testing.assert_allclose(found, np.square(q).sum(1), rtol=1e-10)
+    assert float(found.sum()) == pytest.approx(5)
+
+
+def test_predicted_vs_actual_is_square_and_says_how_good() -> None:
+    y = np.arange(100.0)
+    y_hat = y + np.tile([1, -1], 50)
+    figure = figures.predicted_vs_actual(y_hat, y, "price in $", "100 of 19,440 test rows")
+    (axes,) = figure.axes
+    assert axes.get_title() == f"R2 {1 - 100 / np.square(y - y.mean()).sum():.4f}, 100 of 19,440 test rows"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("actual price in $", "predicted price in $")
+    image = figures.to_image(figure)
+    assert image.shape == (550, 550, 3)
+    assert image[0, 0].tolist() == [255, 255, 255]  # on white, whatever the theme around it
+    assert axes.get_aspect() == 1
+
+
+def test_every_axis_has_a_name() -> None:
+    some = np.linspace(0.1, 1, 30)
+    line = figures.fitted_line(some, some, some, some, some / 10, ("feature", "target", "30 of 30 train rows"))
+    residuals = figures.residual_plots(some, some, some, some / 2, 2, "30 of 30 train rows")
+    for figure in (line, residuals):
+        for axes in figure.axes:
+            assert axes.get_xlabel()
+            assert axes.get_ylabel()
+            assert len(axes.get_lines()) > 0
+    bars = figures.coefficient_bars(["a", "b"], np.array([1.0, 2]), np.array([0.1, 0.2]), np.array([1.0, 2.1]), "")
+    assert [tick.get_text() for tick in bars.axes[0].get_yticklabels()] == ["a", "b"]
+    assert bars.axes[1].get_lines()[-1].get_xdata() == pytest.approx([0, 1])  # in standard errors
+
+
+def test_a_confusion_matrix_is_drawn_of_whatever_is_square() -> None:
+    values = {
+        "confusion/test": [[8, 2], [1, 9]],
+        "histogram/test": [1, 2, 3],
+        "wide/test": [[1, 2, 3]],
+        "loss/test": 1.0,
+    }
+    pictures = [*logged(values).pictures()]
+    assert [(picture.tag, picture.step) for picture in pictures] == [("confusion/test", None)]
+    figure = figures.confusion_matrix(np.array([[8, 2], [1, 9]]), ["cat", "dog"], "20 rows")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["8", "2", "1", "9"]
+
+
+def test_pictures_of_several_targets_and_none_at_all(train: Train, workplace: Path) -> None:
+    typed = ["--data.path", "configs/penguins.csv", "--data.target", "[body_mass_g, year]", "--max_epochs", 2]
+    assert train(*typed)[0] == 0
+    tags = set(events("runs/default/version_0").Tags()["images"])
+    for target in ("body_mass_g", "year"):
+        assert {f"predicted_vs_actual/test/{target}", f"residuals/test/{target}", f"coefficients/{target}"} <= tags
+    assert train(*typed, "--figures", "false")[0] == 0
+    assert events("runs/default/version_1").Tags()["images"] == []
+
+
+@pytest.mark.slow
+def test_a_bigger_model_is_drawn_beside_the_linear_fit(train: Train, workplace: Path) -> None:
+    Path("mlp.py").write_text(
+        "from torch import nn\nfrom linreg import Regressor\nclass MLP(Regressor):\n"
+        "    def __init__(self, num_features: int, num_targets: int = 1, **training):\n"
+        "        layers = nn.Linear(num_features, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, num_targets)\n"
+        "        super().__init__(nn.Sequential(*layers), num_features, num_targets, **training)\n"
+    )
+    typed = ["--model", "mlp.MLP", "--model.lr", 0.05, "--data.num_features", 1, "--data.batch_size", 100]
+    code, out = train(*typed, "--max_epochs", 5)
+    assert code == 0, out
+    found = events("runs/default/version_0")
+    assert set(found.Tags()["images"]) == {"predicted_vs_actual/test", "regression_line/test", "residuals/test"}
+    assert [image.step for image in found.Images("regression_line/test")] == [7, 15, 31, 40]
+    last = torch.load("runs/default/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in last.values())
+
+
+def test_a_run_that_missed_says_what_next(train: Train, workplace: Path) -> None:
+    code, out = train("--data.batch_size", 800, "--model.lr", 0.005, "--max_epochs", 10, "--figures", "false")
+    assert code == 0, out
+    said = " ".join(out.split())
+    assert " times the optimum" in said
+    assert "10 of about " in said
+    assert "raise --max_epochs, or leave out --model.lr" in said
+    code, out = train("--config", "configs/stochastic.yaml", "--max_epochs", 4, "--figures", "false")
+    assert "batches of 1 at lr 0.02 rattle by about " in " ".join(out.split())
+    code, out = train("--check", 0.01, "--figures", "false")
+    assert (code, "check   passed: excess_mse " in out) == (0, True), out
+    assert "standard errors from its exact value" in " ".join(out.split())
