@@ -99,9 +99,7 @@ def run(
         has_report = hasattr(model, "report") and hasattr(data, "splits")
         found = cast(Any, model).report(data, confidence) if has_report else logged(values)
         tell(found, trainer, of, figures)
-        found.check(check)
-        if check is not None:
-            say(f"check   passed: excess_mse {found.excess:.2g} is within {check:g}", trainer.is_global_zero)
+        found.check(check, trainer.is_global_zero)
     folder = folder_of(trainer)
     return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
 

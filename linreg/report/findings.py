@@ -10,6 +10,7 @@ import numpy as np
 
 from linreg.errors import RunError
 from linreg.report import figures
+from linreg.screen import say
 
 STAGES = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # as they may be spelled
 
@@ -47,10 +48,13 @@ class Findings:
     files: dict[str, bytes] = field(default_factory=dict)
     pictures: Callable[[], Iterable[Picture]] = tuple
 
-    def check(self, most: float | None) -> None:
+    def check(self, most: float | None, is_first: bool = True) -> None:
         """RunError if a run was asked to come within ``most`` (above 0) of the exact solution and did not."""
         share = self.excess
-        if most is None or (share is not None and (abs(share) if self.is_optimum else share) <= most):
+        if most is None:
+            return
+        if share is not None and (abs(share) if self.is_optimum else share) <= most:
+            say(f"check   passed: excess_mse {share:.2g} is within {most:g}", is_first)
             return
         found = "there is no exact solution to hold it against" if share is None else f"its excess_mse is {share:.2g}"
         raise RunError(f"the run missed --check {most:g}: {found}")
