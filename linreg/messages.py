@@ -9,6 +9,7 @@ NO_BACKEND = "backend found"  # Lightning, of a GPU that is not there
 LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")  # gloo, and torch
 UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a checkpoint
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
+NO_CLASS = re.compile(r"Expected a dot import path string: (\w+)")  # jsonargparse
 UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")  # jsonargparse
 TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")  # lines of jsonargparse's, of no use
 

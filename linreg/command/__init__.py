@@ -1,5 +1,5 @@
 """The command line. In: what was typed. Out: an exit code.
 
-Read ``main``, then ``cli`` (from flags and configs to objects), ``typed`` (what was typed, before it is parsed) and
-``parser`` (the grammar).
+Read ``main``, then ``cli`` (from flags and configs to objects), ``typed`` and ``slips`` (what was typed, before it
+is parsed), ``parser`` (the grammar) and ``signatures``.
 """

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.command import signatures  # noqa: F401  (mends what jsonargparse reads)
-from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default
+from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default, versions
+from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.errors import InputError, given
 from linreg.experiment import check_shares
@@ -22,6 +23,7 @@ from linreg.runs.resume import check_resumable
 from linreg.safety.allowed import import_allowed, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
+from linreg.screen import complain, say
 from linreg.stack.trainer import DEFAULT_CONFIG
 
 
@@ -38,6 +40,9 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, typed: list[str]) -> None:
+        if "--version" in typed:
+            say(versions())
+            raise SystemExit(0)
         restrict_imports()
         self.arguments = Arguments(typed)
         self.command = self.arguments.subcommand
@@ -48,7 +53,11 @@ class CommandLine(LightningCLI):
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.settings: dict[str, Any] = {}
-        self.recorded: dict[str, Any] = {}  # the config in the checkpoint
+        saved = (self.checkpoint or {}).get("config")  # what is in the checkpoint
+        self.recorded: dict[str, Any] = read_config(saved, f"the config in {path}") if saved else {}
+        self.arguments.flags, notes = mend(self.arguments, flags_of(self.command, self.arguments, self.recorded))
+        for note in notes if getattr(rank_zero_only, "rank", 0) == 0 else ():
+            complain(note)
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -64,11 +73,10 @@ class CommandLine(LightningCLI):
 
     def _implied_config(self) -> list[str]:
         """What goes without saying: what the checkpoint was trained with, or that a path is that of a CSV file."""
-        typed, subcommand = self.arguments, self.command
-        recorded = self.checkpoint and self.checkpoint.get("config")
+        typed, subcommand, recorded = self.arguments, self.command, self.recorded
         where = f"the config in {typed.value('--ckpt_path')}"
         if self._predicts_a_file():
-            return [recorded_spelling(read_config(recorded, where))] if recorded else []
+            return [recorded_spelling(recorded)] if recorded else []
         implied = [self._default_classes()]
         if self.checkpoint is None:
             return implied
@@ -78,7 +86,6 @@ class CommandLine(LightningCLI):
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return implied
-        recorded = self.recorded = read_config(recorded, where)
         check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
         return [recorded_config(recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
 

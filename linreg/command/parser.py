@@ -5,15 +5,19 @@ import importlib
 import inspect
 import re
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from linreg.command.signatures import parameters_of
 from linreg.errors import did_you_mean
-from linreg.messages import DENIED_IMPORT, TRIED_TYPES, UNKNOWN_NAME
-from linreg.safety.allowed import remedy
+from linreg.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
+from linreg.safety.allowed import OURS, remedy
 from linreg.screen import complain
 
+MODULES = re.compile(r",\s+known subclasses:\s+torch\.nn\.Module,[^)]*\)")  # none of which a config may name
 DEFAULTS = {  # what the command is for, as long as no other class is named
     "model": "linreg.LinearRegression",
     "data": "linreg.SyntheticData",
@@ -33,6 +37,21 @@ FIT_FLAGS = (
     ("--save_every_n_steps", int | None, None, "save last.ckpt inside epochs too, every so many optimizer steps"),
 )
 
+MEANT = {  # by words that other programs have for it
+    **dict.fromkeys(("epoch", "epochs", "num_epochs", "n_epochs"), "--max_epochs N"),
+    **dict.fromkeys(("step", "steps", "num_steps"), "--max_steps N"),
+    **dict.fromkeys(("learning_rate", "rate"), "--lr RATE"),
+    **dict.fromkeys(("batch", "batchsize", "bs"), "--batch_size N"),
+    **dict.fromkeys(("gpu", "gpus", "cuda"), "--accelerator gpu --devices N"),
+    **dict.fromkeys(("seed", "random_seed", "random_state"), "--seed_everything N"),
+    **dict.fromkeys(("ckpt", "checkpoint", "resume", "resume_from_checkpoint"), "--ckpt_path FILE, or last"),
+    **dict.fromkeys(("csv", "file", "data_path", "dataset", "input"), "--data.path FILE"),
+    **dict.fromkeys(("train", "training", "run"), "fit"),
+    **dict.fromkeys(("eval", "evaluate", "val"), "validate"),
+    **dict.fromkeys(("infer", "inference", "prediction"), "predict"),
+    "output": "python train.py predict --output FILE",
+}
+
 FIRST_SCREEN = """\
 python train.py                                               fit a synthetic problem
 python train.py --data.path FILE.csv --data.target COLUMN     fit a CSV file
@@ -48,6 +67,13 @@ Every Trainer flag works bare (the whole list is at the end); the most used:
   --max_epochs N   (default: until the optimum is reached)    --accelerator cpu|gpu    --devices N
   --precision 32-true|16-mixed|bf16-mixed|64-true    --seed_everything N    --name NAME of the run
 """
+
+
+def versions() -> str:
+    """What a bug report begins with."""
+    with suppress(PackageNotFoundError):  # run from a clone that is not installed
+        return ", ".join(f"{name} {version(name)}" for name in ("linreg", "lightning", "torch"))
+    return f"linreg, not installed; lightning {version('lightning')}, torch {version('torch')}"
 
 
 def load_default(name: str) -> type:
@@ -73,20 +99,25 @@ class Parser(LightningArgumentParser):
 
     def format_help(self) -> str:
         if not self.prog.endswith(" fit"):
-            return super().format_help()
+            return MODULES.sub("; given by a class of your own)", super().format_help())
         return "\n".join([FIRST_SCREEN, *_describe_classes(), super().format_help()])
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         flags = [flag.lstrip("-") for flag in parser._option_string_actions]
-        flags += [name for default in DEFAULTS for name in inspect.signature(load_default(default)).parameters]
+        flags += [name for default in DEFAULTS for name in parameters_of(load_default(default))]
         for word in UNKNOWN_NAME.findall(message):
             typed = (word[0] or word[1]).removeprefix("fit.")
-            if typed not in flags and (hint := did_you_mean(typed, flags)):
+            hint = f"; did you mean {MEANT[typed]}?" if typed in MEANT else did_you_mean(typed, flags)
+            if typed not in flags and hint:
                 message = message.strip() + hint
                 break
-        denied = DENIED_IMPORT.search(message)
-        text = f"{denied[1]!r} may not be named; {remedy()}" if denied else _one_line(message)
+        no_class, denied = NO_CLASS.search(message), DENIED_IMPORT.search(message)
+        text = _one_line(message)
+        if no_class or denied:
+            name = (no_class or denied)[1]  # type: ignore[index]
+            hint = did_you_mean(name, [*OURS, *(f"linreg.{each}" for each in OURS)])
+            text = f"{name!r} is no class that may be named{hint or f'; {remedy()}'}"
         complain(f"error: {text} (python train.py --help lists the flags)")
         sys.exit(2)
 

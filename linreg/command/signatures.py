@@ -5,6 +5,7 @@ It takes the constructor of the parent for a second one above itself, and so str
 it loses the first two of ``training``.
 """
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,11 @@ def get_mro_parameters(method_name: str, get_parameters: Callable[..., Any], log
         here += 1
     resolvers.current_mro.set((classes, here))
     return _get_mro_parameters(method_name, get_parameters, logger)
+
+
+def parameters_of(cls: type) -> dict[str, str]:
+    """The arguments of a class, those that it hands on to its parents among them, and their types as text."""
+    return {p.name: inspect.formatannotation(p.annotation) for p in resolvers.get_signature_parameters(cls, None)}
 
 
 resolvers.get_mro_parameters = get_mro_parameters

@@ -18,7 +18,7 @@ class CSVData(RegressionData):
 
     Args:
         path: the file, with a header line; it may be gzipped.
-        target: the column to predict; several as a list, ``[a, b]``.
+        target: the column to predict, which has to be given; several as a list, ``[a, b]``.
         features: the columns to predict from, as a list, ``[a, b]``; None takes every other column of numbers.
         missing: "drop" leaves out rows with a missing cell in a used column and says how many, "error" refuses them.
         categories: the columns of text that are features too, as a list, or "all" of them: each of their levels but the
@@ -33,7 +33,7 @@ class CSVData(RegressionData):
     def __init__(
         self,
         path: str,
-        target: str | list[str],
+        target: str | list[str] | None = None,
         features: list[str] | None = None,
         missing: Literal["drop", "error"] = "drop",
         categories: str | list[str] | dict[str, list[str]] | None = None,

@@ -32,7 +32,7 @@ class TableReader:
     def __init__(
         self,
         path: Any,
-        target: str | Sequence[str],
+        target: str | Sequence[str] | None,
         features: Sequence[str] | None = None,
         missing: Literal["drop", "error"] = "drop",
         categories: Categories = None,
@@ -46,6 +46,9 @@ class TableReader:
         self.arguments = (path, target, features, missing, categories, exclude, decimal, missing_values)
         self.files = find_sources(path, Spelling(decimal, missing_values))
         self.path = path if isinstance(path, str | os.PathLike) else self.files[0].path
+        if target is None:
+            names = ", ".join(self.files[0].names)
+            raise InputError(f"{self.path}: --data.target says what to predict, one of: {names}")
         targets = self._names("target", target)
         chosen = None if features is None else self._names("features", features)
         left_out = () if exclude is None else self._names("exclude", exclude)

@@ -1,0 +1,129 @@
+"""Slips of the command line: what was obviously meant is done, and said; for the others there is a hint."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from linreg.command.parser import DEFAULTS, FIT_FLAGS, MEANT, load_default
+from linreg.command.signatures import parameters_of
+from linreg.command.typed import SUBCOMMANDS, Arguments
+from linreg.errors import InputError, did_you_mean
+from linreg.safety.allowed import import_allowed
+
+TABLE = re.compile(r"\.(csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
+SEVERAL = re.compile(r"(typing\.)?(Optional\[)?([Ll]ist|Sequence)\[str\](\]| \| None)?")  # a type, as text
+CLASSES = {"model": ["model"], "data": ["data", "csv"], "predict": ["predict"]}  # of no name, by section or command
+LEFT_TO_DATA = ("--model.num_features", "--model.num_targets")
+
+
+def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[str, str]:
+    """The flags of a command and the type of each as text, as far as the classes that were named are known.
+
+    Args:
+        command: fit, validate, test or predict.
+        typed: what was typed.
+        recorded: the config of the checkpoint.
+    """
+    kinds = dict.fromkeys(("--config", "--ckpt_path", "--seed_everything", "--verbose", "--model", "--data"), "")
+    for name, kind in parameters_of(Trainer).items():
+        kinds |= {f"--{name}": kind, f"--trainer.{name}": kind}
+    own = {"fit": FIT_FLAGS, "predict": [("--output", str)]}.get(command, [])
+    kinds |= {name: str(kind) for name, kind, *_ in own}
+    for section in ("model", "data") if command == "fit" else ("data",):
+        for cls in classes_of(section, command, typed.class_path(section) or recorded.get(section)):
+            kinds |= {f"--{section}.{name}": kind for name, kind in parameters_of(cls).items()}
+    return {name: kind for name, kind in kinds.items() if name not in LEFT_TO_DATA}
+
+
+def classes_of(section: str, command: str, named: Any) -> list[Any]:
+    """The classes of which one will stand for a section."""
+    path = named.get("class_path") if isinstance(named, dict) else named
+    if path is None or TABLE.search(str(path)) or command == "predict":
+        return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]
+    try:
+        return [import_allowed(path if "." in path else f"linreg.{path}", f"--{section}")]
+    except (InputError, ImportError, AttributeError):
+        return []  # the parser will say
+
+
+def pairs(flags: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Each flag with its value, None if it has none; a word that is neither stands for a flag."""
+    rest = list(flags)
+    while rest:
+        flag, *inline = rest.pop(0).split("=", 1)
+        if not flag.startswith("-"):
+            yield "=".join([flag, *inline]), None
+        elif inline or flag == "--print_config" or not rest or rest[0].startswith("--"):
+            yield flag, inline[0] if inline else None
+        else:
+            yield flag, rest.pop(0)
+
+
+def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Flags as the parser takes them, with what was meant in the place of what was typed.
+
+    Args:
+        arguments: what was typed.
+        kinds: the type of each flag that the command has, as text.
+
+    Returns:
+        The flags, and what was done to them, a line each.
+
+    Raises:
+        InputError: for what could mean several things, or cannot be done here.
+    """
+    mended: list[str] = []
+    notes = []
+    for typed, given_value in pairs(arguments.flags):
+        flag, value = (typed, given_value) if typed.startswith("-") else by_its_look(typed, mended)
+        flag = "--data.path" if flag == "--data" and TABLE.search(value or "") else in_full(flag, kinds)
+        kind = kinds.get(flag, "")
+        if value is None and (section := flag.removesuffix(".help")) in ("--model", "--data"):
+            value = arguments.class_path(section[2:]) or DEFAULTS[section[2:]]
+        elif value is None and "bool" in kind:
+            value = "true"
+        elif value is None and kind:
+            raise InputError(f"{flag}: a value is expected")
+        elif SEVERAL.fullmatch(kind) and value not in ("null", "None") and not str(value).lstrip().startswith("["):
+            value = json.dumps([value])
+        mended.append(flag if value is None else f"{flag}={value}")
+        if (flag, value) != (typed, given_value):
+            notes.append(f"note: {typed} is taken as {flag if value is None else f'{flag} {value}'}")
+    return mended, notes
+
+
+def by_its_look(word: str, before: list[str]) -> tuple[str, str | None]:
+    """The flag and its value that a word alone stands for; InputError if that is not clear."""
+    name = word.lower()
+    if TABLE.search(word):
+        if any(flag.startswith("--data.path=") for flag in before):
+            raise InputError(f"{word}: a second file; several are a pattern in quotes, --data.path 'sales/*.csv'")
+        return "--data.path", word
+    if name == "help":
+        return "--help", None
+    for ending, flag in ((".yaml", "--config"), (".yml", "--config"), (".ckpt", "--ckpt_path")):
+        if name.endswith(ending):
+            raise InputError(f"{word!r}: a flag is expected before it; did you mean {flag} {word}?")
+    if "=" in word:
+        raise InputError(f"{word!r}: a flag begins with two dashes; did you mean --{word}?")
+    meant = MEANT.get(name, "")
+    hint = f"; did you mean {meant!r}?" if meant in SUBCOMMANDS else did_you_mean(word, SUBCOMMANDS)
+    raise InputError(
+        f"{word!r}: one of {', '.join(SUBCOMMANDS)}, or a flag, is expected{hint or '; several names are [a, b]'}"
+    )
+
+
+def in_full(flag: str, kinds: dict[str, str]) -> str:
+    """A flag with the section that it belongs to; InputError if there are two, or if it is known by another name."""
+    name = flag.lstrip("-")
+    if flag in kinds or "." in name:
+        return flag
+    found = [each for each in (f"--model.{name}", f"--data.{name}") if each in kinds]
+    if len(found) > 1:
+        raise InputError(f"{flag}: both the model and the data have it; did you mean {' or '.join(found)}?")
+    if not found and name in MEANT:
+        raise InputError(f"{flag}: no such flag; did you mean {MEANT[name]}?")
+    return found[0] if found else flag
