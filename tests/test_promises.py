@@ -153,8 +153,8 @@ def test_what_slurm_has_left_is_not_taken_up(train: Train) -> None:
     "variables",
     [{"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}],
 )
-def test_processes_that_were_started_from_outside_are_told_so(variables: dict, workplace: Path) -> None:
-    variables = variables | {"MASTER_ADDR": "localhost", "MASTER_PORT": "29411", "TORCHELASTIC_RUN_ID": "x"}
+def test_processes_without_a_launcher_are_told_so(variables: dict, workplace: Path) -> None:
+    variables = variables | {"MASTER_ADDR": "localhost", "MASTER_PORT": "29411"}
     run = completed(command(*QUICK, "--devices", 2), env=OUTSIDE | variables)
     assert run.returncode == 2
     assert "--devices" in run.stderr

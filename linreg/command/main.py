@@ -8,14 +8,13 @@ import warnings
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg import evaluation, experiment
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.messages import NO_BACKEND, OLD_TREESPEC
-from linreg.runs.folder import is_first_known
-from linreg.screen import complain, open_streams
+from linreg.screen import open_streams
+from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
@@ -64,21 +63,35 @@ def main(typed: list[str]) -> int:
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:
+        meet()
         run_command(CommandLine(typed))
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141
-    except OSError as error:
-        complain(f"error: {os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
-        return 1
-    except RunError as error:
-        complain(f"error: {error}")
-        return 1
     except Exception as error:
-        mistake = find_mistake(error)
-        if mistake is None:
-            raise
-        if getattr(rank_zero_only, "rank", 0) == 0 or not is_first_known():  # else the first finds the same
-            complain(f"error: {mistake}")
-        return 2
+        return explain(error)
+    finally:
+        end_children()
     return 0
+
+
+def explain(error: Exception) -> int:
+    """Says what has ended the command, and returns the exit code for it; raises what only a traceback explains."""
+    if is_lost(error):
+        lost = after_loss()
+        if not isinstance(lost, RunError):
+            raise lost
+        error = lost
+    if isinstance(error, OSError):
+        blame(f"{os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
+        return 1
+    if isinstance(error, RunError):
+        blame(str(error))
+        return 1
+    mistake = find_mistake(error)
+    if mistake is None:
+        if rank_at_start():
+            blame("a traceback follows")
+        raise error
+    blame(mistake)
+    return 2

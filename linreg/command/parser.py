@@ -15,7 +15,7 @@ from linreg.command.signatures import parameters_of
 from linreg.errors import did_you_mean
 from linreg.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
 from linreg.safety.allowed import OURS, remedy
-from linreg.screen import complain
+from linreg.stack.processes import blame
 
 MODULES = re.compile(r",\s+known subclasses:\s+torch\.nn\.Module,[^)]*\)")  # none of which a config may name
 DEFAULTS = {  # what the command is for, as long as no other class is named
@@ -118,7 +118,7 @@ class Parser(LightningArgumentParser):
             name = (no_class or denied)[1]  # type: ignore[index]
             hint = did_you_mean(name, [*OURS, *(f"linreg.{each}" for each in OURS)])
             text = f"{name!r} is no class that may be named{hint or f'; {remedy()}'}"
-        complain(f"error: {text} (python train.py --help lists the flags)")
+        blame(f"{text} (python train.py --help lists the flags)")
         sys.exit(2)
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, RunError
+from linreg.ranks import from_first, world
 from linreg.safety.safe_yaml import read_config
 from linreg.screen import say
 
@@ -99,8 +100,9 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     Raises:
         InputError: if another process is at work in that folder.
     """
-    if getattr(rank_zero_only, "rank", 0) != 0:  # one of the processes that Lightning has started for --devices
-        return RunFolder(Path(os.environ[RUN_FOLDER]))
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        told = from_first(None) if world() > 1 else os.environ[RUN_FOLDER]  # by the process that has started this one
+        return RunFolder(Path(told))
     folder, purge_step, run = None, None, uuid.uuid4().hex
     if ckpt_path and checkpoint:
         path = Path(ckpt_path).resolve()  # through links
@@ -116,7 +118,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder}: another process is at work in this run; wait for its end, or stop it") from None
-    return RunFolder(folder, run, purge_step, lock)
+    return RunFolder(Path(from_first(str(folder))), run, purge_step, lock)
 
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,8 +13,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.errors import RunError
-from linreg.messages import LOST_PROCESS
 from linreg.screen import complain
+from linreg.stack.processes import after_loss, end_children, is_lost, last_words
 
 PROCESS = os.getpid()
 received: list[int] = []  # signals, the first of which decides the exit code
@@ -35,7 +36,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 def follow(number: int, frame: FrameType | None) -> None:
-    """The signal handler of the other processes of ``--devices N``: they end with the first."""
+    """The signal handler of what ``--devices N`` has started: it ends with the first process."""
 
 
 def leave() -> None:
@@ -76,32 +77,34 @@ class StopBetweenBatches(Callback):
 @contextmanager
 def explain_interruption(trainer: Trainer) -> Iterator[None]:
     """Says how to resume when a signal stops the run, and makes a RunError of what the machine denies it."""
-    global between_batches
+    global between_batches, leaving
+    last_words[:] = [lambda: how_to_resume(trainer)]
     try:
         yield
     except BaseException as error:
-        between_batches = False
+        leaving = True  # a signal does not interrupt this
+        if is_lost(error):
+            time.sleep(0.5)  # what has ended the other one may be on its way to this one
+        between_batches, leaving = False, bool(received)
         if received or isinstance(error, SystemExit):
             if trainer.is_global_zero:
                 complain(f"stopped; {how_to_resume(trainer)}")
-                end_other_processes(trainer)
+            end_children()
             raise SystemExit(128 + received[0] if received else getattr(error, "code", 1)) from None
         what = _denied(error)
         if what is None:
+            if is_lost(error):
+                raise after_loss() from None
             raise
-        if not trainer.is_global_zero:
-            os._exit(1)  # the first process has ended, and has said why
-        end_other_processes(trainer)
         raise RunError(f"{what}; {how_to_resume(trainer)}") from None
 
 
 def _denied(error: BaseException) -> str | None:
-    """What the machine has denied a run: a file, or one of its processes; None for any other error."""
+    """What the machine has denied a run; None for any other error."""
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         what = os.fsdecode(error.filename) if error.filename else "a file of the run"
         return f"{what} could not be written: {error.strerror or error}"
-    lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PROCESS)
-    return "another process of the run was lost" if lost else None
+    return None
 
 
 def how_to_resume(trainer: Trainer) -> str:
@@ -112,9 +115,3 @@ def how_to_resume(trainer: Trainer) -> str:
         return "no epoch was saved, so there is nothing to resume"
     flags = next((each.resume_flags for each in getattr(trainer, "callbacks", []) if hasattr(each, "resume_flags")), "")
     return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"
-
-
-def end_other_processes(trainer: Trainer) -> None:
-    """Ends what ``--devices N`` has started, which would wait for this process for ever."""
-    for process in getattr(trainer.strategy.launcher, "procs", []):
-        process.kill()

@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, did_you_mean, given
 from linreg.messages import FOLDER_IN_USE, INSIDE_EPOCH, SHORT_EPOCH
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
-from linreg.runs.folder import ROOT, is_first_known
+from linreg.runs.folder import ROOT
 from linreg.runs.record import RunRecord
 from linreg.runs.restored import Restored
 from linreg.safety.checkpoint_file import CheckpointFile
@@ -29,6 +27,7 @@ from linreg.stack.draws import Draws
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
+from linreg.stack.processes import launched
 from linreg.stack.stopping import StopBetweenBatches
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
@@ -76,9 +75,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
     with given("the flags of the Trainer"):
-        if SLURMEnvironment.detect():
-            settings["plugins"].append(SLURMEnvironment(auto_requeue=False))  # else it writes outside of the folder
-        return Trainer(**settings | {"callbacks": added})
+        return Trainer(**launched(settings) | {"callbacks": added})
 
 
 @contextmanager
@@ -116,13 +113,6 @@ def check_flags(settings: dict[str, Any]) -> None:
         most = max(os.cpu_count() or 1, torch.cuda.device_count())
         if int(str(devices)[:9]) > most:
             raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
-    world = os.environ.get("WORLD_SIZE", "1")
-    if not is_first_known() and (world != "1" or getattr(rank_zero_only, "rank", 0) != 0):
-        raise InputError(
-            f"WORLD_SIZE={world} and a rank: several processes are started with --devices N, not from outside"
-        )
-    if settings["num_nodes"] != 1:
-        raise InputError(f"--num_nodes {settings['num_nodes']}: several machines are not supported yet; leave it out")
 
 
 def make_fitter(

@@ -1,0 +1,60 @@
+"""Several processes of one run: which of them this one is, and what they tell each other."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from linreg.errors import InputError
+
+
+def world() -> int:
+    """How many processes have met; 1 for one that is alone, or has not met the others yet."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process among those that have met, from 0."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def wire() -> torch.device:
+    """Where a tensor has to be for the processes to exchange it: NCCL takes none of the CPU."""
+    is_nccl = world() > 1 and dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if is_nccl else torch.device("cpu")
+
+
+def from_first(value: Any) -> Any:
+    """What the first process calls this with; all of them have to call it."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, 0, device=wire())
+    return values[0]
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, on the CPU."""
+    if world() == 1:
+        return values
+    total = values.to(wire(), copy=True)
+    dist.all_reduce(total)
+    return total.cpu()
+
+
+def check_agreement(what: str, value: Any) -> None:
+    """InputError in all processes unless each of them has the same value.
+
+    Args:
+        what: the value is, to begin the message with.
+        value: plain, with a text of its own.
+    """
+    found: list[Any] = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(found, value)
+    odd = next((i for i, other in enumerate(found) if other != found[0]), None)
+    if odd is not None:
+        raise InputError(
+            f"{what}: process {odd} has {found[odd]}, process 0 has {found[0]}; give all of them the same files"
+        )
