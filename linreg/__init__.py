@@ -24,6 +24,7 @@ _PUBLIC = {
     "WarmupCosine": "schedules",
     "WarmupLinear": "schedules",
     "read_csv": "tables.table",
+    "doctor": "checks.doctor",
     "run": "experiment",
 }
 __all__ = list(_PUBLIC)

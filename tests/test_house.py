@@ -24,7 +24,8 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
     "runs": "core safety",
     "stack": "core safety runs report",
     "experiment": "core safety runs report stack",
-    "command": "core safety runs report stack experiment",
+    "checks": "core runs stack experiment",
+    "command": "core safety runs report stack experiment checks",
     "regression.exact": "core tables report",
     "regression": "core tables report regression.exact",
     "examples": "core tables runs report stack experiment",
@@ -34,7 +35,7 @@ MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
 MOST_LINES_OF_A_ROOM = 1_250
 MOST_LINES_OF = {"core regression": 1_450}  # of several rooms together; 600 is aimed at
-MOST_LINES_OF_ALL = 9_200  # 4,500 is aimed at
+MOST_LINES_OF_ALL = 10_400  # 4,500 is aimed at; 1,100 of them are the doctor
 UNCOUNTED_IN_ALL = "examples"
 
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from linreg import evaluation, experiment
+from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.messages import NO_BACKEND, OLD_TREESPEC
@@ -45,7 +46,9 @@ def quiet(thread: threading.ExceptHookArgs) -> None:
 
 def run_command(line: CommandLine) -> None:
     """Does what was typed."""
-    if line.command == "fit":
+    if line.arguments.task == "doctor":
+        consult(line.model, line.datamodule, line.arguments.value("--name"), line.settings)
+    elif line.command == "fit":
         experiment.run(line.model, line.datamodule, **line.settings)
     elif line.command == "predict":
         evaluation.predict(line.model, line.datamodule, **line.settings)

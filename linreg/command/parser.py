@@ -60,6 +60,7 @@ python train.py --ckpt_path runs/NAME/version_0/checkpoints/last.ckpt     resume
 python train.py --model mine.Net --data mine.Images           any LightningModule, any LightningDataModule
 python train.py validate | test --ckpt_path CKPT              measure a checkpoint, on its own data by default
 python train.py predict --ckpt_path CKPT --data.path NEW.csv --output OUT.csv
+python train.py doctor [the flags of fit]                     is this training right? a line for each check
 python train.py [options] --print_config                       the resolved config, as YAML
 tensorboard --logdir runs                                     the curves
 

@@ -14,6 +14,7 @@ from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.stack.trainer import DEFAULT_CONFIG
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+AS_FIT = ("doctor",)  # take the flags of fit, and do something else
 
 
 def check_config(path: str) -> dict[str, Any]:
@@ -43,7 +44,8 @@ class Arguments:
 
     def __init__(self, typed: Sequence[str]) -> None:
         typed = list(typed)
-        self.subcommand = typed.pop(0) if typed and typed[0] in SUBCOMMANDS else "fit"
+        self.task = typed.pop(0) if typed and typed[0] in (*SUBCOMMANDS, *AS_FIT) else "fit"
+        self.subcommand = "fit" if self.task in AS_FIT else self.task
         self.configs: list[str] = []
         self.flags: list[str] = []
         while typed:

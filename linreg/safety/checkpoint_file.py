@@ -20,6 +20,7 @@ from linreg.messages import UNSAFE_PICKLE
 from linreg.safety.allowed import import_allowed, public_path
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
+HANDED_BACK = ".temp.ckpt"  # Lightning's: the weights that forked processes hand to the one that has started them
 CONTENT = {"class_path": str, "state_dict": dict}
 
 
@@ -136,13 +137,13 @@ class CheckpointFile(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         buffer = io.BytesIO()
-        torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
+        torch.save(checkpoint | ({} if path.name == HANDED_BACK else {"format": FORMAT, "file": path.name}), buffer)
         path.parent.mkdir(parents=not self.own, exist_ok=True)  # a run whose folder was taken away does not come back
         atomic_write(path, buffer.getbuffer())
         self.own.add(path.absolute())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return read_checkpoint(path)
+        return torch.load(path, weights_only=True) if Path(path).name == HANDED_BACK else read_checkpoint(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         # Lightning's own removes whole folders, and takes their names from what a checkpoint says.

@@ -1,0 +1,77 @@
+"""Is my training right? A verdict for each check, of any model and any data."""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from linreg.atomic import atomic_write
+from linreg.checks.context import Context
+from linreg.checks.leaks import LEAKS
+from linreg.checks.learning import LEARNING
+from linreg.checks.rate import RATE
+from linreg.checks.reproducing import REPRODUCING
+from linreg.checks.rows import ROWS
+from linreg.errors import InputError, RunError, one_line
+from linreg.runs.folder import new_run_folder
+from linreg.screen import say
+from linreg.stack.trainer import all_flags
+from linreg.verdict import CannotTell, Verdict
+
+CHECKS: list[Callable[[Any], Verdict]] = [*LEARNING, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
+FITS, PROCESSES = 25, 15.0  # that all of them take together, and the seconds of the processes that they start
+UNFIT = ("check", "confidence", "ckpt_path")  # flags of fit that are of a whole run; others of its own move no weight
+
+
+def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict[str, Verdict]:
+    """Checks whether a training is right, by a few steps at most; model and data are left as they are.
+
+    Args:
+        model: a LightningModule before its training; its method ``checks()``, if there is one, adds some of its own.
+        data: a LightningDataModule, what it is to be trained on.
+        name: of a run, to write the verdicts to runs/NAME/version_N/doctor.json; None writes nothing.
+        **flags: the Trainer's.
+
+    Returns:
+        A verdict for each check, by its name.
+    """
+    context = Context(model, data, all_flags(flags))
+    checks = [*CHECKS, *getattr(model, "checks", list)()]
+    say(f"doctor  {len(checks)} checks, about {FITS * context.seconds + PROCESSES:.0f} s")
+    table: dict[str, Verdict] = {}
+    for check in checks:
+        title = check.__name__.replace("_", " ")
+        table[title] = examine(check, context)
+        say(f"{table[title].status:5} {title:34} {table[title].text}")
+    counts = [sum(verdict.status == status for verdict in table.values()) for status in ("ok", "FAIL", "skip")]
+    say("doctor  {} ok, {} FAIL, {} skip".format(*counts))
+    if name:
+        folder, content = new_run_folder(name), {title: asdict(verdict) for title, verdict in table.items()}
+        atomic_write(folder / "doctor.json", json.dumps(content, indent=2).encode())
+        say(f"run     {folder}")
+    return table
+
+
+def examine(check: Callable[[Any], Verdict], context: Context) -> Verdict:
+    """The verdict of a check; one that cannot be made here is skipped with the reason."""
+    try:
+        return check(context)
+    except CannotTell as reason:
+        return Verdict("skip", str(reason))
+    except InputError as error:
+        return Verdict("FAIL", str(error))
+    except Exception as error:
+        return Verdict("skip", f"it could not be made: {one_line(error)}")
+
+
+def consult(model: Any, data: Any, name: str | None, settings: dict[str, Any]) -> None:
+    """The command, with the settings of fit; RunError if a check fails, InputError for what is of a whole run."""
+    if unfit := [flag for flag in UNFIT if settings[flag] is not None]:
+        raise InputError(f"doctor: --{unfit[0]} is of a whole run; leave it out")
+    others = {key: settings[key] for key in inspect.signature(Trainer).parameters if key in settings}
+    table = doctor(model, data, name, **others)
+    if failed := [title for title, verdict in table.items() if verdict.status == "FAIL"]:
+        raise RunError(f"{len(failed)} of {len(table)} checks failed: {', '.join(failed)}")

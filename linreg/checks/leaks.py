@@ -1,0 +1,107 @@
+"""Does it see what it should not? Other rows, its target, the future, validation rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader
+
+from linreg.checks.batch import change, flat, num_rows, pair, tensors
+from linreg.checks.context import Context
+from linreg.checks.fits import weights
+from linreg.verdict import CannotTell, Verdict, judge
+
+SAME = 1e-3  # of a prediction's size: more is no rounding
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().abs().max() / max(float(b.detach().abs().mean()), 1e-12))
+
+
+def neighbours(context: Context) -> Verdict:
+    """In evaluation, a prediction does not depend on the rows beside it."""
+    batch, size = context.val[0], getattr(context.trainer.train_dataloader, "batch_size", None)
+    if num_rows(batch) < 2 or (isinstance(size, int) and num_rows(context.train[0]) > size):
+        raise CannotTell("a batch has one row, or rows that do not lie along its first dimension")
+    beside = context.predict(batch)[:8]
+    if difference(context.predict(batch, seed=1)[:8], beside) > SAME:
+        raise CannotTell("predictions are drawn")
+    alone = [context.predict(change(batch, lambda each, i=i: each[i : i + 1])) for i in range(len(beside))]  # type: ignore[misc]
+    found = difference(torch.cat(alone), beside)
+    remedy = "look for statistics or attention over the batch, or a batch_first that is not set"
+    return judge(found < SAME, f"alone, predictions differ by {found:.1g}", "rounding", remedy)
+
+
+def target_unseen(context: Context) -> Verdict:
+    """Another target changes no prediction."""
+    batch = context.val[0]
+    y = pair(batch)[1]
+    if y.ndim > 1 and not y.is_floating_point():
+        raise CannotTell("a sequence may be given what stands before in its own target")
+    others = tree_map(lambda leaf: y.roll(1, 0) if leaf is y else leaf, batch)
+    one, other = (context.observe(context.copy(training=False), each).calls for each in (batch, others))
+    if not one or len(one) != len(other) or torch.equal(y, y.roll(1, 0)):
+        raise CannotTell("all targets of a batch are the same, or what goes into the loss is not known")
+    found = max(difference(b.prediction, a.prediction) for a, b in zip(one, other, strict=True))
+    return judge(found < SAME, f"predictions then differ by {found:.1g}", "nothing", "keep the target out of forward")
+
+
+def future_unseen(context: Context) -> Verdict:
+    """Where each target is the next input, a later input changes no prediction."""
+    x, y = pair(context.train[0])
+    if x.shape != y.shape or x.ndim != 2 or not torch.equal(x[:, 1:], y[:, :-1]):
+        raise CannotTell("the targets are not the inputs one step on")
+    later = torch.cat([x[:, :-1], x.flip(0)[:, :1]], 1)
+    one, other = (context.known_loss(context.copy(training=False), (each, y)).prediction for each in (x, later))
+    # (N T, C) or (N, C, T), as a cross-entropy takes them
+    parts = [p.reshape(*x.shape, -1)[:, :-1] if len(p) == x.numel() else p[..., :-1] for p in (one, other)]
+    found = difference(*parts)
+    return judge(found < SAME, f"earlier predictions differ by {found:.1g}", "nothing", "mask the future (is_causal)")
+
+
+def splits_apart(context: Context) -> Verdict:
+    """No row of validation or test is a training row too."""
+    splits = [split for split in ("train", "val", "test") if context.read(split)]
+    rows = {split: torch.cat([flat(each) for each in tensors(context.rows(split))], 1) for split in splits}
+    keys = {split: [row.tobytes() for row in each.cpu().numpy()] for split, each in rows.items()}
+    train, count = {*keys["train"]}, len(keys.pop("train"))
+    if not keys:
+        raise CannotTell("there are only training rows")
+    shared = {split: sum(row in train for row in each) for split, each in keys.items()}
+    chance = 0.01 + 3 * (1 - len(train) / count)  # a table of few different values has twins by itself
+    bad = [split for split, each in shared.items() if each > max(1, chance * len(keys[split]))]
+    text = ", ".join(f"{each:,} of {len(keys[split]):,} {split} rows" for split, each in shared.items())
+    return judge(not bad, f"in training too: {text}", "none", "split before rows are repeated or augmented")
+
+
+def no_column_is_the_target(context: Context) -> Verdict:
+    """No column gives the target away alone, by a line or by its order."""
+    x, y = context.table()
+    if x.shape[1] < 2 or y.ndim > 2 or len(x) < 20:
+        raise CannotTell("there are fewer than two columns, or twenty rows")
+    most, where = 0.0, 0
+    for sides in ((x, flat(y)), (x.argsort(0).argsort(0).double(), flat(y).argsort(0).argsort(0).double())):
+        a, b = ((side - side.mean(0)) / (side - side.mean(0)).norm(dim=0).clamp(min=1e-300) for side in sides)
+        most, where = max((most, where), *((float(v), i) for i, v in enumerate((a.T @ b).square().amax(1))))
+    found = f"column {where + 1} alone explains {most:.4%}"
+    return judge(most <= 0.9999, found, "less than all", "leave it out if it is not known before the target is")
+
+
+def validation_moves_nothing(context: Context) -> Verdict:
+    """Other validation rows leave the same weights and buffers behind."""
+
+    def repeat(model: Any, data: Any) -> None:
+        rows: Any = [change(batch, lambda each: each[:1].expand_as(each).clone()) for batch in context.val[:2]]
+        vars(data)["val_dataloader"] = lambda: DataLoader(rows, batch_size=None, collate_fn=lambda batch: batch)
+
+    if context.val is context.train or not context.repeats:
+        raise CannotTell("there are no validation rows, or a training is not the same twice")
+    how: dict[str, Any] = {"epochs": 1, "limit_train_batches": 4, "limit_val_batches": 2}
+    one, other = weights(context.fit(**how)), weights(context.fit(**how, prepare=repeat))
+    moved = [name for name, value in one.items() if value.ndim and not torch.equal(value, other[name])]
+    found = f"{moved[0]} is another" if moved else f"{len(one)} weights and buffers are the same"
+    return judge(not moved, f"after other validation rows {found}", "the same", "look at the hooks of validation")
+
+
+LEAKS = [neighbours, target_unseen, future_unseen, splits_apart, no_column_is_the_target, validation_moves_nothing]

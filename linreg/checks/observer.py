@@ -1,0 +1,82 @@
+"""What a training step hands to the loss functions of torch, seen as it happens."""
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+LOSSES: dict[Any, str] = {F.mse_loss: "squared", F.l1_loss: "absolute", F.huber_loss: "huber"}
+LOSSES |= {F.smooth_l1_loss: "huber", F.cross_entropy: "classes", F.nll_loss: "classes"}
+LOSSES |= {F.binary_cross_entropy: "binary", F.binary_cross_entropy_with_logits: "binary"}
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout)
+CUTS = ("detach", "detach_", "_set_grad_enabled")
+DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+
+
+@dataclass
+class LossCall:
+    """One call of a loss function: its kind, what went in, and what came out."""
+
+    kind: str
+    prediction: Tensor
+    target: Tensor
+    settings: dict[str, Any]
+    value: Tensor
+
+    def knowing_nothing(self) -> float:
+        """The loss of a prediction that is the same for every row, of classes that of equal chances; else nan."""
+        y = self.target.detach()
+        if any(self.settings.get(name) is not None for name in ("weight", "pos_weight")):
+            return math.nan
+        if self.kind == "classes" and not y.is_floating_point():
+            return math.log(self.prediction.shape[1 if self.prediction.ndim > 1 else 0])
+        if self.kind in ("squared", "absolute"):
+            center = y.mean(0) if self.kind == "squared" else y.median(0).values
+            return float((y - center).abs().pow(2 if self.kind == "squared" else 1).mean())
+        return math.log(2) if self.kind == "binary" else math.nan
+
+
+class Observer(TorchFunctionMode):
+    """Notes, while it is active, every loss, every cut of the graph, dropout, and subtractions that broadcast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[LossCall] = []
+        self.broadcasts: list[tuple[Tensor, Tensor]] = []
+        self.cuts = self.drops = False
+        self.loss = torch.tensor(math.nan)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "").strip("_")
+        if func in LOSSES or func in DROPOUTS:
+            given = inspect.signature(func).bind(*args, **(kwargs or {}))
+            given.apply_defaults()
+            settings = dict(given.arguments)
+            self.drops |= bool(settings.get("training") and settings.get("p"))
+            if func in LOSSES:
+                a, b, *_ = settings.values()
+                self.calls.append(LossCall(LOSSES[func], a, b, settings, result))
+                self.broadcasts += [(a, b)] * (LOSSES[func] not in ("classes", "binary") and a.shape != b.shape)
+        elif name in ("sub", "subtract", "rsub") and all(isinstance(each, Tensor) for each in args[:2]):
+            column, row = sorted(args[:2], key=lambda each: -each.ndim)
+            is_pairwise = row.ndim == 1 < len(row) and column.shape == (len(row), 1)
+            self.broadcasts += [(column, row)] * (is_pairwise and column.requires_grad != row.requires_grad)
+        self.cuts |= getattr(func, "__name__", "") in CUTS or func == DATA
+        return result
+
+    @property
+    def size(self) -> float:
+        """The loss as a number."""
+        return float(self.loss.detach())
+
+    @property
+    def known(self) -> LossCall | None:
+        """The one call that the whole loss is; None where it is something else."""
+        is_all = len(self.calls) == 1 and torch.allclose(self.calls[0].value, self.loss, rtol=1e-4)
+        return self.calls[0] if is_all else None

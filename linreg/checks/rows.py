@@ -1,0 +1,158 @@
+"""Are the data what one takes them for? Columns, targets, splits, and how fast they come."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linreg.checks.batch import flat, pair, tensors
+from linreg.checks.context import Context
+from linreg.checks.fits import alone
+from linreg.verdict import CannotTell, Verdict, judge
+
+FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
+OWN = 1e-4  # of a column's variance: less that no other column explains is collinear
+FEW, MANY = 20, 200  # rows: to judge a column, or a relation
+
+
+def quantities(y: Tensor) -> Tensor:
+    """Targets as columns (N, K) to be averaged: a column for each class, and quantities by their ranks."""
+    if y.ndim > 1 + y.is_floating_point():
+        raise CannotTell("the targets are no quantities or classes of a row")
+    if y.is_floating_point():
+        return torch.stack([column.unique(return_inverse=True)[1] for column in flat(y).T], 1).double()
+    return (flat(y) == y.unique()[:1000]).double()
+
+
+def no_constant_column(context: Context) -> Verdict:
+    """No column has one value only."""
+    x = context.table()[0]
+    numbers = [i + 1 for i, is_flat in enumerate((x == x[:1]).all(0)) if is_flat]
+    return judge(not numbers, f"constant columns: {numbers or 'none'}", "none", "leave them out")
+
+
+def no_collinear_column(context: Context) -> Verdict:
+    """No column follows from the others."""
+    x = context.table()[0]
+    x = x[:, (x != x[:1]).any(0)]
+    if len(x) < max(FEW, 2 * x.shape[1]):
+        raise CannotTell(f"there are {len(x)} rows of {x.shape[1]} columns")
+    z = (x - x.mean(0)) / x.std(0)
+    inverse = torch.linalg.inv(z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device))
+    own = 1 / inverse.diagonal()  # 1 - R^2 of each column on the others
+    numbers = [i + 1 for i, share in enumerate(own) if share < OWN]
+    found = f"columns {numbers} have" if numbers else "each column has"
+    return judge(not numbers, f"{found} {float(own.min()):.2g} of their own", f"{OWN:g}", "leave one of them out")
+
+
+def first_layer_gets_scaled_columns(context: Context) -> Verdict:
+    """What the first layer gets has columns of about one size, near 0."""
+    context.table()
+    model, seen = context.copy(), []
+    for layer in model.modules():
+        if any(p.requires_grad for p in layer.parameters(recurse=False)):
+            layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, args[0])))
+    for batch in context.train:
+        context.observe(model, batch)
+    x = torch.cat([x.detach().double() for layer, x in seen if layer is seen[0][0]]) if seen else torch.zeros(0)
+    if x.ndim != 2 or len(x) < FEW or not isinstance(seen[0][0], nn.Linear):
+        raise CannotTell(f"the first layer is no linear one that gets {FEW} rows")
+    std, mean = (each[x.std(0) > 0] for each in (x.std(0), x.mean(0)))
+    found = max([1.0, *(std / std.min()).tolist(), *(mean.abs() / std).tolist()])
+    return judge(found < FAR, f"spreads, and distances from 0, by {found:.3g}", f"below {FAR:g}", "standardize them")
+
+
+def nothing_is_missing(context: Context) -> Verdict:
+    """No number is NaN or infinite, and no target is one number far away that may stand for a missing one."""
+    parts = [each for each in tensors(context.rows()) if each.is_floating_point()]
+    if bad := sum(int((~each.isfinite()).sum()) for each in parts):
+        return judge(False, f"{bad:,} numbers are NaN or infinite", "none", "leave these rows out, or fill them in")
+    y = tensors(context.rows())[-1]
+    for column in flat(y).T if y.is_floating_point() and y.ndim <= 2 else ():
+        for end in (column.min(), column.max()):
+            others = column[column != end]
+            is_some = FEW / 2 < len(others) < len(column) - 1
+            if is_some and 0 < 5 * (others.max() - others.min()) < (others - end).abs().min():
+                text = f"{len(column) - len(others):,} targets are {float(end):g}, far from all others"
+                return judge(False, text, "none", "leave these rows out if that stands for a missing number")
+    return Verdict("ok", "all numbers are finite, and none stands far apart")
+
+
+def target_varies(context: Context) -> Verdict:
+    """Each target has several values, and more than three if it is a quantity."""
+    y = pair(context.rows())[1]
+    if y.ndim > 2 or len(y) < FEW:
+        raise CannotTell(f"the targets are no columns of {FEW} or more rows")
+    fewest = min(len(column.unique()) for column in flat(y).T)
+    calls = context.observe(context.copy(), context.train[0]).calls
+    least = 4 if calls and calls[0].kind == "squared" and len(y) >= MANY else 2
+    remedy = "take another target" if fewest < 2 else "these are classes: a cross-entropy would fit them"
+    return judge(fewest >= least, f"{fewest:,} different values", f"{least} or more", remedy)
+
+
+def splits_are_alike(context: Context) -> Verdict:
+    """The targets of validation and test are those of training, but for chance."""
+    y = pair(context.rows())[1]
+    others = {split: pair(context.rows(split))[1] for split in ("val", "test") if context.read(split)}
+    if not others:
+        raise CannotTell("there is no other split")
+    found = (0.0, 0.0, "none")
+    for split, other in others.items():
+        a, b = quantities(torch.cat([y, other])).split([len(y), len(other)])
+        shift = float(((a.mean(0) - b.mean(0)).abs() / a.std(0).clamp(min=1e-12)).max())
+        found = max(found, (shift, shift / (1 / len(a) + 1 / len(b)) ** 0.5, split))
+    text = f"the mean of {found[2]} is {found[0]:.2g} spreads off, {found[1]:.2g} times what chance does"
+    return judge(found[0] < 0.5 or found[1] < 6, text, "chance", "shuffle before the split, unless it is one by time")
+
+
+def classes_are_balanced(context: Context) -> Verdict:
+    """No class is nearly all rows, so that one could always name it."""
+    y, known = pair(context.rows())[1], context.known_loss(context.copy(), context.train[0])
+    if known.kind not in ("classes", "binary") or y.numel() != len(y):
+        raise CannotTell("the target is no class of a row")
+    share = float(y.flatten().unique(return_counts=True)[1].max() / len(y))
+    is_weighed = any(known.settings.get(name) is not None for name in ("weight", "pos_weight"))
+    return judge(share < 0.9 or is_weighed, f"the largest has {share:.0%} of the rows", "below 90 %", "weigh the loss")
+
+
+def target_follows_from_inputs(context: Context) -> Verdict:
+    """Something of the target follows from the inputs, along a line or from the nearest rows."""
+    x, y = pair(context.rows())
+    y = quantities(y)
+    if len(x) < MANY or not (x.is_floating_point() and x.isfinite().all() and (y != y[:1]).any(0).all()):
+        raise CannotTell(f"there are fewer than {MANY} rows, inputs that are no numbers, or one target only")
+    x, y = ((side - side.mean(0)) / side.std(0).clamp(min=1e-12) for side in (flat(x[:2000]), y[:2000]))
+    near = torch.cdist(x, x).fill_diagonal_(math.inf).topk(5, largest=False).indices
+    plane = torch.linalg.qr(x)[0] if 4 * x.shape[1] < len(x) else x[:, :0]
+
+    def explained(y: Tensor) -> Tensor:
+        return torch.stack([(plane.T @ y).square().sum() / y.square().sum(), (y * y[near].mean(1)).mean()])
+
+    with alone():
+        chance = torch.stack([explained(y[torch.randperm(len(y))]) for _ in range(99)])
+    above = ((explained(y) - chance.mean(0)) / chance.std(0).clamp(min=1e-12)).amax()
+    text = f"a line or near rows explain {float(above):.2g} deviations of chance more than chance does"
+    return judge(float(above) > 4, text, "above 4", "are inputs and targets in one order? are these the right ones?")
+
+
+def loader_keeps_up(context: Context) -> Verdict:
+    """A batch is there when the step needs it."""
+    moments, workers = [], getattr(context.trainer.train_dataloader, "num_workers", 0)
+    with alone():
+        for _ in zip(context.load("train"), range(6), strict=False):
+            moments.append(time.perf_counter())
+        if len(moments) < 4:
+            raise CannotTell("there are fewer than four batches")
+        model, start = context.copy(), time.perf_counter()
+        for batch in context.train[:4]:
+            context.loss(model, batch).backward()
+    loading, step = (moments[-1] - moments[0]) / (len(moments) - 1), (time.perf_counter() - start) / 4
+    text = f"a batch takes {1e3 * loading:.2g} ms, a step {1e3 * step:.2g} ms"
+    remedy = f"num_workers={min(math.ceil(loading / step) * max(workers, 1), 64)} would keep up"
+    return judge(loading < max(2 * step, 0.02), text, "no longer than a step", remedy)
+
+
+ROWS: list[Any] = [no_constant_column, no_collinear_column, first_layer_gets_scaled_columns, nothing_is_missing]
+ROWS += [target_varies, splits_are_alike, classes_are_balanced, target_follows_from_inputs, loader_keeps_up]

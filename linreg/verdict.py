@@ -1,0 +1,20 @@
+"""What a check of the doctor says."""
+
+from dataclasses import dataclass
+
+
+class CannotTell(Exception):
+    """A check has nothing to go by: it is skipped, and the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The status of a check, "ok", "FAIL" or "skip", and what was found, with the remedy of a failure."""
+
+    status: str
+    text: str
+
+
+def judge(is_right: bool, found: str, expected: str, remedy: str) -> Verdict:
+    """A verdict; what was expected, and the remedy, are said of a failure only."""
+    return Verdict("ok", found) if is_right else Verdict("FAIL", f"{found}; expected: {expected}; {remedy}")

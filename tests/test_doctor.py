@@ -1,0 +1,407 @@
+"""The doctor: finds the one fault that a model or its data have, and none in what is sound."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import linreg
+from linreg import LinearRegression, RegressionData, SyntheticData
+from linreg.checks import doctor as module
+from linreg.tables.batches import TensorBatches
+from linreg.verdict import Verdict, judge
+from tests import sound
+from tests.conftest import Process, Train
+from tests.sound import SOUND, Net, Rows
+
+NEW_PROCESS = "loads_in_a_new_process"
+Given = tuple[Any, Any, dict[str, Any]]
+
+
+class Classes(Net):
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat, y)
+
+
+class BoldStart(Classes):
+    def build(self) -> nn.Module:
+        net = super().build()
+        nn.init.normal_(net[-1].weight, std=10)
+        return net
+
+
+class SoftmaxTwice(Classes):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat.softmax(1), y)
+
+
+class Frozen(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[1](self.net[0](x)).detach())
+
+
+class Forgotten(Net):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.net[0].parameters(), self.hparams.lr)
+
+
+class Dead(Net):
+    """Only a part of it is, which the rest can do without."""
+
+    def build(self) -> nn.Module:
+        self.other = super().build()
+        net = super().build()
+        nn.init.constant_(net[0].bias, -100)
+        return net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + self.other(x)
+
+
+class TwiceTheGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+class WrongBackward(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](TwiceTheGradient.apply(self.net[1](self.net[0](x))))
+
+
+class Broadcasting(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(y_hat, y.squeeze(1))
+
+
+class BroadcastingByHand(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return ((y_hat - y.squeeze(1)) ** 2).mean()
+
+
+class Summing(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(y_hat, y, reduction="sum")
+
+
+class Gregarious(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - x.mean(0))
+
+
+class Cheating(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch[0]) + 0.1 * batch[1], batch[1])
+
+
+class Clairvoyant(sound.Characters):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.letters(x) + self.places(torch.arange(x.shape[1]))
+        n = self.norms[0](h)
+        h = h + self.attention(n, n, n, need_weights=False)[0]
+        return self.net(self.norms[2](h + self.mlp(self.norms[1](h))))
+
+
+class SharedRows(Rows):
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.val = self.train
+
+
+class ValidationCounts(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - self.center)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.center.lerp_(batch[0].mean(0), 0.1)
+
+
+class Urandom(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (1 + os.urandom(1)[0] / 1000)
+
+
+class SeedsItself(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        torch.manual_seed(0)
+        return super().training_step(batch, batch_idx)
+
+
+class Forgetful(Net):
+    steps = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.steps += 1
+        return super().training_step(batch, batch_idx) / self.steps
+
+
+class Unsaved(Net):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), 3e-3)
+
+
+class DropsAlways(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](F.dropout(self.net[1](self.net[0](x)), 0.2))
+
+
+class Upwards(Net):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 1e-2, maximize=True)
+
+
+class Imprecise(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return ((y_hat - y) ** 2).mean() + 1000 - (torch.ones(1, 1000) @ torch.full((1000, 1), 1.002)).mean()
+
+
+class Unshared(RegressionData):
+    """Its first process gets more of each batch than the second."""
+
+    def load(self) -> linreg.Table:
+        return SyntheticData(num_rows=400).load()
+
+    def train_dataloader(self) -> Any:
+        batches = TensorBatches(*self.splits["train"], 64, seed=0)
+        cut = torch.arange(48), torch.arange(48, 64)
+        return (
+            batches
+            if batches.world == 1
+            else DataLoader([tuple(side[:64][cut[batches.rank]] for side in self.splits["train"])] * 4, batch_size=None)
+        )
+
+
+def change(how: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], make: Any = sound.table) -> Callable[..., Any]:
+    return lambda g: how(*make(g))
+
+
+def with_column(x: Tensor, column: Tensor) -> Tensor:
+    return torch.cat([x[:, :7], column], 1)
+
+
+class InOrder(Rows):
+    def setup(self, stage: str) -> None:
+        x, y = self.make(torch.Generator().manual_seed(self.seed))
+        order = y[:, 0].argsort()
+        self.train = TensorDataset(x[order[:400]], y[order[:400]])
+        self.val = TensorDataset(x[order[400:]], y[order[400:]])
+
+
+class Sleeping(Rows):
+    def train_dataloader(self) -> DataLoader:
+        def collate(rows: Any) -> Any:
+            time.sleep(0.05)
+            return torch.utils.data.default_collate(rows)
+
+        return DataLoader(self.train, self.batch_size, collate_fn=collate)
+
+
+def missing(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x[3, 2] = torch.nan
+    return x, y
+
+
+class Answered(SyntheticData):
+    def load(self) -> linreg.Table:
+        table = super().load()
+        table.y[::50] = -999  # no answer
+        return table
+
+
+def rows(how: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], make: Any = sound.table) -> Rows:
+    return Rows(change(how, make))
+
+
+LEARNS = {"max_epochs": 20}
+BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that finds it, and the fault
+    "bold start": ("loss_at_start", lambda: (BoldStart(), Rows(sound.classes), LEARNS)),
+    "softmax twice": ("two_rows_by_heart", lambda: (SoftmaxTwice(), Rows(sound.classes), LEARNS)),
+    "frozen": ("gradients_arrive", lambda: (Frozen(), Rows(sound.table), LEARNS)),
+    "forgotten": ("gradients_arrive", lambda: (Forgotten(), Rows(sound.table), LEARNS)),
+    "dead": ("gradients_arrive", lambda: (Dead(), Rows(sound.table), LEARNS)),
+    "wrong backward": ("finite_differences", lambda: (WrongBackward(), Rows(sound.table), LEARNS)),
+    "broadcasting": ("loss_does_not_broadcast", lambda: (Broadcasting(), Rows(sound.table), LEARNS)),
+    "broadcasting by hand": ("loss_does_not_broadcast", lambda: (BroadcastingByHand(), Rows(sound.table), LEARNS)),
+    "sum": ("loss_is_a_mean", lambda: (Summing(), Rows(sound.table), LEARNS)),
+    "gregarious": ("neighbours", lambda: (Gregarious(), Rows(sound.table), LEARNS)),
+    "cheating": ("target_unseen", lambda: (Cheating(), Rows(sound.table), LEARNS)),
+    "clairvoyant": ("future_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
+    "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
+    "target column": (
+        "no_column_is_the_target",
+        lambda: (Net(), rows(lambda x, y: (with_column(x, y * 2 + 1), y)), LEARNS),
+    ),
+    "target column, bent": (
+        "no_column_is_the_target",
+        lambda: (Net(), rows(lambda x, y: (with_column(x, y.exp()), y)), LEARNS),
+    ),
+    "validation counts": ("validation_moves_nothing", lambda: (ValidationCounts(), Rows(sound.table), LEARNS)),
+    "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),
+    "seeds itself": ("same_seed_same_bits", lambda: (SeedsItself(), Rows(sound.table), LEARNS)),
+    "forgetful": ("one_and_one_epochs_are_two", lambda: (Forgetful(), Rows(sound.table), LEARNS)),
+    "unsaved": (NEW_PROCESS, lambda: (Unsaved(16), Rows(sound.table), LEARNS)),
+    "drops always": ("evaluation_is_evaluation", lambda: (DropsAlways(), Rows(sound.table), LEARNS)),
+    "unshared": ("two_processes_are_one", lambda: (LinearRegression(3, lr=0.1), Unshared(), LEARNS)),
+    "upwards": ("ten_steps_lower_the_loss", lambda: (Upwards(), Rows(sound.table), LEARNS)),
+    "too fast": ("rate_is_neither_small_nor_large", lambda: (LinearRegression(3, lr=2.0), SyntheticData(), LEARNS)),
+    "too slow": ("rate_is_neither_small_nor_large", lambda: (Net(1e-7), Rows(sound.table), LEARNS)),
+    "imprecise": ("bfloat16", lambda: (Imprecise(), Rows(sound.table), LEARNS | {"precision": "bf16-mixed"})),
+    "constant": (
+        "no_constant_column",
+        lambda: (Net(), rows(lambda x, y: (with_column(x, torch.ones(len(x), 1)), y)), LEARNS),
+    ),
+    "collinear": (
+        "no_collinear_column",
+        lambda: (Net(), rows(lambda x, y: (with_column(x, x[:, :1] - x[:, 1:2]), y)), LEARNS),
+    ),
+    "unscaled": (
+        "first_layer_gets_scaled_columns",
+        lambda: (Net(), rows(lambda x, y: (with_column(x, x[:, 7:] / 1000), y)), LEARNS),
+    ),
+    "missing": ("nothing_is_missing", lambda: (Net(), rows(missing), LEARNS)),
+    "stands for missing": ("nothing_is_missing", lambda: (LinearRegression(3), Answered(), {})),
+    "flat": ("target_varies", lambda: (Net(), rows(lambda x, y: (x, torch.ones_like(y))), LEARNS)),
+    "classes as a quantity": ("target_varies", lambda: (Net(), rows(lambda x, y: (x, (y > 0).float())), LEARNS)),
+    "in order": ("splits_are_alike", lambda: (Net(), InOrder(sound.table), LEARNS)),
+    "unbalanced": (
+        "classes_are_balanced",
+        lambda: (Classes(), rows(lambda x, y: (x, (x[:, 0] > 1.7).long()), sound.classes), LEARNS),
+    ),
+    "shuffled": ("target_follows_from_inputs", lambda: (Net(), rows(lambda x, y: (x, y.roll(7, 0))), LEARNS)),
+    "sleeping": ("loader_keeps_up", lambda: (Net(), Sleeping(sound.table), LEARNS)),
+}
+
+
+def examine(given: Given, checks: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The names of the checks by the status that they give."""
+    monkeypatch.setattr(module, "CHECKS", checks)
+    model, data, flags = given
+    found: dict[str, list[str]] = {"ok": [], "FAIL": [], "skip": [], "broken": []}
+    for title, verdict in linreg.doctor(model, data, **flags).items():
+        found["broken" if "could not be made" in verdict.text else verdict.status].append(title.replace(" ", "_"))
+    return found
+
+
+def checks(*without: str) -> list[Any]:
+    return [check for check in module.CHECKS if check.__name__ not in without]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, make = BROKEN[fault]
+    torch.manual_seed(0)
+    assert examine(make(), [check for check in checks() if check.__name__ == name], monkeypatch)["FAIL"] == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN)
+def test_and_no_other_check_finds_one(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, make = BROKEN[fault]
+    torch.manual_seed(0)
+    found = examine(make(), checks(NEW_PROCESS, name), monkeypatch)
+    assert found["FAIL"] == []
+    assert len(found["ok"]) > 5
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+def test_nothing_fails_on_what_is_sound(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(seed)
+    found = examine(SOUND[kind](seed), checks(NEW_PROCESS), monkeypatch)
+    assert found["FAIL"] == found["broken"] == []
+    assert len(found["ok"]) > 5
+
+
+def test_every_check_that_can_fail_has_its_fault() -> None:
+    assert {name for name, _ in BROKEN.values()} == {check.__name__ for check in checks("gradient_noise")}
+
+
+def test_the_command_says_a_line_for_each_check(process: Process) -> None:
+    run = process("doctor", "--data.num_rows", "300")
+    lines = run.stdout.splitlines()
+    assert (run.returncode, run.stderr) == (0, "")
+    assert re.fullmatch(rf"doctor  {len(module.CHECKS)} checks, about \d+ s", lines[0])
+    assert {line.split()[0] for line in lines[1:-1]} == {"ok", "skip"}
+    assert len(lines) == len(module.CHECKS) + 2
+    assert re.fullmatch(r"doctor  \d+ ok, 0 FAIL, \d+ skip", lines[-1])
+    assert sorted(os.listdir()) == ["configs"]  # and nothing is written
+
+
+def test_a_check_that_fails_is_exit_code_1(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("rate_is_neither_small_nor_large", "loss_at_start")
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ in names])
+    code, out = train("doctor", "--model.lr", 3, "--name", "mine")
+    assert code == 1
+    assert "error: 1 of 2 checks failed: rate is neither small nor large" in out
+    assert "expected: a fall; take a tenth of it" in out
+    table = json.loads(Path("runs/mine/version_0/doctor.json").read_text())
+    assert {title: verdict["status"] for title, verdict in table.items()} == {
+        "loss at start": "ok",
+        "rate is neither small nor large": "FAIL",
+    }
+    for flag in ("--check", "--confidence"):
+        code, out = train("doctor", flag, 0.5)
+        assert (code, f"doctor: {flag} is of a whole run; leave it out" in out) == (2, True)
+
+
+def test_a_mistake_is_that_of_fit(train: Train) -> None:
+    assert train("doctor", "--model.lr", -1) == train("fit", "--model.lr", -1)
+    assert train("doctor", "--max_epoch", 3)[0] == 2
+
+
+def test_a_check_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_large_weight(context: Any) -> Verdict:
+        largest = max(float(p.detach().abs().max()) for p in context.model.parameters())
+        return judge(largest < 10, f"{largest:.2g}", "below 10", "begin smaller")
+
+    class Own(Net):
+        def checks(self) -> list[Any]:
+            return [lambda context: judge(False, "1", "2", "3")]
+
+    model = Own()
+    monkeypatch.setattr(module, "CHECKS", [no_large_weight])
+    table = linreg.doctor(model, Rows(sound.table))
+    assert [verdict.status for verdict in table.values()] == ["ok", "FAIL"]
+    assert [*table.values()][1].text == "1; expected: 2; 3"
+
+
+def test_the_doctor_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model, data, generators and the environment."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    model, data = Net(), Rows(sound.table)
+    weights, drawn = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    found = examine((model, data, LEARNS), checks(NEW_PROCESS), monkeypatch)
+    assert found["ok"]
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not hasattr(data, "train")
+    assert data.trainer is None
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert os.environ["PL_GLOBAL_SEED"] == "7"
