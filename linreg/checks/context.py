@@ -41,6 +41,7 @@ class Context:
 
     def __init__(self, model: Any, data: Any, flags: dict[str, Any]) -> None:
         self.model, self.data, self.flags = model, data, flags
+        has_rows(data, "train")  # a table is read once, and not for each fit
         with contextlib.suppress(RunError):  # whatever else fails here fails in a run, too
             self.fit(steps=1)
         start = time.perf_counter()

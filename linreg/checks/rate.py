@@ -1,6 +1,7 @@
 """Is the learning rate right, are the batches large enough, is the precision?"""
 
 import math
+from typing import Any
 
 import torch
 
@@ -10,20 +11,18 @@ from linreg.checks.fits import alone
 from linreg.checks.learning import trainable
 from linreg.verdict import CannotTell, Verdict, judge
 
-POWER_STEPS = 30
 
-
-def curvature(context: Context) -> float:
-    """The largest eigenvalue of the Hessian of the loss over the first batches, by power iteration."""
+def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
+    """The largest eigenvalue of the Hessian of the loss over some batches, by power iteration."""
     model = context.copy(training=False)
     parameters = [*trainable(model).values()]
     with alone():
         direction, top = [torch.randn_like(p) for p in parameters], 0.0
-    for _ in range(POWER_STEPS):
+    for _ in range(steps):
         norm = math.sqrt(sum(float(v.square().sum()) for v in direction))
         direction, product = [v / norm for v in direction], [torch.zeros_like(p) for p in parameters]
-        for batch in context.train:
-            loss = context.observe(model, batch).loss / len(context.train)
+        for batch in batches:
+            loss = context.observe(model, batch).loss / len(batches)
             gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             along = torch.stack([(g * v).sum() for g, v in zip(gradients, direction, strict=True)]).sum()
             if along.requires_grad:
@@ -31,7 +30,7 @@ def curvature(context: Context) -> float:
                 product = [a + b for a, b in zip(product, more, strict=True)]
         before, top = top, sum(float((a * v).sum()) for a, v in zip(product, direction, strict=True))
         direction = product
-        if abs(top - before) <= 1e-4 * abs(top):
+        if abs(top - before) <= 0.03 / steps * abs(top):
             break
     return top
 
@@ -55,7 +54,7 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
     text = f"lr {group['lr']:.3g}; ten steps at a tenth, once, ten times of it: {start:.3g} -> "
     text += ", ".join(f"{loss:.3g}" for loss in (tenth, once, ten))
     if isinstance(optimizer, torch.optim.SGD):
-        b, top = group["momentum"], curvature(context)
+        b, top = group["momentum"], curvature(context, context.train)
         limit = 2 * (1 + b) / ((1 + 2 * b if group["nesterov"] else 1) * top) if top > 0 else math.inf
         text += f"; {group['lr'] / limit:.2g} of the limit by the largest curvature, {top:.3g}"
     if once > start and tenth < start:
@@ -63,6 +62,16 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
     steps = (context.flags["max_epochs"] or 1000) * context.trainer.num_training_batches
     is_slow = ten < once and (start - once) / 10 * max(steps, 10) < 0.1 * abs(start)
     return judge(not is_slow, text, "a fall by a tenth in the whole run", "take ten times of it, or more epochs")
+
+
+def curvature_is_the_known_one(context: Context) -> Verdict:
+    """The largest curvature by power iteration is the one that the model knows."""
+    known = getattr(context.prepared, "curvature", None)
+    if known is None:
+        raise CannotTell("the model does not know its own")
+    found = curvature(context, [context.rows()], steps=300)
+    remedy = "look at the loss, or at which rows it is of"
+    return judge(abs(found / known - 1) < 0.05, f"{found:.4g}; known: {known:.4g}", "within 5 %", remedy)
 
 
 def gradient_noise(context: Context) -> Verdict:
@@ -93,4 +102,5 @@ def bfloat16(context: Context) -> Verdict:
     return judge(is_close, text, "within 5 %", "train with --precision 32-true")
 
 
-RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, gradient_noise, bfloat16]
+RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, curvature_is_the_known_one]
+RATE += [gradient_noise, bfloat16]

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from linreg.checks.batch import tensors
@@ -66,7 +68,7 @@ def loads_in_a_new_process(context: Context) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         trained = weights(context.fit(epochs=1, limit_train_batches=1, folder=folder))
         command = [sys.executable, "-c", LOAD, cls.__module__, cls.__qualname__, folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
         loaded = torch.load(Path(folder, "loaded.pt"), weights_only=True) if not done.returncode else {}
     said = (done.stderr.strip().splitlines() or ["it makes other weights"])[-1][:150]
     is_same = loaded.keys() == trained.keys() and not distance(trained, loaded)
@@ -107,7 +109,8 @@ def two_processes_are_one(context: Context) -> Verdict:
         reasons.append("a DataLoader's batch_size is that of each process, so that two take larger batches")
     if reasons:
         raise CannotTell(reasons[0])
-    two = context.fit(epochs=1, **FEW, devices=2, strategy="ddp_fork", accelerator="cpu")
+    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2))  # by default it waits for half an hour
+    two = context.fit(epochs=1, **FEW, devices=2, strategy=fork, accelerator="cpu")
     found = distance(weights(context.fit(epochs=1, **FEW)), weights(two))
     return judge(found < 1e-4, f"weights differ by {found:.2g}", "rounding", "let each take its share of a batch")
 

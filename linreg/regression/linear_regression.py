@@ -60,6 +60,19 @@ class LinearRegression(Regressor):
         return {"lr": self.plan.lr, "momentum": self.plan.momentum}
 
     @property
+    def curvature(self) -> float | None:
+        """The largest eigenvalue of the loss's Hessian, where that is known."""
+        if self.exact is None or not self.has_plain_loss:
+            return None
+        spectrum = [*self.exact.eigenvalues.tolist(), float(self.has_intercept)]
+        return max(spectrum) * 2 / len(self.target_names)
+
+    def checks(self) -> list[Any]:
+        from linreg.regression.checks import gradient_is_the_formula
+
+        return [*super().checks(), *([gradient_is_the_formula] if self.has_plain_loss else [])]
+
+    @property
     def divergence_remedy(self) -> str:
         """What to do where the loss has no bound."""
         if self.plan is None:

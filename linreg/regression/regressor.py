@@ -155,6 +155,12 @@ class Regressor(Module):
         """Whether a subclass has put another loss in the place of the mean squared error."""
         return type(self).loss is not Regressor.loss or "loss" in vars(self)
 
+    def checks(self) -> list[Any]:
+        """What the doctor checks of it besides what it checks of any model."""
+        from linreg.regression.checks import units_are_those_of_training_rows
+
+        return [units_are_those_of_training_rows]
+
     def configure_callbacks(self) -> list[Callback]:
         return [self.baseline]  # the same one whenever Lightning asks, since the report tells what it has seen
 

@@ -1,5 +1,6 @@
 """The data module of a table: split once into training, validation and test rows, and served in mini-batches."""
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
@@ -66,6 +67,9 @@ class RegressionData(LightningDataModule):
             kind = type(table).__name__
             raise InputError(f"{type(self).__name__}.load(): a Table is expected, not {kind}; return Table(x, y)")
         return table
+
+    def __deepcopy__(self, memo: Any) -> "RegressionData":
+        return copy.copy(self)  # of the same rows, which nothing changes
 
     @property
     def feature_names(self) -> list[str]:
