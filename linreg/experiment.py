@@ -5,26 +5,27 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.atomic import atomic_write
-from linreg.errors import InputError, with_remedies
+from linreg.errors import InputError, given, with_remedies
 from linreg.evaluation import announce, has_rows, tables_of
 from linreg.metrics import as_plain
 from linreg.report.figures import as_png
 from linreg.report.findings import Findings, Picture, logged
 from linreg.runs.checkpoints import BestCheckpoint
-from linreg.runs.folder import folder_of, open_run
+from linreg.runs.folder import folder_of, newest_checkpoint, open_run
 from linreg.runs.loggers import RunLogger, make_loggers
 from linreg.runs.restored import Restored
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects
 from linreg.safety.checkpoint_file import read_checkpoint
 from linreg.screen import say
+from linreg.stack.lean import hooks_put_back
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, without_false_alarms
 
@@ -36,8 +37,8 @@ class Run:
     folder: Path | None
     metrics: dict[str, Any]
     coefficients: list[dict[str, Any]]
-    model: LightningModule
-    trainer: Trainer
+    model: LightningModule = field(repr=False)
+    trainer: Trainer = field(repr=False)
 
 
 def run(
@@ -62,7 +63,7 @@ def run(
         model: to train.
         data: what to train it on.
         name: of the run, for runs/NAME/version_N.
-        ckpt_path: a checkpoint to go on from.
+        ckpt_path: a checkpoint to go on from; "last" is the newest of that name, if there is one.
         check: the largest excess_mse that is accepted, above 0; None accepts any.
         confidence: of the intervals to add to the coefficients, between 0 and 1.
         chunk: mini-batches in one step of Lightning's loop.
@@ -78,17 +79,23 @@ def run(
         InputError: for what is wrong with any of these.
         RunError: if the training diverges, misses its check, or cannot write.
     """
-    check_shares(check, confidence)
-    checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
-    config = describe_objects(model, data) if config is None else config
-    settings = all_flags(flags)
-    trainer = make_fitter(settings, model, config, chunk, formula, BestCheckpoint(monitor, mode), save_every_n_steps)
-    announce(data, trainer)
-    if checkpoint:
-        say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
+    with given("run"):
+        check_objects(model, data)
+        check_shares(check, confidence)
+        ckpt_path = newest_checkpoint(name) if ckpt_path == "last" else ckpt_path
+        checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
+        config = describe_objects(model, data) if config is None else config
+        settings = all_flags(flags)
+        trainer = make_fitter(
+            settings, model, config, chunk, formula, BestCheckpoint(monitor, mode), save_every_n_steps
+        )
+        announce(data, trainer)
+        if checkpoint:
+            say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
-    with with_remedies(), explain_interruption(trainer), opening, without_false_alarms():
+    back = hooks_put_back(model, data)
+    with with_remedies(), explain_interruption(trainer), opening, back, without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
@@ -102,6 +109,17 @@ def run(
         found.check(check, trainer.is_global_zero)
     folder = folder_of(trainer)
     return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
+
+
+def check_objects(model: Any, data: Any) -> None:
+    """InputError for what is no model, or no data module, of Lightning."""
+    for thing, kind, remedy in (
+        (model, LightningModule, "a torch.nn.Module becomes one as the hypothesis of a Regressor or a Module"),
+        (data, LightningDataModule, "LightningDataModule.from_datasets(train, val) makes one of Datasets"),
+    ):
+        if not isinstance(thing, kind):
+            found = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+            raise InputError(f"{found}, where an object of a {kind.__name__} is expected; {remedy}")
 
 
 def check_shares(check: float | None, confidence: float | None) -> None:

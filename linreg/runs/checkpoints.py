@@ -22,6 +22,8 @@ TRAINING = ("loss/train", "train_loss", "train/loss")  # or of these, where ther
 def check_names(callbacks: list[Callback]) -> None:
     """InputError if a checkpoint of the user's own would lie outside of the run's folder, or replace one of ours."""
     for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise InputError(f"callbacks: {callback!r} is none; an object of a Callback is expected")
         if not isinstance(callback, ModelCheckpoint):
             continue
         name = Path(callback.filename or "")

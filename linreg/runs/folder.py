@@ -25,9 +25,10 @@ RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run
 
 def new_run_folder(name: str) -> Path:
     """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
-    if not re.fullmatch(r"\w[\w. -]{0,99}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]{0,99}", name):
         raise InputError(
-            f"--name {name[:120]!r}: at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
+            f"--name {str(name)[:120]!r}: at most 100 letters, digits, '.', '_', '-' and spaces are expected, "
+            "a letter first"
         )
     try:
         (ROOT / name).mkdir(parents=True, exist_ok=True)
@@ -44,11 +45,11 @@ def new_run_folder(name: str) -> Path:
         raise RunError(f"{ROOT / name}: a folder for the run cannot be made there: {error.strerror}") from None
 
 
-def newest_checkpoint(name: str) -> Path | None:
+def newest_checkpoint(name: str) -> str | None:
     """Where the newest run of a name stands; None if none of them has saved anything."""
     found = (ROOT / name).glob("version_*/checkpoints/last.ckpt")
     numbered = [(int(path.parts[-3][8:]), path) for path in found if path.parts[-3][8:].isdecimal()]
-    return max(numbered)[1] if numbered else None
+    return str(max(numbered)[1]) if numbered else None
 
 
 @dataclass

@@ -5,7 +5,8 @@ aside, slower and right, where Lightning or the user has changed what it builds 
 """
 
 import inspect
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,6 +36,20 @@ class Lean(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for owner, name in self.dropped:
             vars(owner).pop(name, None)
+
+
+@contextmanager
+def hooks_put_back(*owners: Any) -> Iterator[None]:
+    """Takes away what callbacks have put in the place of methods, if a training ends before they do so themselves."""
+    before = [{*vars(owner)} for owner in owners]
+    try:
+        yield
+    except BaseException:
+        for owner, names in zip(owners, before, strict=True):
+            for name in {*vars(owner)} - names:
+                if callable(getattr(type(owner), name, None)):
+                    vars(owner).pop(name)
+        raise
 
 
 def drop_unused_hooks(trainer: Trainer, model: LightningModule) -> list[tuple[Any, str]]:

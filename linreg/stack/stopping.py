@@ -76,8 +76,12 @@ class StopBetweenBatches(Callback):
 
 @contextmanager
 def explain_interruption(trainer: Trainer) -> Iterator[None]:
-    """Says how to resume when a signal stops the run, and makes a RunError of what the machine denies it."""
+    """Says how to resume when a signal stops the run, and makes a RunError of what the machine denies it.
+
+    In Python without signal handlers of ours, Ctrl-C stays a KeyboardInterrupt, which Lightning makes a SystemExit.
+    """
     global between_batches, leaving
+    on_interrupt = signal.getsignal(signal.SIGINT)
     last_words[:] = [lambda: how_to_resume(trainer)]
     try:
         yield
@@ -86,6 +90,10 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
         if is_lost(error):
             time.sleep(0.5)  # what has ended the other one may be on its way to this one
         between_batches, leaving = False, bool(received)
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
+            complain(f"stopped; {how_to_resume(trainer, 'run(model, data, ckpt_path={!r})')}")
+            raise KeyboardInterrupt from None
         if received or isinstance(error, SystemExit):
             if trainer.is_global_zero:
                 complain(f"stopped; {how_to_resume(trainer)}")
@@ -107,11 +115,13 @@ def _denied(error: BaseException) -> str | None:
     return None
 
 
-def how_to_resume(trainer: Trainer) -> str:
-    """The command that goes on from where a stopped run was last saved."""
+def how_to_resume(trainer: Trainer, call: str | None = None) -> str:
+    """The command, or the call in Python, that goes on from where a stopped run was last saved."""
     saved = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     last = [path for path in saved if path.endswith("last.ckpt") and os.path.exists(path)]
     if not last:
         return "no epoch was saved, so there is nothing to resume"
+    if call:
+        return f"resume it with: {call.format(os.path.relpath(last[0]))}"
     flags = next((each.resume_flags for each in getattr(trainer, "callbacks", []) if hasattr(each, "resume_flags")), "")
     return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"

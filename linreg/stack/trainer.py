@@ -40,6 +40,7 @@ INSTEAD = {  # of callbacks that a run here cannot have
 }
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
+    **dict.fromkeys(("max_epochs", "max_steps"), -1),
     **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
 }
 

@@ -1,0 +1,159 @@
+"""A run from Python: as a script, in a notebook (cells in one process, Ctrl-C), with a stock Trainer; its mistakes."""
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import linreg
+from linreg import InputError, LinearRegression, SyntheticData
+from tests.conftest import completed, posix, read_metrics, started, until
+from tests.tools import assert_same, load
+
+SCRIPT = """
+from linreg import LinearRegression, SyntheticData, run
+
+found = run(LinearRegression(3), SyntheticData(), name="python", max_epochs=5)
+print(found.folder, found.metrics["test"]["rmse"], found.coefficients[0]["learned"])
+"""
+STOCK = """
+import lightning
+from linreg import LinearRegression, SyntheticData
+
+trainer = lightning.Trainer(max_epochs=30, logger=False, enable_checkpointing=False)
+trainer.fit(model := LinearRegression(3), SyntheticData())
+print(model.coef[0].tolist())
+"""
+NOTEBOOK = """
+import sys
+cells = sys.stdin.read().split("# cell\\n")
+for cell in cells:  # as a kernel does: one process, no main guard, an interrupted cell ends that cell only
+    try:
+        exec(cell, globals())
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+LONG = """
+from linreg import LinearRegression, SyntheticData, run
+model, data = LinearRegression(3, lr=0.01, lr_scheduler="ReduceLROnPlateau"), SyntheticData(num_rows=200, batch_size=4)
+# cell
+run(model, data, name="notebook", max_epochs=100_000)
+# cell
+import torch
+epoch = torch.load("runs/notebook/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
+left = [name for name in vars(model) if callable(getattr(type(model), name, None))]
+found = run(model, data, name="notebook", ckpt_path="last", max_epochs=epoch + 2)
+print("epochs", epoch + 2, "left", left)
+found
+# cell
+again = run(model, data, name="notebook", max_epochs=1)
+print("second", again.folder)
+try:
+    while True:
+        pass
+except KeyboardInterrupt:
+    print("interrupted again")
+"""
+
+
+def test_five_lines_as_a_script(workplace: Path) -> None:
+    Path("mine.py").write_text(SCRIPT)
+    done = completed([sys.executable, "-W", "error::UserWarning:linreg", "mine.py"])
+    assert done.returncode == 0, done.stderr
+    folder, rmse, learned = done.stdout.splitlines()[-1].split()
+    metrics = read_metrics(folder)
+    assert float(rmse) == metrics["test"]["rmse"]
+    assert float(learned) == pytest.approx(2.541, abs=0.01)
+    assert folder == "runs/python/version_0"
+
+
+@pytest.mark.slow
+def test_a_stock_trainer(workplace: Path) -> None:
+    Path("mine.py").write_text(STOCK)
+    done = completed([sys.executable, "mine.py"])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found, [2.540996, -1.293429, -3.178789], atol=0.01)
+    assert not Path("runs").exists()
+
+
+@posix
+@pytest.mark.slow
+def test_cells_in_one_process_one_of_them_interrupted(workplace: Path) -> None:
+    Path("kernel.py").write_text(NOTEBOOK)
+    Path("cells.txt").write_text(LONG)
+    last = Path("runs/notebook/version_0/checkpoints/last.ckpt")
+    kernel = [sys.executable, "kernel.py"]
+    with (
+        open("cells.txt") as cells,
+        open("out.txt", "w") as out,
+        started(kernel, stdin=cells, stdout=out, stderr=out) as run,
+    ):
+        until(lambda: last.exists() or run.poll() is not None)
+        run.send_signal(signal.SIGINT)
+        until(lambda: "second" in Path("out.txt").read_text() or run.poll() is not None)
+        run.send_signal(signal.SIGINT)
+        run.wait(600)
+    said = Path("out.txt").read_text()
+    assert "Traceback" not in said, said
+    assert f"stopped; resume it with: run(model, data, ckpt_path='{last}')" in said
+    assert said.count("interrupted\n") == 1
+    assert "interrupted again" in said  # Ctrl-C is not ignored from then on
+    epochs, left = re.findall(r"epochs (\d+) left (.*)", said)[0]
+    assert left == "[]"
+    assert "second runs/notebook/version_1" in said
+    torch.manual_seed(0)
+    model = LinearRegression(3, lr=0.01, lr_scheduler="ReduceLROnPlateau")
+    linreg.run(model, SyntheticData(num_rows=200, batch_size=4), name="whole", max_epochs=int(epochs))
+    one, two = load("runs/whole/version_0/checkpoints/last.ckpt"), load(last)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_same(one[part], two[part])
+
+
+def test_a_run_is_shown_by_what_it_found(workplace: Path) -> None:
+    found = linreg.run(LinearRegression(3), SyntheticData(num_rows=50), max_epochs=1)
+    assert repr(found).startswith("Run(folder=")
+    assert "metrics={'train'" in repr(found)
+    assert "model=" not in repr(found)
+    again = linreg.run(LinearRegression(3), SyntheticData(num_rows=50), max_epochs=2, ckpt_path="last")
+    assert again.folder == found.folder
+    fresh = linreg.run(LinearRegression(3), SyntheticData(num_rows=50), max_epochs=1, ckpt_path="last", name="new")
+    assert fresh.folder == Path("runs/new/version_0")
+
+
+ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    "a dataset": (lambda: linreg.run(LinearRegression(3), ROWS), "a TensorDataset, .*from_datasets"),
+    "a text": (lambda: linreg.run(LinearRegression(3), "t.csv"), "a str, .*LightningDataModule"),
+    "a class": (lambda: linreg.run(LinearRegression, SyntheticData()), "the class LinearRegression"),
+    "a net": (lambda: linreg.run(nn.Linear(3, 1), SyntheticData()), "a Linear, .*hypothesis of a Regressor"),
+    "a flag": (lambda: linreg.run(LinearRegression(3), SyntheticData(), max_epoch=3), "did you mean 'max_epochs'"),
+    "a rate": (lambda: linreg.run(LinearRegression(3, lr=-1), SyntheticData()), "lr=-1"),
+    "a device": (lambda: linreg.run(LinearRegression(3), SyntheticData(), accelerator="abacus"), "abacus"),
+    "devices": (lambda: linreg.run(LinearRegression(3), SyntheticData(), devices=999), "devices 999"),
+    "a name": (lambda: linreg.run(LinearRegression(3), SyntheticData(), name="../x"), "name '../x'"),
+    "no name": (lambda: linreg.run(LinearRegression(3), SyntheticData(), name=3), "name '3'"),
+    "a path": (lambda: linreg.run(LinearRegression(3), SyntheticData(), ckpt_path="no.ckpt"), "no.ckpt: no such"),
+    "a number": (lambda: linreg.run(LinearRegression(3), SyntheticData(), callbacks=3), "callbacks: 3"),
+    "a logger": (lambda: linreg.run(LinearRegression(3), SyntheticData(), logger="csv"), "the logger"),
+    "a mode": (lambda: linreg.run(LinearRegression(3), SyntheticData(), monitor="lr", mode="least"), "least"),
+    "a share": (lambda: linreg.run(LinearRegression(3), SyntheticData(), check="x"), "'str' and 'int'"),
+    "epochs": (lambda: linreg.run(LinearRegression(3), SyntheticData(), max_epochs="3"), "'str' and 'int'"),
+    "features": (lambda: linreg.run(LinearRegression(4), SyntheticData()), "num_features=4"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_an_input_error(mistake: str, workplace: Path) -> None:
+    call, words = MISTAKES[mistake]
+    with pytest.raises(InputError, match=words):
+        call()
+    assert not list(Path().rglob("*.ckpt"))
