@@ -56,9 +56,9 @@ found
 # cell
 again = run(model, data, name="notebook", max_epochs=1)
 print("second", again.folder)
+import time
 try:
-    while True:
-        pass
+    time.sleep(30)
 except KeyboardInterrupt:
     print("interrupted again")
 """
