@@ -17,6 +17,17 @@ from linreg.screen import say, wrapped
 from linreg.stack.trainer import all_flags, make_trainer
 
 
+def check_objects(model: Any, data: Any) -> None:
+    """InputError for what is no model, or no data module, of Lightning."""
+    for thing, kind, remedy in (
+        (model, LightningModule, "a torch.nn.Module becomes one as the hypothesis of a Regressor or a Module"),
+        (data, LightningDataModule, "LightningDataModule.from_datasets(train, val) makes one of Datasets"),
+    ):
+        if not isinstance(thing, kind):
+            found = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+            raise InputError(f"{found}, where an object of a {kind.__name__} is expected; {remedy}")
+
+
 def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:
     """What a trained model logs on the rows of a stage, "validate" or "test"."""
     trainer = make_trainer(all_flags(flags), logger=False, enable_checkpointing=False)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, with_remedies
-from linreg.evaluation import announce, has_rows, tables_of
+from linreg.evaluation import announce, check_objects, has_rows, tables_of
 from linreg.metrics import as_plain
 from linreg.report.figures import as_png
 from linreg.report.findings import Findings, Picture, logged
@@ -86,9 +86,8 @@ def run(
         checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
         config = describe_objects(model, data) if config is None else config
         settings = all_flags(flags)
-        trainer = make_fitter(
-            settings, model, config, chunk, formula, BestCheckpoint(monitor, mode), save_every_n_steps
-        )
+        best = BestCheckpoint(monitor, mode)
+        trainer = make_fitter(settings, model, config, chunk, formula, best, save_every_n_steps)
         announce(data, trainer)
         if checkpoint:
             say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
@@ -100,26 +99,19 @@ def run(
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
         of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
-        if has_rows(data, "test"):
-            trainer.test(model, datamodule=data, verbose=False)
-            values |= plain(trainer.callback_metrics) | tables_of(model, "test")
-        has_report = hasattr(model, "report") and hasattr(data, "splits")
-        found = cast(Any, model).report(data, confidence) if has_report else logged(values)
+        found = test(trainer, model, data, values, confidence)
         tell(found, trainer, of, figures)
         found.check(check, trainer.is_global_zero)
-    folder = folder_of(trainer)
-    return Run(folder.path if folder else None, found.metrics, found.rows, model, trainer)
+    return Run(getattr(folder_of(trainer), "path", None), found.metrics, found.rows, model, trainer)
 
 
-def check_objects(model: Any, data: Any) -> None:
-    """InputError for what is no model, or no data module, of Lightning."""
-    for thing, kind, remedy in (
-        (model, LightningModule, "a torch.nn.Module becomes one as the hypothesis of a Regressor or a Module"),
-        (data, LightningDataModule, "LightningDataModule.from_datasets(train, val) makes one of Datasets"),
-    ):
-        if not isinstance(thing, kind):
-            found = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
-            raise InputError(f"{found}, where an object of a {kind.__name__} is expected; {remedy}")
+def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confidence: float | None) -> Findings:
+    """Measures the weights on the test rows; what they amount to, as far as that is known, or else what was logged."""
+    if has_rows(data, "test"):
+        trainer.test(model, datamodule=data, verbose=False)
+        values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
+    has_report = hasattr(model, "report") and hasattr(data, "splits")
+    return model.report(data, confidence) if has_report else logged(values)
 
 
 def check_shares(check: float | None, confidence: float | None) -> None:
