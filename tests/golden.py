@@ -26,6 +26,7 @@ from tests.conftest import ROOT, read_rows
 from tests.tools import leaves, scalars
 
 STEP = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 20, gamma: 0.7}, interval: step}"
+THREE = ["--data.num_features", "3"]
 NOISY = ["--data.noise_std", "1", "--data.batch_size", "64", "--max_epochs", "4"]
 GIVEN = [*NOISY, "--model.lr", "0.02"]
 TABLE = ["--data.path", "table.csv", "--data.batch_size", "50", "--model.lr", "0.02", "--max_epochs", "3"]
@@ -41,9 +42,9 @@ LAST = "runs/halves/version_0/checkpoints/last.ckpt"
 RUNS: dict[str, list[list[str]]] = {  # each by the command lines that make it, in one folder
     "default": [[]],
     "penguins": [["--config", "configs/csv.yaml"]],
-    "batch": [["--config", "configs/batch.yaml"]],
-    "mini_batch": [["--config", "configs/mini_batch.yaml"]],
-    "stochastic": [["--config", "configs/stochastic.yaml", "--max_epochs", "4"]],
+    "batch": [["--config", "configs/batch.yaml", *THREE]],
+    "mini_batch": [["--config", "configs/mini_batch.yaml", *THREE]],
+    "stochastic": [["--config", "configs/stochastic.yaml", *THREE, "--max_epochs", "4"]],
     "planned": [NOISY],
     "momentum": [[*GIVEN, "--model.momentum", "0.9"]],
     "nesterov": [[*GIVEN, "--model.momentum", "0.9", "--model.nesterov", "true", "--model.weight_decay", "0.01"]],

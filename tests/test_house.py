@@ -14,7 +14,11 @@ from tests.conftest import ROOT
 PACKAGE = "linreg"
 CORE = "core"  # the files in the package's own folder
 OUTSIDE = "outside"  # train.py
-OWN_ROOM = {"experiment": "experiment", "evaluation": "experiment"}  # files there that are a room of their own
+OWN_ROOM = {  # files there that are a room of their own
+    "experiment": "experiment",
+    "evaluation": "experiment",
+    "lecture": "lecture",
+}
 ALLOWED = {  # whom the files of a room may import; each may import those of its own room
     CORE: "",
     "files": "core",
@@ -25,9 +29,11 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
     "stack": "core safety runs report",
     "experiment": "core safety runs report stack",
     "checks": "core runs stack experiment",
-    "command": "core safety runs report stack experiment checks",
+    "lecture": "core runs report stack experiment",
+    "command": "core safety runs report stack experiment checks lecture",
     "regression.exact": "core tables report",
-    "regression": "core tables report regression.exact",
+    "regression.pictures": "core report regression.exact",
+    "regression": "core tables report regression.exact regression.pictures",
     "examples": "core tables runs report stack experiment",
     OUTSIDE: "core stack command",
 }

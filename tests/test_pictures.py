@@ -8,7 +8,7 @@ import torch
 
 from linreg import read_csv
 from linreg.regression.exact.least_squares import LeastSquares
-from linreg.regression.exact.pictures import leverage
+from linreg.regression.pictures.fitted import leverage
 from linreg.report import figures
 from linreg.report.findings import logged
 from tests.conftest import Train

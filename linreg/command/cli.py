@@ -118,7 +118,13 @@ class CommandLine(LightningCLI):
         """
         is_csv = self.arguments.value("--data.path") is not None
         data = self.arguments.class_path("data") or DEFAULTS["csv" if is_csv else "data"]
-        sections = {"data": {"class_path": data}}
+        sections: dict[str, Any] = {"data": {"class_path": data}}
+        if self.arguments.task == "lecture":  # as configs/batch.yaml has it, but for the size of a batch
+            usual = read_config((DEFAULT_CONFIG.parent / "batch.yaml").read_text(), "configs/batch.yaml")
+            sections["trainer"] = usual["trainer"]
+            if data == DEFAULTS["data"]:
+                usual["data"]["init_args"].pop("batch_size")
+                sections["data"] = usual["data"]
         if self.command == "fit":
             sections["model"] = {"class_path": self.arguments.class_path("model") or DEFAULTS["model"]}
         return yaml.safe_dump(sections)

@@ -13,6 +13,7 @@ from linreg import evaluation, experiment
 from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
+from linreg.lecture import lecture
 from linreg.messages import NO_BACKEND, OLD_TREESPEC
 from linreg.screen import open_streams
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
@@ -48,6 +49,8 @@ def run_command(line: CommandLine) -> None:
     """Does what was typed."""
     if line.arguments.task == "doctor":
         consult(line.model, line.datamodule, line.arguments.value("--name"), line.settings)
+    elif line.arguments.task == "lecture":
+        lecture(line.model, line.datamodule, line.settings["name"], line.settings)
     elif line.command == "fit":
         experiment.run(line.model, line.datamodule, **line.settings)
     elif line.command == "predict":

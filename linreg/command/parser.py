@@ -62,6 +62,7 @@ python train.py validate | test --ckpt_path CKPT              measure a checkpoi
 python train.py predict --ckpt_path CKPT --data.path NEW.csv --output OUT.csv
 python train.py doctor [the flags of fit]                     is this training right? a line for each check
 python train.py [options] --print_config                       the resolved config, as YAML
+python train.py lecture                                       batch, mini-batch, stochastic: one picture
 tensorboard --logdir runs                                     the curves
 
 Every Trainer flag works bare (the whole list is at the end); the most used:

@@ -14,7 +14,7 @@ from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.stack.trainer import DEFAULT_CONFIG
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-AS_FIT = ("doctor",)  # take the flags of fit, and do something else
+AS_FIT = ("doctor", "lecture")  # take the flags of fit, and do something else
 
 
 def check_config(path: str) -> dict[str, Any]:
@@ -109,4 +109,5 @@ class Arguments:
         """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
         configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
         name = [f"--name={self._stem() or 'default'}"] if self.configs and self.subcommand == "fit" else []
+        name = ["--name=lecture"] if self.task == "lecture" else name
         return [self.subcommand, *name, *configs, *self.flags]

@@ -81,6 +81,12 @@ class LinearRegression(Regressor):
         where = f"that is {times:.2g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
         return f"{where}; without --model.lr it is chosen"
 
+    def lesson(self, data: Any) -> Any:
+        """What ``python train.py lecture`` trains and draws; see ``pictures.lecture``."""
+        from linreg.regression.pictures.lecture import Lesson  # here, since no other run draws it
+
+        return Lesson(self, data)
+
     def formula_step(self, optimizer: torch.optim.Optimizer) -> Step:
         """A step of plain SGD by the lecture's formula in the place of autograd.
 

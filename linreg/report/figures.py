@@ -130,12 +130,18 @@ def fitted_line(
     return figure
 
 
-def log_curves(axes: Axes, curves: dict[str, tuple[np.ndarray, np.ndarray, str]], names: Sequence[str]) -> None:
+def log_curves(
+    axes: Axes,
+    curves: dict[str, tuple[np.ndarray, np.ndarray, str]],
+    names: Sequence[str],
+    colours: Sequence[str] = COLOURS,
+) -> None:
     """Curves on a log scale, by name: x, y and a line's style; what no scale can hold is left out."""
     label(axes, *names)
-    for i, (name, (x, y, style)) in enumerate(curves.items()):
+    for (name, (x, y, style)), colour in zip(curves.items(), colours, strict=False):
         y = np.asarray(y, dtype=float)
-        axes.plot(x, np.where((y > 1e-30) & (y < 1e30), y, np.nan), style, color=COLOURS[i % len(COLOURS)], label=name)
+        shown = np.where((y > 1e-30) & (y < 1e30), y, np.nan)
+        axes.plot(x, shown, style, color=colour, label=name, linewidth=1.2, markersize=4)
     axes.set_yscale("log")
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")

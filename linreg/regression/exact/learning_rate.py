@@ -105,12 +105,12 @@ def _plan(
     modes: "HessianSpectrum", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float
 ) -> DescentPlan:
     top = stability_limit(modes.lmax, momentum, nesterov)
-    part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # 0 for all rows, about 1 for a few of many
+    part = modes.part(batch)
     noise = part * modes.row_curvature / batch
     rate = lr or slower / (1 / (SHARE * top) + noise / (1 - momentum))
     to_goal = modes.steps_to(GOAL / 2, rate, momentum, nesterov)
     # A constant rate leaves this share of the loss to noise; its fall over n steps divides that by sqrt(pace n).
-    stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
+    stall = modes.noise(batch, rate, momentum)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
     return DescentPlan(batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None, stall)
@@ -162,6 +162,14 @@ class HessianSpectrum:
         (low, high), d = ((v - summary.mean) / summary.std for v in (summary.min, summary.max)), summary.num_features
         farthest = torch.maximum(low[:d].square(), high[:d].square()).sum()
         self.row_curvature = 2 / targets * (float(farthest) + summary.intercept) + weight_decay
+
+    def part(self, batch: int) -> float:
+        """How noisy batches out of all rows are: 0 for all of them, about 1 for a few of many."""
+        return (self.num_rows - batch) / max(self.num_rows - 1, 1)
+
+    def noise(self, batch: int, lr: float, momentum: float = 0.0) -> float:
+        """The share of the optimal loss by which batches keep descent at a constant rate above it."""
+        return self.part(batch) * lr / (1 - momentum) * self.trace / (2 * batch)
 
     def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool) -> int:
         """The number of steps after which the noiseless excess loss stays below ``goal``; at most MAX_STEPS."""

@@ -11,7 +11,6 @@ from linreg.metrics import about, as_plain
 from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
-from linreg.regression.exact.pictures import draw
 from linreg.report.findings import Findings, show_number, table
 from linreg.screen import wrapped
 
@@ -49,7 +48,7 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
     findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model, rows))
     findings.excess = None if model.has_own_loss else share
     findings.is_optimum, findings.rows = model.knows_optimum, rows
-    findings.files, findings.pictures = {"coefficients.csv": as_csv(rows)}, lambda: draw(model, data)
+    findings.files = {"coefficients.csv": as_csv(rows)}
     model.train(was_training)
     return findings
 

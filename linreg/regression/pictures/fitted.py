@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linreg.regression.exact.least_squares import LeastSquares
-from linreg.regression.exact.theory import draw_theory
+from linreg.regression.pictures.theory import draw_theory
 from linreg.report import figures
 from linreg.report.findings import Picture
 

@@ -46,4 +46,4 @@ def excess_over_rate(axes: Any, spectrum: HessianSpectrum, limit: float, momentu
     figures.log_curves(axes, curves, ("learning rate", "excess_mse", f"momentum {momentum:g}, from zero"))
     axes.axvline(limit, color="black", linestyle="--", label=f"limit {limit:.3g}")
     axes.set_xscale("log")
-    axes.set_ylim(1e-10, 1e9 * max(float(spectrum.excess.sum()), 1.0))
+    axes.set_ylim(1e-10, 1e7 * max(float(spectrum.excess.sum()), 1.0))
