@@ -22,7 +22,7 @@ def atomic_write(path: Path, content: bytes | memoryview) -> None:
         with replacing(path) as file:
             file.write(content)
     except OSError as error:
-        raise RunError(f"{path} could not be written: {error.strerror}; what was there before is intact") from None
+        raise RunError(f"{path} could not be written: {error.strerror}; what was there before is intact") from error
 
 
 @contextmanager

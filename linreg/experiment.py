@@ -139,10 +139,11 @@ def go_back_to_best(
     elif not os.path.exists(best.best_model_path):
         say("        there is no best.ckpt of this run: what follows is of its last epoch", trainer.is_global_zero)
     elif best.rank:  # at 0, no epoch came near to the optimum, and the last one is as good
-        checkpoint = read_checkpoint(best.best_model_path)
-        model.load_state_dict(checkpoint["state_dict"])
-        values = plain(checkpoint.get("logged"))
-        of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
+        with given(best.best_model_path):
+            checkpoint = read_checkpoint(best.best_model_path)
+            model.load_state_dict(checkpoint["state_dict"])
+            values = plain(checkpoint.get("logged"))
+            of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
     began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
     of |= {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
     return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}, values
@@ -169,7 +170,7 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -
         for logger in trainer.loggers if found.metrics.get("excess_mse") is not None else ():
             logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
         if leave_pictures(found.pictures() if figures else (), folder.path, trainer):
-            lines.append(f"curves  tensorboard --logdir {folder.path.parents[1]}")
+            lines.append(f"curves  tensorboard --logdir {folder.logdir}")
     say("\n".join(lines))
 
 

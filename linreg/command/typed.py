@@ -71,7 +71,7 @@ class Arguments:
 
     def _stem(self) -> str:
         """The name of a run after its last config file."""
-        return re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -") if self.configs else ""
+        return re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -")[:100] if self.configs else ""
 
     def value(self, flag: str) -> str | None:
         """The last value typed for a flag, None if it was not typed."""

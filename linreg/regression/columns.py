@@ -53,7 +53,8 @@ def read_columns(checkpoint: dict[str, Any]) -> Columns:
     columns = checkpoint.get("columns")
     sides = [columns.get(side) for side in ("features", "targets")] if isinstance(columns, dict) else [None]
     if not isinstance(columns, dict) or not all(
-        isinstance(names, list) and names and {*map(type, names)} == {str} for names in sides
+        isinstance(names, list) and names and {*map(type, names)} == {str} and len({*names}) == len(names)
+        for names in sides
     ):
         raise InputError("the checkpoint does not say which columns it was trained on; take another one")
     levels, features = columns.get("levels", {}), {*columns["features"]}

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.errors import InputError, RunError
 from linreg.ranks import from_first, world
-from linreg.safety.safe_yaml import read_config
+from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.screen import say
 
 ROOT = Path("runs")
@@ -68,6 +68,11 @@ class RunFolder:
     purge_step: int | None = None
     lock: FileLock | None = None
 
+    @property
+    def logdir(self) -> Path:
+        """Where TensorBoard finds this run among the others, or alone where it lies at the root of a disk."""
+        return self.path.parents[1] if len(self.path.parents) > 2 else self.path
+
     def close(self) -> None:
         """Lets other processes into the folder; one in which nothing was written is taken away."""
         if self.lock is None:
@@ -115,6 +120,8 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     folder = folder or new_run_folder(name)
     os.environ[RUN_FOLDER] = str(folder)
     lock = FileLock(folder / ".lock", timeout=0)
+    if os.path.islink(lock.lock_file):
+        raise InputError(f"{lock.lock_file} is a link, and no lock that a run has made; remove it")
     try:
         lock.acquire()
     except Timeout:
@@ -124,22 +131,28 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
     """Whether a folder is that of the run which has written a checkpoint, and not merely called like one."""
-    try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    if (text := _config_in(folder)) is None:
         return False
     mark = mark_of(folder)
     if mark or "run" in checkpoint:
         return mark == checkpoint.get("run")
     before, now = (read_config(config, "config.yaml") for config in (checkpoint.get("config", ""), text))
-    return before is not None and all(before.get(part) == now.get(part) for part in ("data", "model"))  # an older run
+    return before == now  # a run of an older version, which left no mark
 
 
 def mark_of(folder: Path) -> str | None:
     """Which run a folder is of; None if it is none, or one of an older version."""
-    with suppress(OSError, UnicodeDecodeError), (folder / "config.yaml").open(encoding="utf-8") as file:
-        found = re.fullmatch(RUN_MARK, file.readline(100))
-        return found[1] if found else None
+    found = re.match(RUN_MARK, _config_in(folder) or "")
+    return found[1] if found else None
+
+
+def _config_in(folder: Path) -> str | None:
+    """The config.yaml of a folder; None if there is none, or what could be read for ever."""
+    path = folder / "config.yaml"
+    with suppress(OSError, UnicodeDecodeError):
+        if path.is_file():
+            with path.open(encoding="utf-8") as file:
+                return file.read(MAX_BYTES)
     return None
 
 

@@ -58,9 +58,12 @@ class RunLogger(Curves, TensorBoardLogger):
     """Writes the curves for TensorBoard to a run's folder, under the tags ``metric/stage`` and nothing else."""
 
     def __init__(self, run: RunFolder, **options: Any) -> None:
-        root, name, version = run.path.parents[1], run.path.parent.name, run.path.name
-        number = int(version[8:]) if re.fullmatch(r"version_\d+", version) else version
-        super().__init__(root, name, number, **options | {"default_hp_metric": False, "purge_step": run.purge_step})
+        super().__init__(run.path, "", "", **options | {"default_hp_metric": False, "purge_step": run.purge_step})
+        self.path = run.path
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.path)  # Lightning's own puts in what a "$HOME" or a "~" in the name of a folder stands for
 
     def log_metrics(self, metrics: Points, step: int | None = None) -> None:
         super().log_metrics({tag: value for tag, value in metrics.items() if tag != "epoch"}, step)

@@ -15,6 +15,7 @@ from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
 from linreg.runs.resume import check_unfinished
 from linreg.safety.allowed import check_plain
+from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 
 
@@ -36,6 +37,8 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = folder_of(trainer)
+        if folder and isinstance(files := trainer.strategy.checkpoint_io, CheckpointFile):
+            files.folder = folder.path
         for callback in trainer.checkpoint_callbacks:  # which would ask the first logger
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.path / "checkpoints")

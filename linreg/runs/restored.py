@@ -14,7 +14,7 @@ from linreg.errors import InputError, given
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.safety.allowed import class_path_of, public_path
-from linreg.safety.checkpoint_file import CheckpointFile, own_checkpoint
+from linreg.safety.checkpoint_file import CheckpointFile, check_complex, own_checkpoint
 from linreg.screen import say
 
 LARGEST = 2**53
@@ -32,6 +32,7 @@ class Restored(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
+        check_complex(pl_module, checkpoint["state_dict"])
         ours, theirs = class_path_of(pl_module), public_path(checkpoint["class_path"])
         if ours != theirs:
             raise InputError(f"the checkpoint is one of {theirs}, not of {ours}; start a new run without it")

@@ -18,9 +18,11 @@ from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, one_line
 from linreg.messages import UNSAFE_PICKLE
 from linreg.safety.allowed import import_allowed, public_path
+from linreg.safety.safe_yaml import MAX_DEPTH
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 HANDED_BACK = ".temp.ckpt"  # Lightning's: the weights that forked processes hand to the one that has started them
+MAX_VALUES = 1_000_000  # of hyperparameters, a vocabulary among them
 CONTENT = {"class_path": str, "state_dict": dict}
 
 
@@ -34,6 +36,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint file; a run leaves best.ckpt and last.ckpt in its checkpoints/")
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise InputError(f"{path} is no checkpoint of this template: it is packed")  # gigabytes, perhaps
             broken = archive.testzip()
         if broken:
             raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
@@ -66,12 +70,29 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
         raise InputError(f"{path} was written by Lightning {version}, and this is {ours}; update lightning to read it")
     is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
     is_whole &= isinstance(checkpoint.setdefault("hyper_parameters", {}), dict)
-    is_whole &= all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values())
+    is_whole &= all(isinstance(value, Tensor) and _is_stored(value) for value in checkpoint["state_dict"].values())
+    is_whole &= _count(checkpoint["hyper_parameters"], MAX_VALUES) >= 0
     parts = [checkpoint["state_dict"], checkpoint["hyper_parameters"]] if is_whole else []
     is_whole &= all(isinstance(name, str) for part in parts for name in part)
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
     if not is_whole:
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
+
+
+def _is_stored(value: Tensor) -> bool:
+    """Whether a file holds as many numbers as a tensor has: one that is repeated takes memory once it is copied."""
+    size = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
+    return size >= value.numel() * value.element_size()
+
+
+def _count(value: Any, most: int, depth: int = MAX_DEPTH) -> int:
+    """How many more values than those in nested lists and dicts there may be; negative if there are too many."""
+    if isinstance(value, dict | list | tuple) and most >= 0:
+        for inner in value.values() if isinstance(value, dict) else value:
+            most = _count(inner, most, depth - 1) if depth else -1
+            if most < 0:
+                break
+    return most - 1
 
 
 def load_model(path: str | os.PathLike[str]) -> LightningModule:
@@ -89,6 +110,7 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         check_sizes(cls, checkpoint)
         model = cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
         saved = checkpoint["state_dict"]
+        check_complex(model, saved)
         if any(saved[name].dtype == torch.float64 for name, _ in model.named_parameters() if name in saved):
             model.double().load_state_dict(saved)  # of a run with --precision 64-true
         return model
@@ -110,13 +132,20 @@ def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
         raise InputError(f"the weights of the checkpoint are not those of a {cls.__name__} with its hyperparameters")
 
 
+def check_complex(model: LightningModule, state: dict[str, Tensor]) -> None:
+    """InputError for complex weights of a model that has real ones, where torch drops the imaginary part."""
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and name in state and value.is_complex() != state[name].is_complex():
+            raise InputError(f"the checkpoint's {name} is of another kind of numbers; take another checkpoint")
+
+
 def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """The content of a file if the run of another checkpoint has written it, under this very name; None otherwise."""
-    if path.suffix != ".ckpt" or path.is_symlink():
-        return None
     try:
-        other = read_checkpoint(path)
-    except InputError:
+        other = None if path.suffix != ".ckpt" or path.is_symlink() else read_checkpoint(path)
+    except (InputError, OSError):  # the name may be too long for one
+        return None
+    if other is None:
         return None
     if "run" in other:
         return other if other["run"] == checkpoint.get("run") and other.get("file") == path.name else None
@@ -131,14 +160,20 @@ def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | N
 class CheckpointFile(TorchCheckpointIO):
     """Makes a checkpoint in memory before it touches the disk, loads none that holds code, removes only its own."""
 
+    folder: Path | None = None  # that of the run, where it has one
+
     def __init__(self) -> None:
-        self.own: set[Path] = set()  # what this run wrote, in this process or, as ``belongs`` has found, before
+        self.own: set[Path] = set()  # what this run wrote, in this process or, as ``own_checkpoint`` has found, before
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         buffer = io.BytesIO()
         torch.save(checkpoint | ({} if path.name == HANDED_BACK else {"format": FORMAT, "file": path.name}), buffer)
-        path.parent.mkdir(parents=not self.own, exist_ok=True)  # a run whose folder was taken away does not come back
+        for folder in path.absolute().parents if self.folder else ():
+            if folder.is_symlink() and folder.is_relative_to(Path(self.folder or "").absolute() / "checkpoints"):
+                raise InputError(f"{folder} is a link, which leads out of the run's folder; remove it")
+        is_there = self.folder is None or self.folder.is_dir()  # a run whose folder was taken away does not come back
+        path.parent.mkdir(parents=is_there, exist_ok=True)
         atomic_write(path, buffer.getbuffer())
         self.own.add(path.absolute())
 

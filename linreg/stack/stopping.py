@@ -109,6 +109,8 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
 
 def _denied(error: BaseException) -> str | None:
     """What the machine has denied a run; None for any other error."""
+    if isinstance(error, RunError) and isinstance(error.__cause__, OSError):
+        return str(error)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         what = os.fsdecode(error.filename) if error.filename else "a file of the run"
         return f"{what} could not be written: {error.strerror or error}"
