@@ -20,7 +20,7 @@ from linreg.checks import doctor as module
 from linreg.tables.batches import TensorBatches
 from linreg.verdict import Verdict, judge
 from tests import sound
-from tests.conftest import Process, Train
+from tests.conftest import ROOT, Process, Train
 from tests.sound import SOUND, Net, Rows
 
 NEW_PROCESS = "loads_in_a_new_process"
@@ -331,8 +331,17 @@ def test_and_no_other_check_finds_one(fault: str, monkeypatch: pytest.MonkeyPatc
     assert len(found["ok"]) > 5
 
 
-@pytest.mark.parametrize("kind", SOUND)
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+QUICK = ("linear", "several targets", "dropout and batch norm", "characters", "two optimizers", "moving average")
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        pytest.param(kind, seed, marks=[] if kind in QUICK and not seed else [pytest.mark.slow])
+        for kind in SOUND
+        for seed in range(5)
+    ],
+)
 def test_nothing_fails_on_what_is_sound(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(seed)
     found = examine(SOUND[kind](seed), checks(NEW_PROCESS), monkeypatch)
@@ -349,9 +358,10 @@ def test_the_command_says_a_line_for_each_check(process: Process) -> None:
     run = process("doctor", "--data.num_rows", "300")
     lines = run.stdout.splitlines()
     assert (run.returncode, run.stderr) == (0, "")
-    assert re.fullmatch(rf"doctor  {len(module.CHECKS)} checks, about \d+ s", lines[0])
+    number = len(module.CHECKS) + len(LinearRegression(3).checks())
+    assert re.fullmatch(rf"doctor  {number} checks, about \d+ s", lines[0])
     assert {line.split()[0] for line in lines[1:-1]} == {"ok", "skip"}
-    assert len(lines) == len(module.CHECKS) + 2
+    assert len(lines) == number + 2
     assert re.fullmatch(r"doctor  \d+ ok, 0 FAIL, \d+ skip", lines[-1])
     assert sorted(os.listdir()) == ["configs"]  # and nothing is written
 
@@ -436,3 +446,13 @@ def test_what_only_a_regression_can_be_asked(model: Any, names: list[str], monke
     monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__.startswith("curvature")])
     table = linreg.doctor(model, SyntheticData())
     assert [title for title, verdict in table.items() if verdict.status == "FAIL"] == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/broken").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_broken_config_is_named(path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the one check that its first line says, and by no other."""
+    monkeypatch.setattr(module, "CHECKS", checks(NEW_PROCESS, "two_processes_are_one"))
+    code, out = train("doctor", "--config", path)
+    named = path.read_text().splitlines()[0].rpartition("The doctor: FAIL ")[2].rstrip(".")
+    assert (code, out.splitlines()[-1].rpartition("checks failed: ")[2]) == (1, named)

@@ -131,6 +131,11 @@ class Context:
             raise CannotTell(f"the inputs are no table of up to 200 columns, but {x.dtype} {tuple(x.shape)}")
         return x.double(), y
 
+    def names(self, columns: Any) -> str:
+        """Columns of the table by their numbers, or by their names if the data know these."""
+        known = getattr(self.data, "feature_names", None)
+        return ", ".join(known[i] if known else f"{i + 1}" for i in columns) or "none"
+
     def copy(self, training: bool = True) -> Any:
         """A copy of the model that may be changed, in training mode or in that of evaluation."""
         self.prepared._trainer = None

@@ -63,6 +63,8 @@ def examine(check: Callable[[Any], Verdict], context: Context) -> Verdict:
         return Verdict("skip", str(reason))
     except InputError as error:
         return Verdict("FAIL", str(error))
+    except RunError as error:
+        return Verdict("skip", f"a run fails here: {str(error).partition(':')[0]}")
     except Exception as error:
         return Verdict("skip", f"it could not be made: {one_line(error)}")
 

@@ -84,7 +84,7 @@ def no_column_is_the_target(context: Context) -> Verdict:
     for sides in ((x, flat(y)), (x.argsort(0).argsort(0).double(), flat(y).argsort(0).argsort(0).double())):
         a, b = ((side - side.mean(0)) / (side - side.mean(0)).norm(dim=0).clamp(min=1e-300) for side in sides)
         most, where = max((most, where), *((float(v), i) for i, v in enumerate((a.T @ b).square().amax(1))))
-    found = f"column {where + 1} alone explains {most:.4%}"
+    found = f"column {context.names([where])} alone explains {most:.4%}"
     return judge(most <= 0.9999, found, "less than all", "leave it out if it is not known before the target is")
 
 

@@ -29,22 +29,23 @@ def quantities(y: Tensor) -> Tensor:
 def no_constant_column(context: Context) -> Verdict:
     """No column has one value only."""
     x = context.table()[0]
-    numbers = [i + 1 for i, is_flat in enumerate((x == x[:1]).all(0)) if is_flat]
-    return judge(not numbers, f"constant columns: {numbers or 'none'}", "none", "leave them out")
+    constant = (x == x[:1]).all(0).nonzero().flatten().tolist()
+    return judge(not constant, f"constant columns: {context.names(constant)}", "none", "leave them out")
 
 
 def no_collinear_column(context: Context) -> Verdict:
     """No column follows from the others."""
     x = context.table()[0]
-    x = x[:, (x != x[:1]).any(0)]
+    kept = (x != x[:1]).any(0).nonzero().flatten()
+    x = x[:, kept]
     if len(x) < max(FEW, 2 * x.shape[1]):
         raise CannotTell(f"there are {len(x)} rows of {x.shape[1]} columns")
     z = (x - x.mean(0)) / x.std(0)
     inverse = torch.linalg.inv(z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device))
     own = 1 / inverse.diagonal()  # 1 - R^2 of each column on the others
-    numbers = [i + 1 for i, share in enumerate(own) if share < OWN]
-    found = f"columns {numbers} have" if numbers else "each column has"
-    return judge(not numbers, f"{found} {float(own.min()):.2g} of their own", f"{OWN:g}", "leave one of them out")
+    bad = kept[own < OWN].tolist()
+    found = f"columns {context.names(bad)} have" if bad else "each column has"
+    return judge(not bad, f"{found} {float(own.min()):.2g} of its own", f"{OWN:g}", "leave one of them out")
 
 
 def first_layer_gets_scaled_columns(context: Context) -> Verdict:
