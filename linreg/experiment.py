@@ -1,9 +1,8 @@
 """A run from beginning to end: data, model, trainer, fit, best checkpoint, test, report, check."""
 
 import os
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from linreg.atomic import atomic_write
+from linreg.ending import failure_recorded, how_trained, plain, tell
 from linreg.errors import InputError, given, with_remedies
 from linreg.evaluation import announce, check_objects, has_rows, tables_of
-from linreg.metrics import as_plain
-from linreg.report.figures import as_png
-from linreg.report.findings import Findings, Picture, logged
+from linreg.report.findings import Findings, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, newest_checkpoint, open_run
-from linreg.runs.loggers import RunLogger, make_loggers
-from linreg.runs.restored import Restored
+from linreg.runs.loggers import make_loggers
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects
 from linreg.safety.checkpoint_file import read_checkpoint
@@ -96,7 +92,8 @@ def run(
     back = hooks_put_back(model, data)
     with with_remedies(), explain_interruption(trainer), opening, back, without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
-        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+        with failure_recorded(trainer, start):
+            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
         of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
         found = test(trainer, model, data, values, confidence)
@@ -130,8 +127,7 @@ def go_back_to_best(
     Returns:
         Which it was, and what was logged up to then.
     """
-    of = {"checkpoint": "last.ckpt", "epoch": epochs, "epochs": epochs}
-    of |= {"steps": trainer.global_step, "seconds": round(seconds, 3)}
+    of = {"checkpoint": "last.ckpt", "epoch": epochs, **how_trained(trainer, epochs, seconds)}
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
     values = plain(trainer.callback_metrics) | tables_of(model)
     if best is None:
@@ -144,47 +140,7 @@ def go_back_to_best(
             model.load_state_dict(checkpoint["state_dict"])
             values = plain(checkpoint.get("logged"))
             of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
-    began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
-    of |= {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
-    return of | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}, values
-
-
-def plain(logged: Any) -> dict[str, Any]:
-    """The numbers, and lists of them, among what was logged."""
-    items = [(tag, as_plain(value)) for tag, value in (logged.items() if isinstance(logged, dict) else ())]
-    return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
-
-
-def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -> None:
-    """Says what was found, on screen and in the run's folder if there is one."""
-    if not trainer.is_global_zero:
-        return
-    found.metrics["run"] = of
-    which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
-    lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
-    folder = folder_of(trainer)
-    if folder is not None:
-        for name, content in {"metrics.json": found.to_json(), **found.files}.items():
-            atomic_write(folder.path / name, content)
-        lines.append(f"run     {folder.path}")
-        for logger in trainer.loggers if found.metrics.get("excess_mse") is not None else ():
-            logger.log_metrics({"excess_mse": found.metrics["excess_mse"]}, trainer.global_step)
-        if leave_pictures(found.pictures() if figures else (), folder.path, trainer):
-            lines.append(f"curves  tensorboard --logdir {folder.logdir}")
-    say("\n".join(lines))
-
-
-def leave_pictures(pictures: Iterable[Picture], folder: Path, trainer: Trainer) -> bool:
-    """Shows pictures in TensorBoard, and returns True; or else leaves them as files in the run's folder."""
-    board = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
-    for tag, image, step in pictures:
-        if board:
-            board.experiment.add_image(tag, image, trainer.global_step if step is None else step, dataformats="HWC")
-        elif step is None:
-            atomic_write(folder / (re.sub(r"[^\w.-]", "_", tag) + ".png"), as_png(image))
-    for logger in trainer.loggers:
-        logger.save()
-    return board is not None
+    return of, values
 
 
 @contextmanager

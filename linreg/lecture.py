@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 
 from linreg.atomic import atomic_write
+from linreg.ending import leave_pictures
 from linreg.errors import InputError
 from linreg.evaluation import announce
-from linreg.experiment import leave_pictures, opened
+from linreg.experiment import opened
 from linreg.report.figures import as_png
 from linreg.report.findings import Picture
 from linreg.runs.folder import folder_of
@@ -104,5 +105,5 @@ def leave(trainer: Trainer, image: Any, found: dict[str, Any], config: str) -> P
             logger.log_start({"lr": found["lr"]}, [])
     say(f"picture {path}")
     if leave_pictures([Picture("lecture", image)], folder.path, trainer):
-        say(f"curves  tensorboard --logdir {folder.path.parents[1]}")
+        say(f"curves  tensorboard --logdir {folder.logdir}")
     return path

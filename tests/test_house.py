@@ -17,6 +17,7 @@ OUTSIDE = "outside"  # train.py
 OWN_ROOM = {  # files there that are a room of their own
     "experiment": "experiment",
     "evaluation": "experiment",
+    "ending": "experiment",
     "lecture": "lecture",
 }
 ALLOWED = {  # whom the files of a room may import; each may import those of its own room

@@ -89,6 +89,7 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
         "excess_mse",
         "loss/train",
         "loss/exact",
+        *(f"reported/{name}" for name in ("epochs", "seconds", "rmse_val", "rmse_test", "r2_test")),
         "excess_mse/train",
         "excess_mse/expected",
         "excess_mse/log10",
@@ -117,7 +118,27 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     assert "custom_scalars__config__" in found.Tags()["tensors"]
     table = found.PluginTagToContent("hparams")
     assert b"excess_mse" in table["_hparams_/experiment"]
-    assert b"momentum" in table["_hparams_/session_start_info"]
+    for word in (b"momentum", b"batch_size", b"SyntheticData", b"LinearRegression", b"reported/seconds"):
+        assert word in b"".join(table.values()), word
+    metrics = read_metrics("runs/curves/version_0")  # of the checkpoint that is reported, and not of the last epoch
+    for name, split, value in ("rmse", "val", "rmse_val"), ("r2", "test", "r2_test"):
+        (point,) = found.Scalars(f"reported/{value}")
+        assert point.value == pytest.approx(metrics[split][name], rel=1e-6)
+
+
+def test_a_diverged_run_has_its_record_too(train: Train, workplace: Path) -> None:
+    code, out = train("--config", "configs/stochastic.yaml", "--model.lr", 5)
+    assert code == 1, out
+    assert "lr 5 = " not in out
+    assert "5 times the full-batch limit" in " ".join(out.split())
+    run = json.loads(Path("runs/stochastic/version_0/metrics.json").read_text())["run"]
+    assert run["failed"].startswith("the training diverged")
+    kept = {name: run[name] for name in ("checkpoint", "lr", "momentum", "batch_size", "epochs", "steps")}
+    assert kept == {"checkpoint": None, "lr": 5, "momentum": 0, "batch_size": 1, "epochs": 0, "steps": 4}
+    assert run["seconds"] > 0
+    found = events("runs/stochastic/version_0")
+    assert found.Scalars("reported/seconds")[0].value == pytest.approx(run["seconds"])
+    assert b"batch_size" in found.PluginTagToContent("hparams")["_hparams_/session_start_info"]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ class Regressor(Module):
     y_standardizer: Standardizer
     is_linear = False  # whether the exact least-squares solution is the model's own optimum, and not its baseline
     has_intercept = True
-    headlines = ("excess_mse", "loss/val", "rmse/test", "r2/test")  # of the HParams tab, which shows the first one only
+    headlines = ("excess_mse", "rmse/val", "rmse/test", "r2/test")  # of the HParams tab, which shows the first one only
     loss_limit = 1e4  # in standardized units, where predicting the mean costs 1: what is above it diverges
 
     def __init__(self, hypothesis: nn.Module, num_features: int, num_targets: int = 1, **training: Any) -> None:

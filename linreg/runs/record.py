@@ -58,13 +58,17 @@ class RunRecord(Callback):
         atomic_write(path, f"# run {folder.run}\n{self.config}".encode())
         optimizer = trainer.optimizers[0]
         size = getattr(trainer.train_dataloader, "batch_size", None)
-        plain = {name: v for name, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str)}
+        plain = {k: v for k, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str) and k[0] != "_"}
         settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
         group = optimizer.param_groups[0]
         settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
+        data = trainer.datamodule or trainer.train_dataloader  # type: ignore[attr-defined]
+        settings |= {"model": type(pl_module).__name__, "data": str(getattr(data, "path", type(data).__name__))}
+        headlines = [tag.replace("/", "_") for tag in getattr(pl_module, "headlines", ["loss/val"])]
+        shown = [tag if tag == "excess_mse" else f"reported/{tag}" for tag in (*headlines, "epochs", "seconds")]
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
-                logger.log_start(settings, getattr(pl_module, "headlines", ["loss/val"]))
+                logger.log_start(settings, shown)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_resumed and not self.is_written:  # there was no epoch left to train

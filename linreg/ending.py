@@ -1,0 +1,103 @@
+"""The end of a run: what is said, written to its folder and drawn, whether it succeeded or failed."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from linreg.atomic import atomic_write
+from linreg.errors import RunError
+from linreg.metrics import as_plain
+from linreg.report.figures import as_png
+from linreg.report.findings import Findings, Picture, logged
+from linreg.runs.folder import folder_of
+from linreg.runs.loggers import RunLogger
+from linreg.runs.restored import Restored
+from linreg.screen import say
+
+
+def how_trained(trainer: Trainer, epochs: int, seconds: float) -> dict[str, Any]:
+    """How long a training was, and with which settings it began."""
+    began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
+    rates = {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
+    length = {"epochs": epochs, "steps": trainer.global_step, "seconds": round(seconds, 3)}
+    return length | rates | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
+
+
+@contextmanager
+def failure_recorded(trainer: Trainer, start: float) -> Iterator[None]:
+    """Leaves metrics.json of a training that has failed, too: what it had logged, how long it was, and why it ended."""
+    try:
+        yield
+    except RunError as error:
+        folder = folder_of(trainer)
+        if folder is not None and trainer.is_global_zero:
+            found, seconds = logged(plain(trainer.callback_metrics)), time.perf_counter() - start
+            trained = how_trained(trainer, trainer.current_epoch, seconds)
+            found.metrics["run"] = {"checkpoint": None, "failed": str(error), **trained}
+            atomic_write(folder.path / "metrics.json", found.to_json())
+            log_reported(found.metrics, trainer)
+        raise
+
+
+def log_reported(metrics: dict[str, Any], trainer: Trainer) -> None:
+    """Logs what is reported for the HParams table, which would else show the last epoch's, of whatever checkpoint."""
+    values = {name: metrics["run"][name] for name in ("epochs", "seconds")}
+    for tag in getattr(trainer.lightning_module, "headlines", ["loss/val"]):
+        name, _, stage = tag.partition("/")
+        if isinstance(value := metrics.get(stage, {}).get(name), float):
+            values[f"{name}_{stage}"] = value
+    points = {f"reported/{name}": float(value) for name, value in values.items()}
+    if metrics.get("excess_mse") is not None:
+        points["excess_mse"] = metrics["excess_mse"]
+    for logger in trainer.loggers:
+        logger.log_metrics(points, trainer.global_step)
+        logger.save()
+
+
+def plain(values: Any) -> dict[str, Any]:
+    """The numbers, and lists of them, among what was logged."""
+    items = [(tag, as_plain(value)) for tag, value in (values.items() if isinstance(values, dict) else ())]
+    return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
+
+
+def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -> None:
+    """Says what was found, on screen and in the run's folder if there is one."""
+    if not trainer.is_global_zero:
+        return
+    found.metrics["run"] = of
+    which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
+    lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
+    folder = folder_of(trainer)
+    if folder is not None:
+        for name, content in {"metrics.json": found.to_json(), **found.files}.items():
+            atomic_write(folder.path / name, content)
+        lines.append(f"run     {folder.path}")
+        log_reported(found.metrics, trainer)
+        for name in [name for name in found.files if name.endswith(".md")] if board_of(trainer) else ():
+            board_of(trainer).experiment.add_text(name.removesuffix(".md"), found.files[name].decode())
+        if leave_pictures(found.pictures() if figures else (), folder.path, trainer):
+            lines.append(f"curves  tensorboard --logdir {folder.logdir}")
+    say("\n".join(lines))
+
+
+def board_of(trainer: Trainer) -> Any:
+    """TensorBoard's logger, if the run has one."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
+def leave_pictures(pictures: Iterable[Picture], folder: Path, trainer: Trainer) -> bool:
+    """Shows pictures in TensorBoard, and returns True; or else leaves them as files in the run's folder."""
+    board = board_of(trainer)
+    for tag, image, step in pictures:
+        if board:
+            board.experiment.add_image(tag, image, trainer.global_step if step is None else step, dataformats="HWC")
+        elif step is None:
+            atomic_write(folder / (re.sub(r"[^\w.-]", "_", tag) + ".png"), as_png(image))
+    for logger in trainer.loggers:
+        logger.save()
+    return board is not None
