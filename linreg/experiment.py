@@ -89,8 +89,7 @@ def run(
             say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
-    back = hooks_put_back(model, data)
-    with with_remedies(), explain_interruption(trainer), opening, back, without_false_alarms():
+    with with_remedies(), explain_interruption(trainer), opening, hooks_put_back(model, data), without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         with failure_recorded(trainer, start):
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
