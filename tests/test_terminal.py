@@ -62,7 +62,7 @@ def terminal(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return run
 
 
-BAR = re.compile(r"^epoch [\d,]+ of [\d,]+  \[(#*)(\.*)\]  \d+:\d\d left  loss [\d.e+-]+", re.M)
+BAR = re.compile(r"^epoch [\d,]+ of [\d,]+  \[(#*)(\.*)]  \d+:\d\d:\d\d left  loss [\d.e+-]+", re.M)
 LONG_RUN = ["--config", "configs/stochastic.yaml", "--max_epochs", 1_000]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from linreg.screen import hide_status, show_status
 
 PAUSE = 0.1  # seconds between two drawings
-WIDTH = 12  # of the bar itself
+WIDTH = 10  # of the bar itself
 
 
 class ProgressLine(ProgressBar):
@@ -21,8 +22,7 @@ class ProgressLine(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_enabled, self.began, self.drawn = True, 0.0, 0.0
-        self.share = 0.0  # of the training, that was done before
+        self.is_enabled, self.began, self.drawn, self.share = True, 0.0, 0.0, 0.0
 
     def disable(self) -> None:
         self.is_enabled = False
@@ -32,7 +32,7 @@ class ProgressLine(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drawn = self.began = time.monotonic()
-        self.share = share_done(trainer, 0)
+        self.share = share_done(trainer, 0)  # before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -47,7 +47,11 @@ class ProgressLine(ProgressBar):
         if share:
             left = (time.monotonic() - self.began) * (1 - share) / max(share - self.share, 1e-9)
             filled = round(WIDTH * share)
-            parts = [f"[{'#' * filled}{'.' * (WIDTH - filled)}]", f"{as_time(left)} left", *parts]
+            parts = [
+                f"[{'#' * filled}{'.' * (WIDTH - filled)}]",
+                f"{timedelta(seconds=math.ceil(min(left, 1e8)))} left",
+                *parts,
+            ]
         epoch = f"epoch {trainer.current_epoch + 1:,}" + (f" of {of:,}" if of > 0 else f", batch {batch_idx + 1:,}")
         show_status("  ".join([epoch, *parts]))
 
@@ -88,10 +92,3 @@ def share_done(trainer: Trainer, batches: int) -> float:
     of_epochs = epochs / of if of > 0 else 0.0
     of_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
     return min(max(of_epochs, of_steps), 1.0)
-
-
-def as_time(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some: "0:07", "1:02:03"."""
-    minutes, rest = divmod(math.ceil(min(seconds, 1e6)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
