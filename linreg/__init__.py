@@ -9,6 +9,7 @@ from typing import Any
 
 _PUBLIC = {
     "CSVData": "tables.csv_data",
+    "DataModule": "datamodule",
     "InputError": "errors",
     "LeastSquares": "regression.exact.least_squares",
     "LinearRegression": "regression.linear_regression",
@@ -23,6 +24,7 @@ _PUBLIC = {
     "WarmupConstant": "schedules",
     "WarmupCosine": "schedules",
     "WarmupLinear": "schedules",
+    "Windows": "rows",
     "read_csv": "tables.table",
     "doctor": "checks.doctor",
     "run": "experiment",

@@ -35,6 +35,9 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     announce(data, trainer)
     if not has_rows(data, split):
         raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; set --data.{split}_fraction")
+    if not has_step(model, split):
+        name = f"{type(model).__name__}.{'validation' if split == 'val' else split}_step(batch, batch_idx)"
+        raise InputError(f"there is no {name}; define it, and log there what is to be measured")
     measured = getattr(trainer, stage)(model, datamodule=data, verbose=False)
     if not measured or not measured[0]:
         raise InputError(f"nothing was measured on the {split} rows; leave out --limit_{split}_batches")
@@ -63,6 +66,8 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
     if writer is None and os.path.lexists(output):
         raise InputError(f"--output {output}: there is such a file already; give another name")
     callbacks = () if writer is None else (writer(output),)
+    if type(model).predict_step is LightningModule.predict_step:  # which hands the whole batch, a pair, to forward
+        vars(model)["predict_step"] = lambda batch, batch_idx: model(first_of(batch))
     one = {"devices": 1}  # in the order in which they are read
     trainer = make_trainer(all_flags(flags), callbacks, logger=False, enable_checkpointing=False, **one)
     found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
@@ -96,6 +101,18 @@ def announce(data: LightningDataModule, trainer: Trainer) -> None:
 
 def has_rows(data: LightningDataModule, split: str) -> bool:
     """Whether there is anything to measure a model on."""
-    if hasattr(data, "row_counts") and split != "predict":
-        return bool(data.row_counts[split])
+    counts = getattr(data, "row_counts", {})
+    if split in counts:
+        return counts[split] != 0  # None of a stream, whose length nobody knows
     return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")
+
+
+def first_of(batch: Any) -> Any:
+    """What a model is to predict from: x of a pair, or the batch itself."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def has_step(model: LightningModule, split: str) -> bool:
+    """Whether a model says what to do with the rows of a split."""
+    step = "validation_step" if split == "val" else f"{split}_step"
+    return getattr(type(model), step) is not getattr(LightningModule, step)

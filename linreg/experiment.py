@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
 from linreg.errors import InputError, given, with_remedies
-from linreg.evaluation import announce, check_objects, has_rows, tables_of
+from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
 from linreg.report.findings import Findings, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, newest_checkpoint, open_run
@@ -103,7 +103,7 @@ def run(
 
 def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confidence: float | None) -> Findings:
     """Measures the weights on the test rows; what they amount to, as far as that is known, or else what was logged."""
-    if has_rows(data, "test"):
+    if has_rows(data, "test") and has_step(model, "test"):
         trainer.test(model, datamodule=data, verbose=False)
         values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
     has_report = hasattr(model, "report") and hasattr(data, "splits")

@@ -35,13 +35,13 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
     "regression.exact": "core tables report",
     "regression.pictures": "core report regression.exact",
     "regression": "core tables report regression.exact regression.pictures",
-    "examples": "core tables runs report stack experiment",
+    "examples": PACKAGE,  # itself, whose names are what a user knows
     OUTSIDE: "core stack command",
 }
 MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
 MOST_LINES_OF_A_ROOM = 1_250
-MOST_LINES_OF = {"core regression": 1_450}  # of several rooms together; 600 is aimed at
+MOST_LINES_OF = {"core regression": 1_850}  # of several rooms together; 600 is aimed at
 MOST_LINES_OF_ALL = 10_500  # 4,500 is aimed at; 1,100 of them are the doctor
 UNCOUNTED_IN_ALL = "examples"
 
@@ -139,6 +139,8 @@ def arrows(files: dict[str, File]) -> list[str]:
     for module, others in imports(files).items():
         room = files[module].room
         for other in sorted(others - {module}):
+            if other == PACKAGE and ALLOWED.get(room) == PACKAGE:
+                continue
             if other == PACKAGE:
                 found.append(f"{module} imports {PACKAGE} itself")
             elif other not in files:
@@ -216,7 +218,7 @@ GOOD: Tree = {
     "linreg/regression/exact/__init__.py": DOOR,
     "linreg/regression/exact/solution.py": "from linreg.tables.table import Table",
     "linreg/command/main.py": "def main():\n    from linreg.experiment import Experiment",
-    "linreg/examples/digits.py": "from linreg.experiment import Experiment",
+    "linreg/examples/digits.py": "from linreg import Model",
     "train.py": "if True:\n    from linreg.command.main import main",
 }
 
@@ -289,7 +291,7 @@ def test_a_circle_of_three_and_one_of_itself(tmp_path: Path) -> None:
         ("command__main", "regression.model", "command -> regression"),
         ("regression__exact__solution", "regression.model", "regression.exact -> regression"),
         ("regression__model", "runs.folder", "regression -> runs"),
-        ("examples__digits", "command.main", "examples -> command"),
+        ("examples__digits", "experiment", "examples -> experiment"),
         ("examples__digits", "regression.model", "examples -> regression"),
     ],
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from functools import partial
+from inspect import Parameter
 from typing import Any
 
 import yaml
@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default, versions
+from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.errors import InputError, given
@@ -25,6 +26,8 @@ from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
 from linreg.screen import complain, say
 from linreg.stack.trainer import DEFAULT_CONFIG
+
+WIDTHS = ("num_features", "num_targets")  # of a table
 
 
 class CommandLine(LightningCLI):
@@ -94,8 +97,11 @@ class CommandLine(LightningCLI):
         is_table = self.checkpoint is None or "columns" in self.checkpoint or not self.checkpoint.get("config")
         return self.command == "predict" and (is_table or self.arguments.value("--data.path") is not None)
 
-    def _asked_of_data(self) -> list[str]:
-        """The arguments of the model that are left to its data: those without a default that nobody has given."""
+    def _asked_of_data(self) -> dict[str, Any]:
+        """The arguments of the model that are left to its data: those without a default that nobody has given.
+
+        Of a table its widths are among them, and win over a default.
+        """
         path, given_args = self.arguments.class_path("model"), set()
         for content in [*self.arguments.contents, self.recorded]:
             section = content.get("model")
@@ -103,13 +109,13 @@ class CommandLine(LightningCLI):
                 path = path or section.get("class_path")
                 given_args |= {*(section.get("init_args") or {})}
         try:
-            cls = import_allowed(str(path), "--model")
+            cls = import_allowed(str(path or DEFAULTS["model"]), "--model")
         except (InputError, ImportError, AttributeError):
-            return []  # the parser will say
-        parameters = inspect.signature(cls).parameters.items()
-        open_ones = [name for name, p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-        typed = [name for name in open_ones if self.arguments.value(f"--model.{name}") is not None]
-        return [name for name in open_ones if name not in {*typed, *given_args, "num_features", "num_targets"}]
+            return {}  # the parser will say
+        found = {p.name: p.default for p in get_signature_parameters(cls)}
+        names = [name for name, default in found.items() if default is Parameter.empty or name in WIDTHS]
+        given_args |= {name for name in names if self.arguments.value(f"--model.{name}") is not None}
+        return {name: found[name] for name in names if name not in given_args}
 
     def _default_classes(self) -> str:
         """The classes that the command is for as long as no other is named: first of all the named ones themselves.
@@ -151,10 +157,9 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         if self.command == "fit":
             parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-            for name in ("num_features", "num_targets"):
-                parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-            for name in self._asked_of_data():
-                parser.link_arguments("data", f"model.init_args.{name}", partial(ask, name), apply_on="instantiate")
+            for name, default in self._asked_of_data().items():
+                asked = partial(ask, name, default)
+                parser.link_arguments("data", f"model.init_args.{name}", asked, apply_on="instantiate")
             for name, kind, default, meaning in FIT_FLAGS:
                 parser.add_argument(name, type=kind, default=default, help=meaning)
 
@@ -189,6 +194,10 @@ class CommandLine(LightningCLI):
         self.settings |= {name: self._get(self.config_init, name) for name in names.get(self.command, [])}
         if self.command == "fit":
             self.model = self._get(self.config_init, "model")
+            if not self.model.hparams:  # which has kept none: they are what a checkpoint makes it again of
+                asked = {name: ask(name, default, self.datamodule) for name, default in self._asked_of_data().items()}
+                given_args = self._get(self.config, "model.init_args") or {}
+                self.model.save_hyperparameters({**given_args, **asked}, logger=False)
             config = self.config[self.command].clone()
             config["ckpt_path"] = None
             self.settings["config"] = self._parser(self.command).dump(config, skip_none=False)
@@ -197,13 +206,3 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing: ``main`` runs what was built here."""
-
-
-def ask(name: str, data: LightningDataModule) -> Any:
-    """What a model needs to know of its data; InputError if these do not say it."""
-    if not hasattr(data, name):
-        raise InputError(
-            f"the model needs {name!r}, and {type(data).__name__} has no such attribute: give --model.{name}, or the "
-            f"data a property {name}"
-        )
-    return getattr(data, name)

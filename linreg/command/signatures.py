@@ -1,16 +1,21 @@
-"""The arguments of a class that has no constructor of its own, which jsonargparse 4.53 miscounts.
+"""What a class takes, and what of that its data are asked for.
 
-It takes the constructor of the parent for a second one above itself, and so strikes out twice what that one hands to
-``super().__init__`` by position: of ``class B(A): pass``, where A calls ``super().__init__(net, metrics, **training)``,
-it loses the first two of ``training``.
+Of a class that has no constructor of its own jsonargparse 4.53 miscounts the arguments: it takes that of the parent for
+a second one above itself, and so strikes out twice what is handed to ``super().__init__`` by position: of
+``class B(A): pass``, where A calls ``super().__init__(net, metrics, **training)``, it loses two of ``training``.
 """
 
 import inspect
 import logging
 from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
 
 from jsonargparse import _parameter_resolvers as resolvers
+from jsonargparse._parameter_resolvers import get_signature_parameters as get_signature_parameters
+from lightning.pytorch import LightningDataModule
+
+from linreg.errors import InputError
 
 _get_mro_parameters = resolvers.get_mro_parameters
 
@@ -30,3 +35,15 @@ def parameters_of(cls: type) -> dict[str, str]:
 
 
 resolvers.get_mro_parameters = get_mro_parameters
+
+
+def ask(name: str, default: Any, data: LightningDataModule) -> Any:
+    """What a model needs to know of its data; InputError if these do not say it, and there is no default."""
+    if not hasattr(data, name):
+        if default is not Parameter.empty:
+            return default
+        raise InputError(
+            f"the model needs {name!r}, and {type(data).__name__} has no such attribute: give --model.{name}, or the "
+            f"data a property {name}"
+        )
+    return getattr(data, name)

@@ -93,6 +93,9 @@ class Restored(Callback):
         checkpoint["class_path"] = class_path_of(pl_module)
         if hasattr(data := data_of(trainer), "fingerprint"):
             checkpoint["rows"] = data.fingerprint
+        if hasattr(data, "feature_names"):  # of a table, for predictions beside the rows of another
+            names = {"features": list(data.feature_names), "targets": list(data.target_names)}
+            checkpoint["columns"] = names | ({"levels": levels} if (levels := getattr(data, "levels", {})) else {})
 
 
 def data_of(trainer: Trainer) -> Any:

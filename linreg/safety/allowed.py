@@ -16,6 +16,8 @@ OURS = {  # the classes that a config may name, as linreg.NAME, and where they a
     "Regressor": "linreg.regression.regressor",
     "PredictionData": "linreg.tables.prediction",
     "CSVData": "linreg.tables.csv_data",
+    "DataModule": "linreg.datamodule",
+    "Module": "linreg.module",
     "RegressionData": "linreg.tables.data",
     "SyntheticData": "linreg.tables.synthetic",
     **dict.fromkeys(("WarmupConstant", "WarmupCosine", "WarmupLinear"), "linreg.schedules"),
@@ -23,6 +25,7 @@ OURS = {  # the classes that a config may name, as linreg.NAME, and where they a
 ALLOWED = [  # add a package of your own here; a .py file beside train.py needs no entry
     *(f"linreg.{name}" for name in OURS),
     *(f"{module}.{name}" for name, module in OURS.items()),
+    "linreg.examples",
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers")),
     "lightning.pytorch.strategies",

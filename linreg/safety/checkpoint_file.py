@@ -113,6 +113,10 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         check_complex(model, saved)
         if any(saved[name].dtype == torch.float64 for name, _ in model.named_parameters() if name in saved):
             model.double().load_state_dict(saved)  # of a run with --precision 64-true
+        columns = checkpoint.get("columns")
+        if isinstance(columns, dict) and not hasattr(model, "feature_names"):  # which knows nothing of its table
+            names = {"feature_names": columns["features"], "target_names": columns["targets"]}
+            vars(model).update(names | {"levels": columns.get("levels", {})})
         return model
 
 

@@ -25,6 +25,7 @@ class TensorBatches:
         mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
             together.
         kind: the class of tuple that a batch is.
+        drop_last: whether to leave out the last batch where it is smaller, and not the only one.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
@@ -39,8 +40,10 @@ class TensorBatches:
         distributed: bool = True,
         mapped: bool = False,
         kind: Callable[[Any], tuple[Tensor, Tensor]] = tuple,
+        drop_last: bool = False,
     ) -> None:
-        self.x, self.y, self.kind, self.num_rows = x, y, kind, len(x)
+        self.x, self.y, self.kind = x, y, kind
+        self.num_rows = (len(x) - len(x) % batch_size if drop_last else 0) or len(x)  # of an epoch
         self.batch_size, self.seed, self.mapped = batch_size, seed, mapped
         self.rank, self.world = 0, 1
         if distributed and dist.is_initialized() and self.num_rows >= dist.get_world_size():
@@ -62,10 +65,10 @@ class TensorBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         num_rows, last = self.num_rows, len(self) - 1
         first, self.seen = self.seen, 0
-        if not last and self.world == 1 and self.seed is not None:
+        if not last and self.world == 1 and self.seed is not None and num_rows == len(self.x):
             yield self.kind((self.x, self.y))  # the same rows in any order: nothing is gathered
             return
-        order = self._order(num_rows)
+        order = self._order(len(self.x))
         order = None if order is None else order.to(self.x.device)
         for i in range(first, last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size

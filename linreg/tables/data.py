@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from linreg.errors import InputError
 from linreg.screen import counted
+from linreg.split import check_split, split_rows
 from linreg.tables.batches import TensorBatches
 from linreg.tables.table import Table
 
-SEEDS = (1 << 32) - 1  # the largest one
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
 SAMPLED = 4_096  # rows of a mapped table whose bits are looked at when a run goes on
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
@@ -29,6 +29,8 @@ class RegressionData(LightningDataModule):
         val_fraction: share of the rows held out for validation, from 0 to below 1.
         test_fraction: share of the rows held out for the final test, from 0 to 1.
         split_seed: seed of the split, and of the order of the training rows; from 0 to 2^32 - 1.
+        split: "random", or "order": the first rows train, the last ones test, as for a series in time.
+        drop_last: whether to leave out the last batch of an epoch where it is smaller: batch norm needs two rows.
     """
 
     def __init__(
@@ -37,22 +39,19 @@ class RegressionData(LightningDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
+        split: Literal["random", "order"] = "random",
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1 row is expected")
-        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
-        if val_fraction + test_fraction > 1:
-            raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
-        if not 0 <= split_seed <= SEEDS:
-            raise InputError(f"split_seed={split_seed}: a value from 0 to {SEEDS:,} is expected")
+        check_split(val_fraction, test_fraction, split, split_seed)
         self.batch_size = batch_size
         self.planned_batch_size = 1_024  # where the first is None; a model may know better
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
+        self.split, self.drop_last = split, drop_last
 
     origin = "the data"  # what an error message calls the table
 
@@ -94,23 +93,17 @@ class RegressionData(LightningDataModule):
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The rows (x, y) of "train", "val" and "test"; a split whose fraction is above 0 has at least one."""
-        num_rows = len(self.table.x)
-        shares = (self.val_fraction, self.test_fraction)
-        num_val, num_test = (max(round(num_rows * share), 1) if share else 0 for share in shares)
-        num_train = num_rows - num_val - num_test
-        if num_train < 0 or (num_train == 0 and sum(shares) < 1):
-            raise InputError(
-                f"{self.origin}: {counted(num_rows, 'row')}: too few to split into training, validation "
-                f"({self.val_fraction}) and test ({self.test_fraction}) rows; "
-                "set --data.val_fraction 0 --data.test_fraction 0"
-            )
-        sizes, names = [num_train, num_val, num_test], ("train", "val", "test")
-        if self.table.mapped:
-            parts = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
-            return dict(zip(names, parts, strict=True))
-        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.split_seed))
-        parts = order.split(sizes)
-        return {name: (self.table.x[rows], self.table.y[rows]) for name, rows in zip(names, parts, strict=True)}
+        how, shares = "order" if self.table.mapped else self.split, (self.val_fraction, self.test_fraction)
+        parts = split_rows(len(self.table.x), *shares, how, self.split_seed, origin=self.origin)
+        if self.table.mapped:  # in random order already
+            if self.split == "order":
+                raise InputError(
+                    f"{self.origin}: a table this large lies in random order; leave out --data.split order"
+                )
+            sizes = [len(rows) for rows in parts.values()]
+            pairs = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
+            return dict(zip(parts, pairs, strict=True))
+        return {name: (self.table.x[rows], self.table.y[rows]) for name, rows in parts.items()}
 
     @property
     def row_counts(self) -> dict[str, int]:
@@ -145,7 +138,9 @@ class RegressionData(LightningDataModule):
         batch_size = self.batch_size or self.planned_batch_size
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
         seed = None if overfit else self.split_seed
-        return TensorBatches(*rows, batch_size, seed=seed, mapped=mapped, kind=cast(Any, type(rows)))
+        return TensorBatches(
+            *rows, batch_size, seed=seed, mapped=mapped, kind=cast(Any, type(rows)), drop_last=self.drop_last
+        )
 
     @cached_property
     def fingerprint(self) -> Tensor:

@@ -141,6 +141,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         (x, rows), holes = batch, batch[0].isnan().any(dim=1)
+        outputs = self._beside(outputs, len(x), pl_module)
         lost = ~(outputs.isfinite().all(dim=1) | holes)
         if lost.any():
             place = rows.place(int(lost.int().argmax()))
@@ -155,6 +156,17 @@ class PredictionWriter(Callback):
             raise self._unwritable(error) from None
         self.num_rows += len(x)
         self.num_empty += int(holes.sum())
+
+    def _beside(self, outputs: Any, num_rows: int, model: Any) -> Tensor:
+        """Predictions (N, T) of N rows, or (N,) of a single target; InputError for anything else."""
+        found = outputs[:, None] if isinstance(outputs, Tensor) and outputs.ndim == 1 else outputs
+        if not isinstance(found, Tensor) or found.shape != (num_rows, len(model.target_names)):
+            what = f"{type(outputs).__name__} {tuple(outputs.shape) if isinstance(outputs, Tensor) else ''}"
+            raise InputError(
+                f"a {what} of {num_rows} rows cannot stand beside them: a number for each row and target is expected; "
+                f"define {type(model).__name__}.predict_step(batch, batch_idx)"
+            )
+        return found
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         try:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from linreg.errors import InputError
-from linreg.tables.data import SEEDS, RegressionData
+from linreg.split import SEEDS
+from linreg.tables.data import RegressionData
 from linreg.tables.reader import memory
 from linreg.tables.table import Table
 

@@ -136,7 +136,7 @@ def plan_descent(model: Any, data: Any) -> DescentPlan:
     momentum = model.momentum if model.lr is None else model.momentum or 0.0
     batch_size = getattr(data, "batch_size", None)
     if model.exact is None:
-        num_rows = getattr(data, "row_counts", {}).get("train", MAX_CELLS)  # a DataLoader's may be any number
+        num_rows = getattr(data, "row_counts", {}).get("train") or MAX_CELLS  # a DataLoader's may be any number
         sizes = len(model.feature_names), len(model.target_names), num_rows
         plan = make_cautious_plan(*sizes, batch_size, model.lr, momentum)
     else:

@@ -88,7 +88,9 @@ def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     exact, splits = metrics.get("exact"), [name for name in ("train", "val", "test") if name in metrics]
     beside = ["exact" if linear else "linear"] if exact else []
     rows = [["metric", *(column for split in splits for column in (split, *beside))]]
-    for name in metrics[splits[0]] if splits else ():
+    for name, value in metrics[splits[0]].items() if splits else ():
+        if isinstance(value, list):
+            continue  # a table, which metrics.json holds
         sides = [(metrics[split], exact[split]) if exact else (metrics[split],) for split in splits]
         rows.append([name, *(show_number(side[name], 4) for pair in sides for side in pair)])
     return "\n".join([*lines, "", *table(rows)])
@@ -98,7 +100,7 @@ def verdict(metrics: dict[str, Any], model: Any, rows: list[Row]) -> str:
     """How far the training came, and what to do about it.
 
     A linear model is held against its optimum on the training rows; any other against the exact linear fit on rows that
-    neither has seen.
+    neither has seen, by the loss that it was trained on.
     """
     if metrics.get("excess_mse") is None:
         return "no exact solution to compare with"
@@ -114,13 +116,17 @@ def verdict(metrics: dict[str, Any], model: Any, rows: list[Row]) -> str:
             )
         return "\n".join(wrapped(line) for line in [*lines, *next_step(share, model)])
     unseen = [name for name in ("val", "test") if name in metrics]
-    parts = []
+    name, parts = "loss" if model.has_own_loss else "mse", []
     for split in unseen:
-        mse, other = metrics[split]["mse"], metrics["exact"][split]["mse"]
-        parts.append(f"{_difference((mse - other) / (other or 1.0))} that of the exact linear fit on the {split} rows")
-    return (
-        "mse is " + ", ".join(parts) if parts else "no rows were held out, so it cannot be compared with a linear fit"
-    )
+        value, other = metrics[split][name], metrics["exact"][split][name]
+        if value is None or other is None or (name == "loss" and min(value, other) <= 0):
+            return ""  # since no share says anything of it
+        parts.append(
+            f"{_difference((value - other) / (other or 1.0))} that of the exact linear fit on the {split} rows"
+        )
+    if not parts:
+        return "no rows were held out, so it cannot be compared with a linear fit"
+    return f"{name} is " + ", ".join(parts)
 
 
 def has_error(row: Row) -> bool:

@@ -1,0 +1,66 @@
+"""Which rows train, validate and test: at random or in their order."""
+
+import torch
+from torch import Tensor
+
+from linreg.errors import InputError
+from linreg.screen import counted
+
+SPLITS = ("train", "val", "test")
+SEEDS = (1 << 32) - 1  # the largest one
+
+
+def check_split(val_fraction: float, test_fraction: float, split: str, split_seed: int) -> None:
+    """InputError for settings by which no rows could be split."""
+    for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= share <= 1:
+            raise InputError(f"{name}={share}: a share from 0 to 1 is expected")
+    if val_fraction + test_fraction > 1:
+        raise InputError(f"val_fraction={val_fraction} and test_fraction={test_fraction} are more than all rows")
+    if split not in ("random", "order"):
+        raise InputError(f"split={split!r}: 'random' or 'order' is expected")
+    if not 0 <= split_seed <= SEEDS:
+        raise InputError(f"split_seed={split_seed}: a value from 0 to {SEEDS:,} is expected")
+
+
+def split_rows(
+    num_rows: int,
+    val_fraction: float,
+    test_fraction: float,
+    split: str = "random",
+    split_seed: int = 0,
+    gap: int = 0,
+    origin: str = "the data",
+) -> dict[str, Tensor]:
+    """The numbers of the rows of "train", "val" and "test"; a split whose fraction is above 0 has at least one.
+
+    Args:
+        num_rows: of all data.
+        val_fraction: share of the rows for validation.
+        test_fraction: share of the rows for the test.
+        split: "random", or "order": the first rows train, the last ones test.
+        split_seed: of the random order.
+        gap: rows to leave out between two splits, for rows that share values with those after them.
+        origin: what a message calls the data.
+
+    Raises:
+        InputError: for too few rows.
+    """
+    shares = (val_fraction, test_fraction)
+    num_val, num_test = (max(round(num_rows * share), 1) if share else 0 for share in shares)
+    num_train = num_rows - num_val - num_test
+    num_gaps = (min(num_train, 1) + min(num_val, 1) + min(num_test, 1) - 1) * bool(gap)
+    if num_train < num_gaps * gap or (num_train == num_gaps * gap and sum(shares) < 1):
+        between = f", {gap} left out between each two of them" if num_gaps else ""
+        raise InputError(
+            f"{origin}: {counted(num_rows, 'row')}: too few to split into training, validation ({val_fraction}) and "
+            f"test ({test_fraction}) rows{between}; set --data.val_fraction 0 --data.test_fraction 0"
+        )
+    order = torch.arange(num_rows)
+    if split == "random":
+        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(split_seed))
+    found, start = {}, 0
+    for name, size in zip(SPLITS, (num_train - num_gaps * gap, num_val, num_test), strict=True):
+        found[name] = order[start : start + size]
+        start += size + (gap if size else 0)
+    return found

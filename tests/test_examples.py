@@ -1,0 +1,101 @@
+"""Each example runs, resumes exactly and predicts, by its own config; each row of their table is code that works."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from linreg.safety.checkpoint_file import load_model
+from tests.conftest import ROOT, Train, read_metrics, read_rows
+from tests.tools import assert_same, load
+
+pytestmark = pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
+EXAMPLES = ROOT / "linreg/examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
+SMALL = {"gpt": ["--data.batch_size", 128, "--model.depth", 1, "--model.width", 16], "cnn": ["--data.num_rows", 500]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_short_and_knows_what_a_user_knows(name: str) -> None:
+    source = (EXAMPLES / f"{name}.py").read_text()
+    assert len(source.splitlines()) <= 50
+    ours = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and "linreg" in str(node.module)
+    ]
+    assert [node.module for node in ours] == ["linreg"]
+    assert (EXAMPLES / f"{name}.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_resumes_exactly_and_predicts(name: str, train: Train) -> None:
+    typed = ["--config", EXAMPLES / f"{name}.yaml", *SMALL.get(name, [])]
+    assert (found := train(*typed, "--max_epochs", 2, "--name", "two"))[0] == 0, found[1]
+    assert train(*typed, "--max_epochs", 1, "--name", "one")[0] == 0
+    last = "runs/one/version_0/checkpoints/last.ckpt"
+    code, out = train("--ckpt_path", last, "--max_epochs", 2)
+    assert code == 0, out
+    one, two = (load(f"runs/{run}/version_0/checkpoints/last.ckpt") for run in ("one", "two"))
+    for part in ("state_dict", "optimizer_states", "logged", "global_step"):
+        assert_same(one[part], two[part])
+    assert read_metrics("runs/one/version_0") == read_metrics("runs/two/version_0")
+    table = ["--data.path", "configs/penguins.csv"] if name == "quantile" else []
+    code, out = train("predict", "--ckpt_path", last, *table)
+    assert code == 0, out
+    if table:
+        assert len(read_rows("predictions.csv")) == 344
+    else:
+        assert len(load("predictions.pt")) == read_predicted(one)
+
+
+def read_predicted(checkpoint: dict) -> int:
+    """The rows of the test, by the number that the checkpoint's fingerprint holds."""
+    return int(checkpoint["rows"][2, 0])
+
+
+LEARNT = {  # a metric of the test rows, and what it has to be better than after all epochs
+    "classifier": ("accuracy", 0.9),
+    "cnn": ("accuracy", 0.9),
+    "sequence": ("mae", 0.15),
+    "autoencoder": ("reconstruction", 0.12),
+    "gan": ("distance", 0.5),
+    "quantile": ("loss", 0.13),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNT)
+def test_an_example_learns(name: str, train: Train) -> None:
+    code, out = train("--config", EXAMPLES / f"{name}.yaml")
+    assert code == 0, out
+    metric, goal = LEARNT[name]
+    value = read_metrics(f"runs/{name}/version_0")["test"][metric]
+    assert value > goal if metric == "accuracy" else value < goal
+
+
+@pytest.mark.slow
+def test_the_transformer_goes_on_with_a_text(train: Train) -> None:
+    """From the checkpoint alone, which holds its vocabulary; it makes words that it has seen."""
+    text = "the lazy dog and the quick fox " * 40
+    Path("text.txt").write_text(text)
+    typed = ["--config", EXAMPLES / "gpt.yaml", *SMALL["gpt"], "--model.width", 32, "--data.path", "text.txt"]
+    code, out = train(*typed, "--max_epochs", 12, "--model.lr", 0.01)
+    assert code == 0, out
+    assert read_metrics("runs/gpt/version_0")["test"]["loss"] < math.log(len({*text})) / 4  # of guessing, a quarter
+    model = load_model("runs/gpt/version_0/checkpoints/best.ckpt")
+    torch.manual_seed(0)
+    made = model.generate("the lazy", 60)
+    assert made.startswith("the lazy")
+    assert len(made) == 68
+    words = made.split()[:-1]
+    assert sum(word in text.split() for word in words) > 0.8 * len(words)
+
+
+def test_a_config_states_only_what_differs() -> None:
+    for name in NAMES:
+        assert {*yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())} <= {"model", "data", "trainer", "monitor"}
