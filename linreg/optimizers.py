@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from linreg.errors import InputError, did_you_mean
+from linreg.errors import InputError, did_you_mean, given
+from linreg.safety.allowed import import_allowed
 from linreg.schedules import WarmupConstant, WarmupCosine, WarmupLinear
 
 OURS = {cls.__name__: cls for cls in (WarmupConstant, WarmupLinear, WarmupCosine)}  # beside those of torch
@@ -51,12 +52,17 @@ def check_settings(lr: float | None, momentum: float | None, nesterov: bool, wei
 
 
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
-    """The class of ``module`` that a spec names, and its arguments; nothing outside of the module can be named."""
+    """The class that a spec names, and its arguments: one of ``module``, or one of the user's own."""
     path, args = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args") or {})
     known = {
         name: cls for name, cls in (vars(module) | OURS).items() if inspect.isclass(cls) and issubclass(cls, parent)
     }
     name = str(path).removeprefix(f"{module.__name__}.").removeprefix("linreg.")
+    if name not in known and "." in name and not name.startswith("torch."):
+        with given(f"{path!r}"):
+            known[name] = import_allowed(str(path), parent.__name__)
+            if not (inspect.isclass(known[name]) and issubclass(known[name], parent)):
+                raise InputError(f"{path!r} is no {parent.__name__}")
     if name not in known:
         raise InputError(f"{path!r} is no class of {module.__name__}{did_you_mean(name, [*known])}")
     return known[name], dict(args)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import Train, read_metrics
-from tests.tools import load, scalars
+from tests.tools import assert_same, load, scalars
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
@@ -164,3 +164,64 @@ def test_the_newest_run_or_a_fresh_one(mine: Train) -> None:
     assert code == 2
     assert "no run of the name 'default'" in out
     assert json.loads(Path("runs/mine/version_0/metrics.json").read_text())["run"]["epochs"] == 5
+
+
+LION = """
+import torch
+
+class Lion(torch.optim.Optimizer):
+    def __init__(self, params, lr: float = 1e-3, decay: float = 0.9):
+        super().__init__(params, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p].setdefault("mean", torch.zeros_like(p))
+                state.lerp_(p.grad, 1 - group["decay"])
+                p.add_(state.sign(), alpha=-group["lr"])
+        return loss
+
+class Halved(torch.optim.lr_scheduler.ExponentialLR):
+    def __init__(self, optimizer, gamma: float = 0.5):
+        super().__init__(optimizer, gamma)
+"""
+
+
+@pytest.mark.parametrize("place", ["mine.py", "parts/optimizers.py"])
+def test_an_optimizer_of_ones_own_is_allowed_as_a_model_is(place: str, mine: Train) -> None:
+    path = Path(place)
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(LION)
+    name = place.removesuffix(".py").replace("/", ".")
+    optimizer = f"{{class_path: {name}.Lion, init_args: {{decay: 0.5}}}}"
+    typed = ["--model.optimizer", optimizer, "--lr", 0.01, "--model.lr_scheduler", f"{name}.Halved"]
+    assert mine(*typed, "--max_epochs", 4, "--name", "four")[0] == 0
+    code, out = mine(*typed, "--max_epochs", 2)
+    assert code == 0, out
+    code, out = mine("--ckpt_path", LAST, "--max_epochs", 4)
+    assert code == 0, out
+    one, two = load("runs/four/version_0/checkpoints/last.ckpt"), load(LAST)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_same(one[part], two[part])
+    group = two["optimizer_states"][0]["param_groups"][0]
+    assert (group["decay"], group["lr"]) == (0.5, pytest.approx(0.01 / 2**4))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ("os.system", "'os.system'; a config or checkpoint may only name"),
+        ("mine.Nope", "'mine.Nope'"),
+        ("mine.Net", "'mine.Net' is no Optimizer"),
+        ("Adem", "did you mean 'Adam'"),
+    ],
+)
+def test_another_optimizer_is_one_line(optimizer: str, words: str, mine: Train) -> None:
+    code, out = mine("--model.optimizer", optimizer)
+    assert code == 2, out
+    assert words in out
+    assert "Traceback" not in out

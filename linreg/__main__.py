@@ -1,0 +1,44 @@
+"""``python -m linreg``, which is ``python train.py`` wherever the package is installed; and what a signal does."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+IS_FIRST = os.environ.get("LOCAL_RANK", "0") == "0"
+FOLLOWS = not IS_FIRST and os.environ.get("LINREG_FIRST_PROCESS") == str(os.getppid())  # which will end this one
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends the program while it imports: nothing is open yet, and some module would swallow an exception."""
+    if not FOLLOWS:
+        os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    for each in STOPS:
+        signal.signal(each, leave)
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # Lightning reads them when imported
+    for name in (
+        *ranks,
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "SLURM_NTASKS",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_NNODES",
+    ):
+        if not os.environ.get(name, "0").isdecimal():
+            sys.exit(print(f"error: {name}={os.environ[name]!r}: a number is expected; unset it", file=sys.stderr) or 2)
+
+    from linreg.command.main import main
+    from linreg.stack.stopping import follow, stop
+
+    for each in STOPS:
+        signal.signal(each, follow if FOLLOWS else stop)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)  # Python itself takes a moment to end
