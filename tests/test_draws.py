@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.nn.functional import cross_entropy
+from linreg import DataModule, Module
 
 class Rows(Dataset):
     """Pictures, shifted by all three generators."""
@@ -47,6 +48,15 @@ class Images(pl.LightningDataModule):
         return DataLoader(rows, 16, shuffle=None if self.stream else True, num_workers=self.num_workers)
     def val_dataloader(self):
         return DataLoader(Rows(31), 16)
+
+class Own(DataModule):
+    """The same rows by the package's own data module: as a dataset, as arrays, as given streams."""
+    def __init__(self, kind: str = "dataset", **loading):
+        super().__init__(**loading)
+        self.kind = kind
+    def load(self):
+        rows = Rows(90)
+        return {"dataset": rows, "arrays": (rows.x, rows.y), "stream": {"train": Stream(rows), "val": rows}}[self.kind]
 
 class Net(pl.LightningModule):
     def __init__(self, lr: float = 0.01):
@@ -79,6 +89,25 @@ class Pair(Net):
     def configure_optimizers(self):
         first, second = list(self.net[1].parameters()), list(self.net[4].parameters())
         return [torch.optim.Adam(first, lr=self.lr), torch.optim.SGD(second, lr=self.lr, momentum=0.9)]
+
+class Several(Module):
+    """Several losses, and two optimizers by turns, by hand."""
+    automatic_optimization = False
+    def __init__(self, **training):
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Dropout(0.5), nn.Linear(8, 3)), **training)
+    def step(self, batch):
+        fit = cross_entropy(self(batch[0]), batch[1])
+        return {"fit": fit, "size": self.hypothesis[1].weight.square().sum()}
+    def training_step(self, batch, batch_idx):
+        losses = self.step(batch)
+        for name, optimizer in zip(losses, self.optimizers()):
+            optimizer.zero_grad()
+            self.manual_backward(losses[name], retain_graph=True)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return losses
+    def configure_optimizers(self):
+        return [self.make_optimizer(self.hypothesis[3]), self.make_optimizer(self.hypothesis[1])]
 '''
 CASES = {
     "shuffled": [],
@@ -87,10 +116,17 @@ CASES = {
     "stream, workers": ["--data.stream", "true", "--data.num_workers", 2],
     "two optimizers": ["--model", "mine.Pair"],
     "average": ["--callbacks", "EMAWeightAveraging"],
+    "own data, a dataset": ["--data", "mine.Own"],
+    "own data, workers": ["--data", "mine.Own", "--data.num_workers", 2, "--data.drop_last", "true"],
+    "own data, arrays": ["--data", "mine.Own", "--data.kind", "arrays"],
+    "own data, a stream, workers": ["--data", "mine.Own", "--data.kind", "stream", "--data.num_workers", 2],
+    "own module, several losses": ["--model", "mine.Several", "--data", "mine.Own", "--model.optimizer", "Adam"],
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * ("own" in case and "workers" in case)) for case in CASES]
+)
 def test_two_and_two_are_four(case: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(workplace)
     Path("mine.py").write_text(MINE)

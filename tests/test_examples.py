@@ -2,6 +2,8 @@
 
 import ast
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 from linreg.safety.checkpoint_file import load_model
 from tests.conftest import ROOT, Train, read_metrics, read_rows
-from tests.tools import assert_same, load
+from tests.tools import assert_same, load, scalars
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
 EXAMPLES = ROOT / "linreg/examples"
@@ -99,3 +101,41 @@ def test_the_transformer_goes_on_with_a_text(train: Train) -> None:
 def test_a_config_states_only_what_differs() -> None:
     for name in NAMES:
         assert {*yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())} <= {"model", "data", "trainer", "monitor"}
+
+
+SECTIONS = re.findall(r"^### ([^\n]+)\n(.*?)(?=^### |\Z)", (EXAMPLES / "README.md").read_text(), re.S | re.M)
+PRINTED = {  # or written, of each row of the table
+    "The model": "that of the exact linear fit",
+    "The loss": "loss is",
+    "A metric": "\nmape ",
+    "The data": "confusion/test",
+    "The optimizer": "accuracy/test",
+    "The schedule": "lr_scheduler: WarmupCosine",
+    "A callback": "norm/train",
+    "The logger": "excess_mse/train,",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "text"), SECTIONS)
+def test_each_row_of_the_table_is_code_that_works(
+    title: str, text: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    code = "".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    Path("mine.py").write_text(code or "pass")
+    (command,) = re.findall(r"```bash\n(.*?)\n```", text, re.S)
+    typed = [word.replace("linreg/examples", str(EXAMPLES)) for word in shlex.split(command)[2:]]
+    status, out = train(*typed)
+    assert status == 0, out
+    files = [path for path in Path("runs").rglob("*") if path.suffix in (".json", ".yaml", ".csv")]
+    curves = [tag for folder in Path("runs").glob("*/*") for tag in scalars(folder)]
+    assert PRINTED[title] in "\n".join([out, *(path.read_text() for path in files), *curves]), out
+
+
+def test_the_table_of_examples_and_of_changes_is_whole() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)\.yaml`", text, re.M)) == NAMES
+    linked = re.findall(r"^\| \[([\w ]+)\]\(#([\w-]+)\)", text, re.M)
+    assert [title for title, _ in SECTIONS] == [title.capitalize() for title, _ in linked]
+    assert all(anchor == title.replace(" ", "-") for title, anchor in linked)
