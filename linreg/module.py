@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from linreg.errors import InputError
 from linreg.metrics import as_plain
 from linreg.optimizers import check_settings, gather_settings, make_optimizer, make_scheduler
+from linreg.ranks import summed
 
 Batch = tuple[Tensor, Tensor]
 Losses = Tensor | dict[str, Tensor]  # the loss, or several by name, of which "loss" is the one to descend
@@ -43,6 +44,7 @@ class Module(LightningModule):
 
     metrics: MetricCollection
     stage_metrics: nn.ModuleDict
+    loss_weight = 1.0  # of several processes' batches: what the rows of this one count, 0 if it has none
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
     def __init__(
@@ -121,7 +123,7 @@ class Module(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
-        num_rows = count_rows(batch)
+        num_rows = count_rows(batch) if self.loss_weight else 0
         for name, loss in losses.items():
             if isinstance(loss, Tensor) and loss.numel() == 1:
                 if name not in self.epoch_losses:
@@ -132,8 +134,9 @@ class Module(LightningModule):
         self.epoch_rows += num_rows if self.epoch_losses else 0
 
     def on_train_epoch_end(self) -> None:
+        num_rows = int(summed(torch.tensor(self.epoch_rows)))
         for name, total in self.epoch_losses.items():  # one self.log an epoch: one a step costs as much as the step
-            self.log(f"{name}/train", total / self.epoch_rows, sync_dist=True)
+            self.log(f"{name}/train", summed(total) / num_rows)
         self.epoch_losses, self.epoch_rows = {}, 0
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -35,12 +35,33 @@ def from_first(value: Any) -> Any:
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, on the CPU."""
+    """The sum over all processes."""
     if world() == 1:
         return values
     total = values.to(wire(), copy=True)
     dist.all_reduce(total)
-    return total.cpu()
+    return total.to(values.device)
+
+
+def own_part(num_rows: int) -> slice:
+    """The rows of this process among all of them, next to each other."""
+    least, more = divmod(num_rows, world())
+    start = rank() * least + min(rank(), more)
+    return slice(start, start + least + (rank() < more))
+
+
+def weight(num_rows: int) -> float:
+    """What a mean over this process's rows counts in the mean over all processes, 0 if it has none of them."""
+    part = own_part(num_rows)
+    return (part.stop - part.start) * world() / num_rows
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process calls this with, in the order of their numbers."""
+    found: list[Any] = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 def check_agreement(what: str, value: Any) -> None:
@@ -50,9 +71,7 @@ def check_agreement(what: str, value: Any) -> None:
         what: the value is, to begin the message with.
         value: plain, with a text of its own.
     """
-    found: list[Any] = [value] * world()
-    if world() > 1:
-        dist.all_gather_object(found, value)
+    found = gathered(value)
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
         raise InputError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from linreg.errors import InputError
+from linreg.ranks import rank
 from linreg.screen import counted
 
 Levels = dict[str, list[str]]
@@ -14,14 +15,18 @@ Columns = tuple[list[str], list[str], Levels]  # the names of features and targe
 
 
 def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
-    """All training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place.
+    """The training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place.
+
+    Of several processes each has its share; together they are all rows.
 
     Raises:
         InputError: for batches that are none of (N, D) and (N, T).
     """
     data: Any = getattr(model.trainer, "datamodule", None)
     if hasattr(data, "evaluation_batches"):
-        return data.evaluation_batches("train")
+        return data.evaluation_batches("train", shared=True)
+    if rank():
+        return []  # the first process sums them up for all: a shuffling loader may show each another order
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
         batches = list(model.trainer.fit_loop._data_source.dataloader())
     if not batches:

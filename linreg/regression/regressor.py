@@ -17,6 +17,7 @@ from linreg.optimizers import is_plain_sgd
 from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
+from linreg.regression.exact.merged import merged
 from linreg.regression.standardizer import Standardized, Standardizer, moments
 from linreg.report.findings import Findings
 
@@ -110,6 +111,7 @@ class Regressor(Module):
             self.exact = LeastSquares(d, t, self.has_intercept)
             for x, y in rows:
                 self.exact.update(x, y)
+            self.exact = merged(self.exact)
             mean, std = self.exact.mean, self.exact.std
         else:
             self.exact, (mean, std) = None, moments(rows, self.has_intercept)

@@ -1,9 +1,14 @@
 """Standardization as a layer: the checkpoint that holds the weights holds their units too."""
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
+
+from linreg.ranks import gathered
+
+Sums = tuple[int, Tensor, Tensor, Tensor, Tensor]  # of some rows: their number, means, squares about these, least, most
 
 
 class Standardized(tuple[Tensor, Tensor]):
@@ -48,16 +53,23 @@ class Standardizer(nn.Module):
         return super()._apply(lambda buffer: buffer.to(fn(buffer).device), recurse)
 
 
+def _both(one: Sums, other: Sums) -> Sums:
+    """What is kept of both: Chan, Golub & LeVeque 1979."""
+    (n, mean, squares, low, high), (m, *others) = one, other
+    if not m:
+        return one
+    shift = others[0] - mean
+    squares = squares + others[1] + shift**2 * n * m / (n + m)
+    return n + m, mean + shift * m / (n + m), squares, others[2].clamp(max=low), others[3].clamp(min=high)
+
+
 def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
-    n, zero = 0, torch.zeros(())
-    mean, squares, low, high = zero, zero, zero + torch.inf, zero - torch.inf
-    for x, y in batches:
-        rows = torch.cat([x, y], dim=1).double()
-        low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)
-        m, shift = len(rows), rows.mean(0) - mean
-        squares = squares + (rows - rows.mean(0)).square().sum(0) + shift**2 * n * m / (n + m)  # Chan et al. 1979
-        n, mean = n + m, mean + shift * m / (n + m)
+    zero = torch.zeros(())
+    none: Sums = (0, zero, zero, zero + torch.inf, zero - torch.inf)
+    rows = (torch.cat(batch, dim=1).double() for batch in batches)
+    each = ((len(x), x.mean(0), (x - x.mean(0)).square().sum(0), x.amin(0), x.amax(0)) for x in rows)
+    n, mean, squares, low, high = reduce(_both, gathered(reduce(_both, each, none)))
     if not intercept:
         squares, mean = squares + n * mean**2, torch.zeros_like(mean)
     std = (squares / n).sqrt()

@@ -40,13 +40,14 @@ class DivergenceGuard(Callback):
         if trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self.epoch_steps += 1
+        weight = getattr(pl_module, "loss_weight", 1.0)  # of the rows of this process among those of all
         if loss.is_cuda:
-            self.epoch_loss = self.epoch_loss + loss.detach()
+            self.epoch_loss = self.epoch_loss + loss.detach() * weight
             if batch_idx % GPU_STEPS == 0:
                 self._check(trainer, pl_module, loss.item())
         else:
             value = loss.item()
-            self.epoch_loss += value
+            self.epoch_loss += value * weight
             self._check(trainer, pl_module, value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,7 +55,7 @@ class DivergenceGuard(Callback):
             mean = float(self.epoch_loss / self.epoch_steps)
             self._check(trainer, pl_module, mean)
             self.logs = self.logs or ("train", "loss") not in map(stage_of, trainer.callback_metrics)
-            if self.logs and not getattr(pl_module, "epoch_rows", 0):
+            if self.logs and not getattr(pl_module, "epoch_losses", None):
                 pl_module.log("loss/train", mean, sync_dist=True)
         elif self.epoch_batches and pl_module.automatic_optimization:
             name = type(pl_module).__name__

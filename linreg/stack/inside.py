@@ -39,6 +39,11 @@ class Inside(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "inside" in checkpoint:
+            if (then := len(checkpoint["inside"])) != trainer.world_size:
+                raise InputError(
+                    f"the checkpoint was made inside an epoch of {then} process(es), and this run has "
+                    f"{trainer.world_size}; start as many, or go on from best.ckpt, which is of an epoch's end"
+                )
             self.before = checkpoint["inside"][trainer.global_rank]
             self.draws.seen, self.draws.generators = self.before["batches"], self.before["draws"]
 

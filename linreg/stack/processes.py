@@ -33,6 +33,7 @@ LOOK = 0.5  # seconds between two looks at the other processes
 GRACE = 5.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard
 SAME = 2.0  # seconds for the first process to say, and to end all with, what another has found as well
 children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
+watching: list[socket.socket] = []  # where signals are heard, once that has begun
 last_words: list[Callable[[], str]] = []  # how to go on, while there is a run that could
 
 
@@ -57,6 +58,7 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for others than the launcher has started, or than this command can start.
     """
+    meet()  # unless the command has; this may be a program of the user's own
     found, nodes = launcher(), settings["num_nodes"]
     if found is None:
         is_known = is_first_known()  # from now on, to those that this one is going to start
@@ -90,10 +92,12 @@ def is_child() -> bool:
 
 def meet() -> None:
     """Waits for the other processes of a launcher; nothing for one that is alone, or is going to start the others."""
+    if dist.is_initialized() or watching:
+        return
     found = launcher()
     if is_child():
         watch()
-    if found is None or found.world_size() == 1 or dist.is_initialized():
+    if found is None or found.world_size() == 1:
         return
     watch()
     world, number, where = found.world_size(), found.global_rank(), f"{found.main_address}:{found.main_port}"
@@ -118,18 +122,21 @@ def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:
         child_processes: what was started, each to be ended with this process, and this one with each.
     """
     children[:] = child_processes or []
+    if watching:
+        return
     with suppress(ValueError):  # not in the main thread
         hears, tells = socket.socketpair()
         tells.setblocking(False)
         signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=_look_after, args=(hears, tells, os.getppid()), daemon=True).start()
+        watching.extend((hears, tells))  # closed with the process
+        threading.Thread(target=_look_after, args=(hears, os.getppid()), daemon=True).start()
 
 
 # Lightning's own observer kills the first process, without a word, when another one has ended.
 subprocess_script._launch_process_observer = watch
 
 
-def _look_after(hears: socket.socket, tells: socket.socket, parent: int) -> None:
+def _look_after(hears: socket.socket, parent: int) -> None:
     follows = is_child()
     while True:
         ready, _, _ = select.select([hears], [], [], LOOK)

@@ -28,6 +28,7 @@ from linreg.stack.guard import DivergenceGuard
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.processes import launched
+from linreg.stack.shares import Shares
 from linreg.stack.stopping import StopBetweenBatches
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
@@ -64,8 +65,8 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         callbacks: to add to those of the settings.
         **changed: flags that beat the settings.
     """
-    settings = settings | changed
-    added = [*as_list(settings["callbacks"]), *callbacks]
+    settings = settings | changed | {"use_distributed_sampler": False}  # it repeats rows; see Shares
+    added = [Shares(), *as_list(settings["callbacks"]), *callbacks]
     check_flags(settings)
     settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
     settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds

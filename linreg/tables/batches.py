@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from linreg.ranks import own_part, rank, weight, world
 
 NEAR, MIXED = 4_096, 16  # rows read together, and how many such blocks are mixed; 100 times as fast as rows at random
 
@@ -14,14 +15,17 @@ class TensorBatches:
     """Iterates over rows in batches; a Lightning loader without workers or per-row Python.
 
     The order of the rows depends on the seed and the epoch only, so a resumed run sees what the uninterrupted run
-    would have seen. Several processes share each batch between them, and every row is seen once.
+    would have seen. Several processes share each batch between them, and every row is seen once; a process for which a
+    training batch has no row takes one that counts for nothing.
 
     Args:
         x: (N, D) features.
         y: (N, T) targets.
         batch_size: rows of a batch, of all processes together, at least 1.
         seed: shuffles the rows anew in each epoch, but yields N or more at once, in place; None keeps their order.
-        distributed: False gives every process all rows.
+        shared: False gives every process all rows.
+        training: whether each batch is that of one process whatever its rows; else those that are too few for all join
+            the batch before, and are given to all if there is none.
         mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
             together.
         kind: the class of tuple that a batch is.
@@ -37,7 +41,8 @@ class TensorBatches:
         y: Tensor,
         batch_size: int,
         seed: int | None = None,
-        distributed: bool = True,
+        shared: bool = True,
+        training: bool = False,
         mapped: bool = False,
         kind: Callable[[Any], tuple[Tensor, Tensor]] = tuple,
         drop_last: bool = False,
@@ -45,9 +50,9 @@ class TensorBatches:
         self.x, self.y, self.kind = x, y, kind
         self.num_rows = (len(x) - len(x) % batch_size if drop_last else 0) or len(x)  # of an epoch
         self.batch_size, self.seed, self.mapped = batch_size, seed, mapped
-        self.rank, self.world = 0, 1
-        if distributed and dist.is_initialized() and self.num_rows >= dist.get_world_size():
-            self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        is_shared = shared and (training or self.num_rows >= world())
+        self.rank, self.world = (rank(), world()) if is_shared else (0, 1)
+        self.least = 1 if training else self.world  # rows of the last batch
         self.epoch = 0
 
     @property
@@ -60,23 +65,30 @@ class TensorBatches:
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_rows, self.batch_size)
-        return full + (rest >= self.world or not full)  # a rest too small to share goes with the batch before it
+        return full + (rest >= self.least or not full) if self.num_rows else 0
+
+    def weight_of(self, batch_idx: int) -> float:
+        """What a mean over this process's rows of a batch counts in the mean over all processes."""
+        return weight(min(self.batch_size, self.num_rows - batch_idx * self.batch_size))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         num_rows, last = self.num_rows, len(self) - 1
         first, self.seen = self.seen, 0
-        if not last and self.world == 1 and self.seed is not None and num_rows == len(self.x):
-            yield self.kind((self.x, self.y))  # the same rows in any order: nothing is gathered
+        if not last and self.seed is not None and num_rows == len(self.x):
+            part = own_part(num_rows) if self.world > 1 else slice(None)
+            part = part if len(self.x[part]) else slice(1)
+            yield self.kind((self.x[part], self.y[part]))  # the same rows in any order: nothing is gathered
             return
         order = self._order(len(self.x))
         order = None if order is None else order.to(self.x.device)
         for i in range(first, last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
+            own = range(start + self.rank, end, self.world) or range(start, start + 1)
+            part = slice(own.start, own.stop, own.step)
             if order is None:
-                part = slice(start + self.rank, end, self.world)
                 yield self.kind((self.x[part].clone(), self.y[part].clone()))
                 continue
-            rows = order[start:end][self.rank :: self.world]
+            rows = order[part]
             yield self.kind((self.x.index_select(0, rows), self.y.index_select(0, rows)))
 
     def _order(self, num_rows: int) -> Tensor | None:

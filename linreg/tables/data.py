@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from linreg.errors import InputError
+from linreg.ranks import check_agreement, own_part
 from linreg.screen import counted
 from linreg.split import check_split, split_rows
 from linreg.tables.batches import TensorBatches
@@ -114,12 +115,16 @@ class RegressionData(LightningDataModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and not self.row_counts["train"]:
             raise InputError(f"{self.origin}: no row is left to train on; lower val_fraction or test_fraction")
+        check_agreement("the table's columns and rows", (self.feature_names, self.target_names, self.row_counts))
+        check_agreement("the sums of the table's columns", self.fingerprint.sum(0).tolist())
         if not self.row_counts["val"] and self.trainer:
             self.trainer.limit_val_batches = 0
 
-    def evaluation_batches(self, split: str) -> TensorBatches:
-        """All rows of a split, in large batches and always the same order, for every process."""
-        return TensorBatches(*self.splits[split], EVALUATION_BATCH, distributed=False)
+    def evaluation_batches(self, split: str, shared: bool = False) -> TensorBatches:
+        """All rows of a split, in large batches and always the same order; or this process's share of them."""
+        x, y = self.splits[split]
+        part = own_part(len(x)) if shared else slice(None)
+        return TensorBatches(x[part], y[part], EVALUATION_BATCH, shared=False)
 
     def train_dataloader(self) -> TensorBatches:
         """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
@@ -138,9 +143,8 @@ class RegressionData(LightningDataModule):
         batch_size = self.batch_size or self.planned_batch_size
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
         seed = None if overfit else self.split_seed
-        return TensorBatches(
-            *rows, batch_size, seed=seed, mapped=mapped, kind=cast(Any, type(rows)), drop_last=self.drop_last
-        )
+        order: dict[str, Any] = {"seed": seed, "mapped": mapped, "drop_last": self.drop_last, "training": True}
+        return TensorBatches(*rows, batch_size, kind=cast(Any, type(rows)), **order)
 
     @cached_property
     def fingerprint(self) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from linreg.ranks import from_first, summed
 from linreg.regression.exact.description import describe_training
 from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
 from linreg.regression.exact.learning_rate import GOAL
@@ -85,7 +86,7 @@ class ExactBaseline(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
-        if self.may_stop and self.resumed_at and self._is_reached(pl_module, self.resumed_at):
+        if self.may_stop and self.resumed_at and from_first(self._is_reached(pl_module, self.resumed_at)):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -121,7 +122,7 @@ class ExactBaseline(Callback):
         if pl_module.penalty:
             pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
         self._log_details(trainer, pl_module, share)
-        if self.may_stop and self._is_reached(pl_module, trainer.global_step):
+        if self.may_stop and from_first(self._is_reached(pl_module, trainer.global_step)):
             trainer.should_stop = True
 
     def _log_details(self, trainer: Trainer, model: Any, share: float) -> None:
@@ -134,7 +135,8 @@ class ExactBaseline(Callback):
             self.expected.advance(steps, rate, group["momentum"], group["nesterov"])
             details["excess_mse/expected"] = self.expected.excess()
         expected, val = details.get("excess_mse/expected", math.nan), trainer.callback_metrics.get("loss/val", math.nan)
-        losses = float(model.epoch_losses.get("loss", math.nan)) / max(model.epoch_rows, 1), float(val)
+        loss = summed(torch.as_tensor(model.epoch_losses.get("loss", math.nan)))
+        losses = float(loss) / max(int(summed(torch.tensor(model.epoch_rows))), 1), float(val)
         self.history.append((trainer.current_epoch + 1, trainer.global_step, share, expected, *losses))
         details["excess_mse/log10"] = math.log10(max(abs(share), 1e-16))
         if model.coef.numel() <= SHOWN:
