@@ -36,7 +36,8 @@ def failure_recorded(trainer: Trainer, start: float) -> Iterator[None]:
     except RunError as error:
         folder = folder_of(trainer)
         if folder is not None and trainer.is_global_zero:
-            found, seconds = logged(plain(trainer.callback_metrics)), time.perf_counter() - start
+            values = trainer.callback_metrics if trainer.world_size == 1 else {}  # else it would wait for the others
+            found, seconds = logged(plain(values)), time.perf_counter() - start
             trained = how_trained(trainer, trainer.current_epoch, seconds)
             found.metrics["run"] = {"checkpoint": None, "failed": str(error), **trained}
             atomic_write(folder.path / "metrics.json", found.to_json())
