@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from linreg.messages import REMEDIES
+from linreg.messages import REMEDIES, TRIED_TYPES
 
 
 class InputError(ValueError):
@@ -33,7 +33,8 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error's kind and its message, of at most 300 characters, on one line."""
-    text = " ".join(str(error).split())[:300]
+    lines = (line.strip(" -") for line in str(error).splitlines())
+    text = " ".join(" ".join(line for line in lines if not line.startswith(TRIED_TYPES)).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -30,7 +30,7 @@ def check_objects(model: Any, data: Any) -> None:
 
 def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:
     """What a trained model logs on the rows of a stage, "validate" or "test"."""
-    trainer = make_trainer(all_flags(flags), logger=False, enable_checkpointing=False)
+    trainer = make_trainer(flags_for(model, flags), logger=False, enable_checkpointing=False)
     split = "val" if stage == "validate" else stage
     announce(data, trainer)
     if not has_rows(data, split):
@@ -69,13 +69,19 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
     if type(model).predict_step is LightningModule.predict_step:  # which hands the whole batch, a pair, to forward
         vars(model)["predict_step"] = lambda batch, batch_idx: model(first_of(batch))
     one = {"devices": 1}  # in the order in which they are read
-    trainer = make_trainer(all_flags(flags), callbacks, logger=False, enable_checkpointing=False, **one)
+    trainer = make_trainer(flags_for(model, flags), callbacks, logger=False, enable_checkpointing=False, **one)
     found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
     if writer is None:
         batches: Any = found or []
         whole = torch.cat(batches) if batches and all(isinstance(part, Tensor) for part in batches) else batches
         atomic_write(Path(output), as_bytes(whole))
         say(f"{output}: {len(whole):,} predictions" if whole is not batches else f"{output}: {len(batches):,} batches")
+
+
+def flags_for(model: LightningModule, flags: dict[str, Any]) -> dict[str, Any]:
+    """All flags of the Trainer; the data of a model that was trained in float64 are too."""
+    is_double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    return all_flags(flags | ({"precision": "64-true"} if is_double and not flags.get("precision") else {}))
 
 
 def as_bytes(content: Any) -> bytes:

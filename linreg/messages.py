@@ -11,7 +11,13 @@ UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a chec
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
 NO_CLASS = re.compile(r"Expected a dot import path string: (\w+)")  # jsonargparse
 UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")  # jsonargparse
-TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")  # lines of jsonargparse's, of no use
+TRIED_TYPES = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Given value type:",
+    "Expected a <class",
+)  # lines of jsonargparse's, of no use
 
 REMEDIES = {  # of torch's errors in a model of one's own, whose words do not say what to do
     "Expected more than 1 value per channel": "batch norm cannot take a batch of one row; leave out the last, smaller "
@@ -27,6 +33,7 @@ FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
 CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning
 SHORT_EPOCH = r"The number of training batches .* is smaller than the logging interval"  # Lightning
 INSIDE_EPOCH = "You're resuming from a checkpoint that ended before the epoch ended"  # Lightning
+OVERFIT = "You requested to overfit but enabled"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib
 OLD_TREESPEC = r"`isinstance\(treespec, LeafSpec\)`"  # torch 2.13, of Lightning 2.6.6

@@ -99,13 +99,22 @@ def test_warnings_that_are_no_news(tmp_path: Path) -> None:
             trainer = pl.Trainer(max_steps=steps, **OPTIONS | flags | {"enable_checkpointing": False})
             trainer.fit(LinearRegression(3), rows, ckpt_path=path)
             trainer.save_checkpoint(tmp_path / "inside.ckpt")
+        whole = torch.utils.data.TensorDataset(torch.randn(9, 3), torch.randn(9, 1))
+        overfit = pl.Trainer(max_epochs=1, overfit_batches=1, **OPTIONS | flags | {"enable_checkpointing": False})
+        overfit.fit(LinearRegression(3), DataLoader(whole, 3, shuffle=True))
         array = np.zeros(3)
         array.flags.writeable = False
         torch.set_warn_always(True)  # also if it has said so before
         torch.from_numpy(array)
         torch.set_warn_always(False)
     said = [str(warning.message) for warning in caught]
-    patterns = [messages.FOLDER_IN_USE, messages.SHORT_EPOCH, messages.INSIDE_EPOCH, messages.READ_ONLY_ARRAY]
+    patterns = [
+        messages.FOLDER_IN_USE,
+        messages.SHORT_EPOCH,
+        messages.INSIDE_EPOCH,
+        messages.OVERFIT,
+        messages.READ_ONLY_ARRAY,
+    ]
     if torch.__version__ >= "2.13":
         patterns.append(messages.OLD_TREESPEC)
     assert not [pattern for pattern in patterns if not any(re.match(pattern, text) for text in said)], said

@@ -25,7 +25,7 @@ from linreg.safety.allowed import import_allowed, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
 from linreg.screen import complain, say
-from linreg.stack.trainer import DEFAULT_CONFIG
+from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
 
 WIDTHS = ("num_features", "num_targets")  # of a table
 
@@ -53,6 +53,7 @@ class CommandLine(LightningCLI):
         if (told := told_where(asked)) != asked:
             others = self.arguments.without("--logger", "--trainer.logger")
             self.arguments.flags = [f"--trainer.logger={json.dumps(told)}", *others]
+        refuse_by_name(" ".join(str(self.arguments.trainer_setting(name)) for name in ("callbacks", "callbacks+")))
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.settings: dict[str, Any] = {}

@@ -20,6 +20,7 @@ from linreg.stack.processes import after_loss, blame, end_children, is_lost, mee
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
+ASKED_FOR = ("profilers.profiler", "callbacks.model_summary", "callbacks.early_stopping")  # and told as notes
 
 
 def find_mistake(error: BaseException) -> str | None:
@@ -65,6 +66,8 @@ def main(typed: list[str]) -> int:
         torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ASKED_FOR:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", OLD_TREESPEC, FutureWarning)
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()

@@ -91,7 +91,10 @@ class Arguments:
         """What was typed for a flag of the Trainer, or else what the last config says."""
         typed = self.value(f"--{name}") or self.value(f"--trainer.{name}")
         sections = [content.get("trainer") or {} for content in reversed(self.contents)]
-        return yaml.safe_load(typed) if typed else next((each[name] for each in sections if name in each), None)
+        try:
+            return yaml.safe_load(typed) if typed else next((each[name] for each in sections if name in each), None)
+        except yaml.YAMLError:
+            return typed  # the parser will say
 
     def class_path(self, section: str) -> str | None:
         """The class that is named last for a section: on the command line, or else in a config; None if none is."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from linreg.errors import InputError, did_you_mean
@@ -89,6 +89,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", monitor=monitor or USUAL[0], mode=mode, **when)
         self.is_named, self.key = monitor is not None, super().state_key
         self.rank = -1  # how near to the optimum the best one is; below 0 where none is known
+        self.validated = -1  # the step of the newest validation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -101,12 +102,22 @@ class BestCheckpoint(ModelCheckpoint):
         return self.key  # Lightning's own changes with the metric
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_new = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
-        is_new |= self.monitor in TRAINING
+        is_new = not trainer.enable_validation or self.validated == trainer.global_step or "train" in str(self.monitor)
         if is_new and self.monitor not in trainer.callback_metrics:
             self._find_metric(trainer)
-        if is_new and self.monitor in trainer.callback_metrics:  # not so where --max_steps has ended the first epoch
+        if is_new and self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Inside an epoch, the weights that were validated are those to be saved: at its end they are others."""
+        if trainer.sanity_checking:
+            return
+        self.validated = trainer.global_step
+        known, loop = trainer.callback_metrics, trainer.fit_loop.epoch_loop
+        if not self.is_named and self.monitor in USUAL and self.monitor not in known:
+            self.monitor = next((name for name in USUAL if name in known), self.monitor)
+        if self.monitor in known and "train" not in str(self.monitor) and not loop._num_ready_batches_reached():
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _find_metric(self, trainer: Trainer) -> None:
         """Another metric than the one that nobody logs; InputError if that one was named."""
@@ -121,6 +132,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         known = trainer.callback_metrics
+        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            known = {}  # it is other weights that are near
         excess = known.get("excess_loss/train", known.get("excess_mse/train"))
         rank = -1 if excess is None else sum(abs(float(excess)) < goal for goal in NEAR)
         self.rank = -1 if excess is None else self.rank

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from linreg.errors import InputError, given
 from linreg.runs.checkpoints import BestCheckpoint
@@ -48,7 +48,10 @@ class Restored(Callback):
                 check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
                 if isinstance(callback, EarlyStopping):
                     has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
-                    self.is_over |= has_stopped and state["patience"] == callback.patience
+                    if has_stopped and state["patience"] == callback.patience:
+                        self.is_over = True
+                    else:
+                        state["stopping_reason_message"] = None  # that it had stopped is no news
                     state["patience"] = callback.patience  # as it is typed now
                 if isinstance(callback, ModelCheckpoint):
                     restore_paths(callback, trainer.strategy.checkpoint_io, checkpoint)
@@ -56,11 +59,17 @@ class Restored(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here the optimizers are made, and not yet restored."""
         self.began = beginnings(trainer)
+        is_double = any(parameter.dtype == torch.float64 for parameter in pl_module.parameters())
+        averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+        for each in averages if is_double else []:  # copied from the model before it left float32
+            cast(nn.Module, each._average_model).double()
         if not hasattr(self, "checkpoint"):
             return
         trainer.should_stop |= self.is_over
-        if any(parameter.dtype == torch.float64 for parameter in pl_module.parameters()):
+        if is_double:
             pl_module.load_state_dict(self.checkpoint["state_dict"])  # Lightning did so before it left float32
+            for each in averages:
+                each.on_load_checkpoint(trainer, pl_module, self.checkpoint)
         # With --max_steps Lightning takes a whole epoch for one that was left, and ends it again without a step.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):

@@ -11,9 +11,10 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from linreg.errors import RunError
-from linreg.screen import complain
+from linreg.screen import complain, say
 from linreg.stack.processes import after_loss, end_children, is_lost, last_words
 
 PROCESS = os.getpid()
@@ -67,11 +68,26 @@ class StopBetweenBatches(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(False)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for why in reasons(trainer):
+            say(f"stop    after step {trainer.global_step:,}: {why}", trainer.is_global_zero)
+
     def _look(self, on: bool) -> None:
         global between_batches
         between_batches = on
         if received:
             leave()
+
+
+def reasons(trainer: Trainer) -> list[str]:
+    """Why a callback of Lightning's has ended a training."""
+    found = []
+    for callback in trainer.callbacks if trainer.should_stop else []:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            found.append(callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop."))
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0.0) < 0:
+            found.append("--max_time has passed")
+    return found
 
 
 @contextmanager

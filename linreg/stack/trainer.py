@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from linreg.errors import InputError, did_you_mean, given
-from linreg.messages import FOLDER_IN_USE, INSIDE_EPOCH, SHORT_EPOCH
+from linreg.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
@@ -43,6 +44,7 @@ LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
     **dict.fromkeys(("max_epochs", "max_steps"), -1),
     **dict.fromkeys(("log_every_n_steps", "reload_dataloaders_every_n_epochs", "min_epochs", "min_steps"), 0),
+    "gradient_clip_val": 0,
 }
 
 
@@ -90,6 +92,8 @@ def without_false_alarms() -> Iterator[None]:
         warnings.filterwarnings("ignore", SHORT_EPOCH)
         # A run goes on inside an epoch behind the batches that were seen.
         warnings.filterwarnings("ignore", INSIDE_EPOCH)
+        # Rows that are not shuffled is what --overfit_batches means.
+        warnings.filterwarnings("ignore", OVERFIT)
         yield
 
 
@@ -106,6 +110,14 @@ def check_flags(settings: dict[str, Any]) -> None:
     for name, least in LEAST.items():
         if settings[name] is not None and settings[name] < least:
             raise InputError(f"--{name} {settings[name]}: at least {least} is expected")
+    for what in ("epochs", "steps"):
+        least, most = settings[f"min_{what}"], settings[f"max_{what}"]
+        if least is not None and most not in (None, -1) and least > most:
+            raise InputError(f"--min_{what} {least} is more than --max_{what} {most}; leave out one of them")
+    if settings["barebones"]:
+        raise InputError(
+            "--barebones leaves out what a run is made of; use lightning.Trainer(barebones=True) in Python"
+        )
     if settings["val_check_interval"] == 0:
         raise InputError("--val_check_interval 0: a number above 0 is expected")
     if settings["default_root_dir"] not in (None, str(ROOT)):
@@ -115,6 +127,13 @@ def check_flags(settings: dict[str, Any]) -> None:
         most = max(os.cpu_count() or 1, torch.cuda.device_count())
         if int(str(devices)[:9]) > most:
             raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
+
+
+def refuse_by_name(callbacks: str) -> None:
+    """InputError for the name of a callback that a run here cannot have, in a text that names them."""
+    for name, remedy in INSTEAD.items():
+        if re.search(rf"\b{name}\b", callbacks):
+            raise InputError(f"{name} cannot be honoured: {remedy}")
 
 
 def make_fitter(
@@ -139,9 +158,7 @@ def make_fitter(
     """
     typed = as_list(settings["callbacks"])
     check_names(typed)
-    for callback in typed:
-        if (name := type(callback).__name__) in INSTEAD:
-            raise InputError(f"{name} cannot be honoured: {INSTEAD[name]}")
+    refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
     callbacks: list[Callback] = [
         StopBetweenBatches(),
         draws := Draws(),
