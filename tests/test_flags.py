@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from linreg import LinearRegression, SyntheticData
 from linreg.tables.batches import TensorBatches
 from tests.conftest import Process, Train, read_metrics
+from tests.test_draws import MINE as SHIFTED
 from tests.test_open import MINE
 from tests.tools import assert_same, load, scalars
 
@@ -131,6 +132,64 @@ def test_overfit_batches_are_the_same_in_each_epoch(loader: str, kind: str, run:
     assert len(lines) == 6
     assert lines[0:2] == lines[2:4] == lines[4:6]
     assert lines[0] != lines[1]
+
+
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined")
+def test_overfit_batches_of_a_stream(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    Path("mine.py").write_text(SHIFTED)
+    Path("seen.py").write_text(SEEN)
+    typed = ["--model", "mine.Net", "--data", "mine.Images", "--data.stream", "true", "--max_epochs", 3]
+    code, out = train(*typed, "--overfit_batches", 2, "--callbacks", "seen.Seen")
+    assert code == 0, out
+    lines = Path("seen").read_text().splitlines()
+    assert lines[0:2] == lines[2:4] == lines[4:6]
+    assert lines[0] != lines[1]
+
+
+COMPILED = """
+import torch
+from torch import nn
+from linreg import Regressor
+
+class Block(nn.Module):
+    def __init__(self, num_features):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(num_features, 8), nn.ReLU(), nn.Linear(8, 1))
+    def forward(self, x):
+        return self.net(x)
+
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, backend: str | None = None, **training):
+        super().__init__(Block(num_features), num_features, num_targets, **training)
+        if backend:
+            self.hypothesis.compile(backend=backend)
+"""
+
+
+def test_a_model_is_compiled_in_place(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    Path("compiled.py").write_text(COMPILED)
+    typed = ["--model", "compiled.Net", "--model.lr", 0.05, "--max_epochs", 2, "--data.num_rows", 300]
+    assert train(*typed, "--name", "plain")[0] == 0
+    counted = torch._dynamo.utils.counters["frames"]
+    counted.clear()
+    code, out = train(*typed, "--model.backend", "eager")
+    assert code == 0, out
+    assert counted["ok"]
+    assert_same(last()["state_dict"], last("plain")["state_dict"])
+    assert_same(last()["optimizer_states"], last("plain")["optimizer_states"])
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_is_a_line(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("compiled.py").write_text(COMPILED)
+    for name, value in (("CXX", "/nowhere"), ("PATH", "/nowhere"), ("TORCHINDUCTOR_CACHE_DIR", "cache")):
+        monkeypatch.setenv(name, value)
+    done = process("--model", "compiled.Net", "--model.lr", 0.05, "--max_epochs", 1, "--model.backend", "inductor")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: compile() needs a C++ compiler")
+    assert "Traceback" not in done.stderr
 
 
 SEEN = """

@@ -107,6 +107,8 @@ def test_a_run_goes_on_inside_an_epoch(case: str, later: bool, mine: Train, monk
     stop_after(STEPS.get(case, (4, 16))[later], monkeypatch)
     code, out = mine(*typed, "--save_every_n_steps", 2, "--name", "part")
     assert code == 143, out
+    lost = STEPS.get(case, (4, 16))[later] - load(LAST.format("part"))["global_step"]
+    assert case == "chunks" or f"stopped; {lost} step(s) since the last save are lost; resume it with: " in out
     part = load(LAST.format("part"))
     assert part["global_step"] < load(LAST.format("whole"))["global_step"]
     code, out = mine("--ckpt_path", LAST.format("part"))

@@ -85,7 +85,7 @@ def test_it_is_gone_when_the_run_is_stopped(terminal: Terminal) -> None:
     code, screen, _ = terminal(*LONG_RUN, signal_to_send=signal.SIGINT)
     assert code == 130
     assert re.search(
-        r"^stopped; resume it with: python train.py --ckpt_path|^stopped; no epoch was saved", screen, re.M
+        r"^stopped; (.* lost; )?resume it with: python train.py --ckpt_path|^stopped; no epoch was saved", screen, re.M
     )
 
 

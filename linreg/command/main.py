@@ -14,7 +14,7 @@ from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.lecture import lecture
-from linreg.messages import NO_BACKEND, OLD_TREESPEC
+from linreg.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
 from linreg.screen import open_streams
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
 
@@ -28,6 +28,8 @@ def find_mistake(error: BaseException) -> str | None:
     plain = error if isinstance(error, MisconfigurationException) else find_input_error(error)
     if plain is not None:
         return str(plain) + ("; leave out --accelerator, or give cpu" if NO_BACKEND in str(plain) else "")
+    if NO_COMPILER in str(error):
+        return "compile() needs a C++ compiler such as g++, and there is none; install one, or leave it out"
     files = [file.replace(os.sep, "/") for file in raised_in(error)]
     if is_in_own_code(error) or not files:
         return None

@@ -55,7 +55,8 @@ class Draws(Callback):
         vars(pl_module)["on_train_epoch_start"] = begin_with_loaders
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed = ((self.seed or 0) * 1_000_003 + trainer.current_epoch + (trainer.global_rank << 20)) % (1 << 63)
+        epoch = 0 if vars(trainer)["overfit_batches"] else trainer.current_epoch  # the same draws are the same batches
+        seed = ((self.seed or 0) * 1_000_003 + epoch + (trainer.global_rank << 20)) % (1 << 63)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(seed)
@@ -101,6 +102,8 @@ def begin_behind(trainer: Trainer, seen: int) -> None:
     """Makes the iterator of an epoch, behind the batches that were seen; says what it has to load again for that."""
     fetcher: Any = trainer.fit_loop._data_fetcher
     loader: Any = trainer.train_dataloader
+    if getattr(loader, "persistent_workers", False) and trainer.global_step:
+        say("        what persistent_workers draw is not what they would have drawn", trainer.is_global_zero)
     if hasattr(loader, "seen"):
         loader.seen, seen = seen, 0
     is_plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)

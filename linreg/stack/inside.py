@@ -37,6 +37,11 @@ class Inside(Callback):
         self.before: dict[str, Any] | None = None  # where the run that goes on stood
         self.logged: dict[str, dict[str, Any]] = {}  # by it in this epoch, and not yet added
 
+    @property
+    def newest(self) -> int:
+        """The step of the newest last.ckpt."""
+        return max(self.saved, self.last._last_global_step_saved)
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "inside" in checkpoint:
             if (then := len(checkpoint["inside"])) != trainer.world_size:

@@ -139,7 +139,10 @@ def how_to_resume(trainer: Trainer, call: str | None = None) -> str:
     last = [path for path in saved if path.endswith("last.ckpt") and os.path.exists(path)]
     if not last:
         return "no epoch was saved, so there is nothing to resume"
+    callbacks = getattr(trainer, "callbacks", [])
+    lost = next((trainer.global_step - each.newest for each in callbacks if hasattr(each, "newest")), 0)
+    before = f"{lost:,} step(s) since the last save are lost; " if lost > 0 else ""
     if call:
-        return f"resume it with: {call.format(os.path.relpath(last[0]))}"
-    flags = next((each.resume_flags for each in getattr(trainer, "callbacks", []) if hasattr(each, "resume_flags")), "")
-    return f"resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"
+        return f"{before}resume it with: {call.format(os.path.relpath(last[0]))}"
+    flags = next((each.resume_flags for each in callbacks if hasattr(each, "resume_flags")), "")
+    return f"{before}resume it with: python train.py --ckpt_path {shlex.quote(os.path.relpath(last[0]))}{flags}"
