@@ -67,7 +67,8 @@ class Arguments:
         path = newest_checkpoint(name)
         if path is None and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last: no run of the name {name!r} has saved anything; see --name")
-        self.flags = self.without("--ckpt_path") + ([f"--ckpt_path={path}"] if path else [])
+        found = ("--ckpt_path",) if self.subcommand == "fit" else ("--ckpt_path", "--name")  # a flag of fit only
+        self.flags = self.without(*found) + ([f"--ckpt_path={path}"] if path else [])
 
     def _stem(self) -> str:
         """The name of a run after its last config file."""

@@ -69,6 +69,8 @@ class RunRecord(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.log_start(settings, shown)
+            else:
+                logger.log_hyperparams(settings)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_resumed and not self.is_written:  # there was no epoch left to train
