@@ -59,10 +59,10 @@ def is_in_own_code(error: BaseException) -> bool:
 
 @contextmanager
 def with_remedies() -> Iterator[None]:
-    """Where a model trains: an InputError with the remedy in the place of an error of torch's that has a known one."""
+    """Where a model is at work: an InputError in the place of a library's error whose remedy is known."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
         for words, remedy in REMEDIES.items():
             if words in str(error):
                 raise InputError(f"{one_line(error)}: {remedy}") from error

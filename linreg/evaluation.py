@@ -1,5 +1,6 @@
 """A trained model on its data or on others: what it logs there, and what it predicts."""
 
+import inspect
 import io
 import os
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from linreg.atomic import atomic_write
-from linreg.errors import InputError, given
+from linreg.errors import InputError, given, with_remedies
+from linreg.module import Module, inputs_of
 from linreg.report.findings import show_table, stage_of
 from linreg.screen import say, wrapped
 from linreg.stack.trainer import all_flags, make_trainer
@@ -66,14 +68,15 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
     if writer is None and os.path.lexists(output):
         raise InputError(f"--output {output}: there is such a file already; give another name")
     callbacks = () if writer is None else (writer(output),)
-    if type(model).predict_step is LightningModule.predict_step:  # which hands the whole batch, a pair, to forward
-        vars(model)["predict_step"] = lambda batch, batch_idx: model(first_of(batch))
+    prepare_to_predict(model)
     one = {"devices": 1}  # in the order in which they are read
     trainer = make_trainer(flags_for(model, flags), callbacks, logger=False, enable_checkpointing=False, **one)
-    found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
+    with with_remedies():
+        found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
     if writer is None:
         batches: Any = found or []
-        whole = torch.cat(batches) if batches and all(isinstance(part, Tensor) for part in batches) else batches
+        shapes = {part.shape[1:] if isinstance(part, Tensor) and part.ndim else None for part in batches}
+        whole = torch.cat(batches) if len(shapes) == 1 and shapes != {None} else batches
         atomic_write(Path(output), as_bytes(whole))
         say(f"{output}: {len(whole):,} predictions" if whole is not batches else f"{output}: {len(batches):,} batches")
 
@@ -113,9 +116,16 @@ def has_rows(data: LightningDataModule, split: str) -> bool:
     return getattr(type(data), f"{split}_dataloader") is not getattr(LightningDataModule, f"{split}_dataloader")
 
 
-def first_of(batch: Any) -> Any:
-    """What a model is to predict from: x of a pair, or the batch itself."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
+def prepare_to_predict(model: LightningModule) -> None:
+    """Lets a model without a predict_step of its own predict from x, also of a pair; InputError if it needs more."""
+    if type(model).predict_step not in (LightningModule.predict_step, Module.predict_step):
+        return
+    parameters, name = inspect.signature(model.forward).parameters.values(), type(model).__name__
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(needed) != 1:
+        found = f"{name}.forward({', '.join(needed)})" if needed else f"{name} without a forward(x)"
+        raise InputError(f"{found}: what it predicts from is not known; define {name}.predict_step(batch, batch_idx)")
+    vars(model)["predict_step"] = lambda batch, batch_idx: model(inputs_of(batch))  # Lightning's takes a whole pair
 
 
 def has_step(model: LightningModule, split: str) -> bool:

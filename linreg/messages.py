@@ -20,13 +20,17 @@ TRIED_TYPES = (
     "Expected a <class",
 )  # lines of jsonargparse's, of no use
 
-REMEDIES = {  # of torch's errors in a model of one's own, whose words do not say what to do
+REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "Expected more than 1 value per channel": "batch norm cannot take a batch of one row; leave out the last, smaller "
     "batch with --data.drop_last true, or give another --data.batch_size",
     "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
     ".item() or torch.no_grad()",
     "can be implicitly created only for scalar": "a loss is one number, a mean over rows; return its .mean()",
     "must have the same dtype, but got Double": "the batch is float64 and the model float32; call x.float() first",
+    "no `dataloader_idx` argument": "of several loaders each step is told which one it is",
+    "values cannot be logged": "log a number, or a tensor of one",
+    "the tensor must have a single element": "log one number",
+    "more than one `__init__` argument can be passed": "name its arguments: DataLoader(rows, batch_size=32)",
 }
 
 # Warnings, each as a pattern.

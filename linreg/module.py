@@ -146,7 +146,7 @@ class Module(LightningModule):
         self._evaluate("test", batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        return self(batch[0] if isinstance(batch, tuple | list) else batch)
+        return self(inputs_of(batch))
 
     def _evaluate(self, stage: str, batch: Any) -> None:
         losses = self.step(batch)
@@ -190,6 +190,11 @@ class Module(LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
         """As in Lightning, but on the CPU, ready to predict, and without running code from the file."""
         return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True}).eval()
+
+
+def inputs_of(batch: Any) -> Any:
+    """What ``forward`` predicts from: x of a pair, or the batch itself."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 def count_rows(batch: Any) -> int:

@@ -14,6 +14,8 @@ from tests.tools import CKPT, assert_same, load, scalars
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`training_step` returned `None`"),
+    pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero"),
+    pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`"),
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`"),
 ]
@@ -191,6 +193,11 @@ WRONG = {
         "class Wrong(LightningModule):\n    def __init__(self, lr: float = 0.1):\n        super().__init__()",
         ["training_step"],
     ),
+    "no optimizer": ("class Wrong(Net):\n    def configure_optimizers(self): pass", ["configure_optimizers", "return"]),
+    "no number": (
+        "class Wrong(Net):\n    def validation_step(self, b, i): self.log('loss/val', b[0])",
+        ["loss/val", "log one number"],
+    ),
     "nan by hand": (
         "class Wrong(Net):\n    automatic_optimization = False\n"
         "    def training_step(self, b, i): return {'critic': torch.tensor(float('nan'))}",
@@ -291,3 +298,36 @@ def test_a_class_without_a_constructor_takes_the_arguments_of_its_parent() -> No
     names = [[p.name for p in get_signature_parameters(cls)] for cls in (Halves, Heirs)]
     assert names[0] == names[1]
     assert names[0][:4] == ["num_features", "half", "num_targets", "bias"]
+
+
+LOADERS = {
+    "several": ("    def val_dataloader(self): return [self.rows(), self.rows()]", ["dataloader_idx"]),
+    "none": ("    def train_dataloader(self): return []", ["no batch", "train_dataloader"]),
+}
+
+
+@pytest.mark.parametrize("case", LOADERS)
+def test_what_data_lack_is_one_line(case: str, mine: Train) -> None:
+    text, words = LOADERS[case]
+    step = "class Single(Net):\n    def validation_step(self, batch, batch_idx): pass\n"
+    with Path("mine.py").open("a") as file:
+        file.write(f"\n{step}\nclass Wrong(Data):\n{text}\n")
+    code, out = mine("--model", "mine.Single", "--data", "mine.Wrong", "--model.lr", 0.1, "--max_epochs", 1)
+    assert code == 2, out
+    (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert all(word in line for word in words), line
+
+
+def test_what_a_model_predicts_from_is_asked_for(mine: Train) -> None:
+    with Path("mine.py").open("a") as file:
+        file.write(
+            "\nclass Pair(Net):\n    def forward(self, x, y): return self.hypothesis(x)\n"
+            "    def step(self, batch): return cross_entropy(self(*batch), batch[1])\n"
+            "\nclass More(Data):\n    def predict_dataloader(self): return DataLoader(Rows('pair'), 16)\n"
+        )
+    for model, words in (("Pair", ["forward(x, y)", "predict_step"]), ("Net", ["name its arguments", "batch_size=32"])):
+        typed = ["--model", f"mine.{model}", "--data", "mine.More", "--model.lr", 0.1, "--max_epochs", 1]
+        assert mine(*typed, "--name", model)[0] == 0
+        code, out = mine("predict", "--ckpt_path", f"runs/{model}/version_0/checkpoints/last.ckpt")
+        assert code == 2, out
+        assert all(word in out for word in words), out

@@ -58,6 +58,9 @@ class Restored(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here the optimizers are made, and not yet restored."""
+        if not any(optimizer.param_groups for optimizer in trainer.optimizers):
+            name = f"{type(pl_module).__name__}.configure_optimizers"
+            raise InputError(f"{name} has returned no optimizer; return one, or a list of them")
         self.began = beginnings(trainer)
         is_double = any(parameter.dtype == torch.float64 for parameter in pl_module.parameters())
         averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]

@@ -63,6 +63,12 @@ class DivergenceGuard(Callback):
                 f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es); return the loss"
             )
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.num_training_batches == 0:
+            raise InputError(
+                "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
+            )
+
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
         if loss < self.loss_limit:
             return
