@@ -102,7 +102,7 @@ def leave(trainer: Trainer, image: Any, found: dict[str, Any], config: str) -> P
     atomic_write(path, as_png(image))
     for logger in trainer.loggers:
         if isinstance(logger, Curves):
-            logger.log_start({"lr": found["lr"]}, [])
+            logger.log_start({}, [])
     say(f"picture {path}")
     if leave_pictures([Picture("lecture", image)], folder.path, trainer):
         say(f"curves  tensorboard --logdir {folder.logdir}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
 
 def predicted_vs_actual(y_hat: np.ndarray, y: np.ndarray, name: str, of: str) -> Figure:
     """Predictions (N,) over targets (N,), on equal axes: a perfect model lies on the diagonal."""
-    figure, ((axes,),) = panels(1, 1, width=5.5, height=5.5)
+    figure, ((axes,),) = panels(1, 1, width=4.5, height=4.5)
     left, total = np.square(y_hat - y).sum(), np.square(y - y.mean()).sum()
     label(axes, f"actual {name}", f"predicted {name}", f"R2 {1 - left / total:.4f}, {of}" if total else of)
     ends = [min(y.min(), y_hat.min()), max(y.max(), y_hat.max())]
@@ -51,7 +51,7 @@ def residual_plots(
         parameters: of the fit, for the lines of equal Cook's distance.
         of: which rows these are.
     """
-    figure, (first, second) = panels(2, 2, width=8, height=7)
+    figure, (first, second) = panels(2, 2, width=7, height=6)
     label(first[0], "prediction", "residual", of)
     first[0].axhline(0, color=GREY)
     first[0].plot(y_hat, residual, ".", color=BLUE, alpha=0.5)
@@ -89,14 +89,14 @@ def coefficient_bars(
         learned: what training has found.
         level: what the intervals are.
     """
-    figure, ((left, right),) = panels(1, 2, width=9, height=1.6 + 0.32 * len(names))
+    figure, ((left, right),) = panels(1, 2, width=7.5, height=1.6 + 0.32 * len(names))
     rows = np.arange(len(names))[::-1]
-    label(left, "target's deviations for one of the feature's", "", f"exact {level} (bars), learned (dots)")
+    label(left, "standardized coefficient", "", f"bars: exact {level}")
     left.axvline(0, color=GREY, linewidth=1)
     left.barh(rows, 2 * spread, left=size - spread, color=SKY)
     left.plot(learned, rows, "o", color=RED, markersize=5)
     left.set_yticks(rows, [name[:24] for name in names], parse_math=False)
-    label(right, "learned - exact, in standard errors", "", "within the band: what the rows leave open")
+    label(right, "learned - exact, in standard errors", "", "dots: learned")
     right.axvspan(-2, 2, color=SKY, alpha=0.5)
     right.axvline(0, color=GREY, linewidth=1)
     right.plot(2 * (learned - size) / np.where(spread > 0, spread, np.nan), rows, "o", color=RED, markersize=5)
@@ -126,7 +126,7 @@ def fitted_line(
     axes.fill_between(x[order], low[order], high[order], color=SKY, alpha=0.5, label="exact, 2 standard errors")
     axes.plot(x[order], exact[order], "--", color=BLUE, label="exact least squares")
     axes.plot(x[order], y_hat[order], color=RED, linewidth=2, label="fitted")
-    axes.legend()
+    axes.legend(loc="upper left", fontsize="small")
     return figure
 
 
@@ -135,6 +135,8 @@ def log_curves(
     curves: dict[str, tuple[np.ndarray, np.ndarray, str]],
     names: Sequence[str],
     colours: Sequence[str] = COLOURS,
+    legend: Literal["upper right", "lower left"] = "upper right",
+    log_x: bool = False,
 ) -> None:
     """Curves on a log scale, by name: x, y and a line's style; what no scale can hold is left out."""
     label(axes, *names)
@@ -143,13 +145,17 @@ def log_curves(
         shown = np.where((y > 1e-30) & (y < 1e30), y, np.nan)
         axes.plot(x, shown, style, color=colour, label=name, linewidth=1.2, markersize=4)
     axes.set_yscale("log")
-    axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize="small")
+    if log_x:
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", integer=True)
+    axes.minorticks_off()  # they take as long as all else
+    axes.legend(fontsize="small", loc=legend)
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Figure:
     """How many rows of each class (down) were taken for which (across)."""
-    figure, ((axes,),) = panels(1, 1, width=5.5, height=5.5)
+    figure, ((axes,),) = panels(1, 1, width=4.5, height=4.5)
     label(axes, "predicted class", "actual class", of)
     axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1e-9), cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
@@ -182,14 +188,14 @@ def as_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def panels(rows: int, columns: int, width: float = 6.5, height: float = 4.5) -> tuple[Figure, np.ndarray]:
+def panels(rows: int, columns: int, width: float = 5, height: float = 3.8) -> tuple[Figure, np.ndarray]:
     """An empty figure, and its axes (rows, columns); with fixed margins: to find some takes as long as to draw."""
     from matplotlib.figure import Figure  # here, because it takes 0.3 s and only the end of a run draws
 
     figure = Figure(figsize=(width, height), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False)
     edge = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.6 / height, "top": 1 - 0.4 / height}
-    figure.subplots_adjust(**edge, wspace=0.28, hspace=0.32)
+    figure.subplots_adjust(**edge, wspace=0.36, hspace=0.42)
     return figure, axes
 
 

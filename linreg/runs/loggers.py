@@ -70,12 +70,10 @@ class RunLogger(Curves, TensorBoardLogger):
 
     @rank_zero_only
     def log_start(self, settings: Settings, metrics: Sequence[str]) -> None:
-        """Declares the HParams table, whose metrics TensorBoard fills in by itself, and the chart of all losses."""
+        """Declares a row of the HParams table, if there are settings; TensorBoard fills in its metrics by itself."""
         self.is_open = True
-        for summary in hparams(settings, dict.fromkeys(metrics, 0)):
+        for summary in hparams(settings, dict.fromkeys(metrics, 0)) if settings else ():
             self.experiment.file_writer.add_summary(summary)
-        chart = ["Multiline", ["loss/train", "loss/val", "loss/exact"]]
-        self.experiment.add_custom_scalars({"loss": {"training, validation, exact solution": chart}})
 
     @rank_zero_only
     def save(self) -> None:

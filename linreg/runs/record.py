@@ -58,7 +58,7 @@ class RunRecord(Callback):
         atomic_write(path, f"# run {folder.run}\n{self.config}".encode())
         optimizer = trainer.optimizers[0]
         size = getattr(trainer.train_dataloader, "batch_size", None)
-        plain = {k: v for k, v in pl_module.hparams.items() if isinstance(v, bool | int | float | str) and k[0] != "_"}
+        plain = {k: v for k, v in pl_module.hparams.items() if type(v) in (int, float, str) and k[0] != "_"}
         settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
         group = optimizer.param_groups[0]
         settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
