@@ -171,7 +171,7 @@ class Lesson:
                 zorder=3 - len(place) / 1e5,
             )
         axes.plot(*places[next(iter(places))][0], "ks", markersize=5, label="beginning")
-        axes.plot(*best, "k*", markersize=11, label="exact optimum")
+        axes.plot(*best, "k*", markersize=11, label="exact optimum", zorder=4)
         names = ("slope", "intercept") if self.axes is None else ("along the largest curvature", "along the smallest")
         figures.label(axes, *names, title)
         axes.legend(fontsize="small")
