@@ -110,7 +110,8 @@ class CommandLine(LightningCLI):
                 path = path or section.get("class_path")
                 given_args |= {*(section.get("init_args") or {})}
         try:
-            cls = import_allowed(str(path or DEFAULTS["model"]), "--model")
+            path = str(path or DEFAULTS["model"])
+            cls = import_allowed(path if "." in path else f"linreg.{path}", "--model")  # a config may say less
         except (InputError, ImportError, AttributeError):
             return {}  # the parser will say
         found = {p.name: p.default for p in get_signature_parameters(cls)}
