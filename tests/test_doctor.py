@@ -95,6 +95,23 @@ class BroadcastingByHand(Net):
         return ((y_hat - y.squeeze(1)) ** 2).mean()
 
 
+class Minus(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return -F.mse_loss(y_hat, y)
+
+
+class Mixed(sound.Characters):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat.flatten(0, 1), y.T.flatten())
+
+
+class RateGone(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), 1e-2)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 class Summing(Net):
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         return F.mse_loss(y_hat, y, reduction="sum")
@@ -215,6 +232,32 @@ class InOrder(Rows):
         self.val = TensorDataset(x[order[400:]], y[order[400:]])
 
 
+class Unshuffled(InOrder):
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.val = TensorDataset(self.train[::4][0], self.train[::4][1])
+        self.train = TensorDataset(self.train[1::4][0], self.train[1::4][1])
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train, 16)
+
+
+class ScaledByAll(Rows):
+    def setup(self, stage: str) -> None:
+        x, y = self.make(torch.Generator().manual_seed(0))
+        x = (x - x.mean(0)) / x.std(0)
+        self.train, self.val = TensorDataset(x[:350], y[:350]), TensorDataset(x[350:], y[350:])
+
+
+class Augmented(Rows):
+    def val_dataloader(self) -> DataLoader:
+        def collate(rows: Any) -> Any:
+            x, y = torch.utils.data.default_collate(rows)
+            return x + torch.randn_like(x), y
+
+        return DataLoader(self.val, self.batch_size, collate_fn=collate)
+
+
 class Sleeping(Rows):
     def train_dataloader(self) -> DataLoader:
         def collate(rows: Any) -> Any:
@@ -250,11 +293,17 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "wrong backward": ("finite_differences", lambda: (WrongBackward(), Rows(sound.table), LEARNS)),
     "broadcasting": ("loss_does_not_broadcast", lambda: (Broadcasting(), Rows(sound.table), LEARNS)),
     "broadcasting by hand": ("loss_does_not_broadcast", lambda: (BroadcastingByHand(), Rows(sound.table), LEARNS)),
+    "minus": ("loss_at_start", lambda: (Minus(), Rows(sound.table), LEARNS)),
+    "mixed": ("order_of_rows_is_no_matter", lambda: (Mixed(), Rows(sound.text), LEARNS)),
     "sum": ("loss_is_a_mean", lambda: (Summing(), Rows(sound.table), LEARNS)),
     "gregarious": ("neighbours", lambda: (Gregarious(), Rows(sound.table), LEARNS)),
     "cheating": ("target_unseen", lambda: (Cheating(), Rows(sound.table), LEARNS)),
     "clairvoyant": ("future_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
     "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
+    "scaled by all": ("units_are_of_training_rows", lambda: (Net(), ScaledByAll(sound.table), LEARNS)),
+    "augmented": ("validation_rows_stay", lambda: (Net(), Augmented(sound.table), LEARNS)),
+    "not shuffled": ("batches_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
+    "rate gone": ("rate_is_neither_small_nor_large", lambda: (RateGone(), Rows(sound.table), LEARNS)),
     "target column": (
         "no_column_is_the_target",
         lambda: (Net(), rows(lambda x, y: (with_column(x, y * 2 + 1), y)), LEARNS),

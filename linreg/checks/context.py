@@ -54,6 +54,7 @@ class Context:
             vars(self.prepared)[name] = lambda *args, **kwargs: None
         self.batches: dict[str, list[Any]] = {}
         self.losses: dict[float, float] = {}
+        self.rates: dict[float, float] = {}  # what ten steps leave of the learning rate
         self.train = self.read("train")[:BATCHES]
         self.val = self.read("val")[:BATCHES] or self.train
 
@@ -150,9 +151,9 @@ class Context:
         output = call(model.training_step, batch)
         return output["loss"] if isinstance(output, dict) else output
 
-    def observe(self, model: Any, batch: Any) -> Observer:
+    def observe(self, model: Any, batch: Any, seed: int = 0) -> Observer:
         """A training step, and what it hands to the loss functions of torch."""
-        with alone(), Observer() as observer:
+        with alone(seed), Observer() as observer:
             observer.loss = self.loss(model, batch)
         return observer
 
@@ -168,7 +169,9 @@ class Context:
             trained = self.copy(training=False)
             try:
                 if scale:
-                    trained.load_state_dict(self.fit(steps=10, scale=scale).lightning_module.state_dict())
+                    trainer = self.fit(steps=10, scale=scale)
+                    trained.load_state_dict(trainer.lightning_module.state_dict())
+                    self.rates[scale] = trainer.optimizers[0].param_groups[0]["lr"] / scale
                 losses = [self.observe(trained, batch).size for batch in self.train]
                 self.losses[scale] = sum(losses) / len(losses)
             except RunError:
@@ -181,7 +184,7 @@ class Context:
         own = type(model).predict_step is not LightningModule.predict_step
         try:
             with alone(seed), torch.no_grad():
-                found = tensors(call(model.predict_step if own else model, batch if own else tensors(batch)[0]))
+                found = tensors(call(model.predict_step, batch) if own else model(tensors(batch)[0]))
         except Exception as error:
             raise CannotTell(f"it predicts nothing for a batch: {type(error).__name__}: {str(error)[:80]}") from None
         parts = [each.double().reshape(len(each), -1) for each in found if len(each) == len(tensors(batch)[0])]
@@ -192,5 +195,4 @@ class Context:
 
 def call(step: Callable[..., Any], batch: Any) -> Any:
     """A step of a batch; the batch's number is given to one that takes it."""
-    takes_number = "batch_idx" in inspect.signature(step).parameters
-    return step(batch, batch_idx=0) if takes_number else step(batch)
+    return step(*(batch, 0)[: len(inspect.signature(step).parameters)])

@@ -27,8 +27,12 @@ def neighbours(context: Context) -> Verdict:
     beside = context.predict(batch)[:8]
     if difference(context.predict(batch, seed=1)[:8], beside) > SAME:
         raise CannotTell("predictions are drawn")
-    alone = [context.predict(change(batch, lambda each, i=i: each[i : i + 1])) for i in range(len(beside))]  # type: ignore[misc]
-    found = difference(torch.cat(alone), beside)
+    try:
+        parts = [change(batch, lambda each, i=i: each[[i]]) for i in range(len(beside))]  # type: ignore[misc]
+        apart = torch.cat([context.predict(part) for part in parts])
+    except CannotTell as error:  # though it could predict all of them together
+        return judge(False, f"a row alone: {error}", "its prediction", "look for statistics of the batch")
+    found = difference(apart, beside)
     remedy = "look for statistics or attention over the batch, or a batch_first that is not set"
     return judge(found < SAME, f"alone, predictions differ by {found:.1g}", "rounding", remedy)
 
@@ -69,10 +73,24 @@ def splits_apart(context: Context) -> Verdict:
     if not keys:
         raise CannotTell("there are only training rows")
     shared = {split: sum(row in train for row in each) for split, each in keys.items()}
-    chance = 0.01 + 3 * (1 - len(train) / count)  # a table of few different values has twins by itself
+    is_told_apart = max(len(column.unique()) for column in rows["train"].T) > 0.9 * len(train)
+    chance = 0.01 + 3 * (1 - len(train) / count) * (not is_told_apart)  # few different values have twins by themselves
     bad = [split for split, each in shared.items() if each > max(1, chance * len(keys[split]))]
     text = ", ".join(f"{each:,} of {len(keys[split]):,} {split} rows" for split, each in shared.items())
     return judge(not bad, f"in training too: {text}", "none", "split before rows are repeated or augmented")
+
+
+def units_are_of_training_rows(context: Context) -> Verdict:
+    """Columns were not standardized together with the rows that are held out."""
+    train = context.table()[0]
+    parts, sizes = [train], {}
+    for split in ("train", "val", "test"):
+        parts += [pair(context.rows(split))[0].double()] if split != "train" and context.read(split) else []
+        x = torch.cat(parts)
+        sizes[split] = float((x.mean(0) / x.std(0).clamp(min=1e-300)).abs().nan_to_num().amax())
+    text = "means of columns, in spreads: " + ", ".join(f"{size:.1g} with {split}" for split, size in sizes.items())
+    is_leak = min(sizes.values()) < 1e-5 < 1e-3 < sizes["train"]
+    return judge(not is_leak, text, "0 with train", "take mean and spread from the training rows")
 
 
 def no_column_is_the_target(context: Context) -> Verdict:
@@ -104,4 +122,5 @@ def validation_moves_nothing(context: Context) -> Verdict:
     return judge(not moved, f"after other validation rows {found}", "the same", "look at the hooks of validation")
 
 
-LEAKS = [neighbours, target_unseen, future_unseen, splits_apart, no_column_is_the_target, validation_moves_nothing]
+LEAKS = [neighbours, target_unseen, future_unseen, splits_apart, units_are_of_training_rows, no_column_is_the_target]
+LEAKS += [validation_moves_nothing]

@@ -1,6 +1,7 @@
 """Does it learn? The first loss, two rows by heart, the gradient. (After Karpathy, "A Recipe for Training".)"""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from linreg.checks.fits import alone
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
-BY_HEART: list[Any] = [  # in training mode or not, steps, how: LBFGS where rows are alike, Adam where the loss is bent
+BY_HEART: list[
+    Any
+] = [  # whether with statistics of the batch, steps, how: LBFGS where rows are alike, Adam where the loss is bent
     (False, 150, torch.optim.Adam, {"lr": 1e-2}),
     (False, 10, torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
     (True, 150, torch.optim.Adam, {"lr": 1e-2}),
@@ -34,9 +37,14 @@ def leave_zero(model: nn.Module, *_: Any) -> None:
 
 def loss_at_start(context: Context) -> Verdict:
     """The first loss is about that of knowing nothing."""
+    first = context.observe(context.copy(), context.train[0])
+    value = float(first.calls[0].value) if len(first.calls) == 1 else 0.0
+    if value and abs(first.size + value) < 1e-6 * abs(value):
+        return judge(False, f"the loss is minus a loss, {first.size:.3g}", "a loss", "turn its sign")
     calls = [context.known_loss(context.copy(), batch) for batch in context.train]
-    found = sum(float(each.value.detach()) for each in calls) / len(calls)
-    nothing, most = sum(each.knowing_nothing() for each in calls) / len(calls), TOO_FAR.get(calls[0].kind, 1.0)
+    found = sum(float(each.value) for each in calls) / len(calls)
+    nothing = replace(calls[0], target=torch.cat([each.target for each in calls])).knowing_nothing()
+    most = TOO_FAR.get(calls[0].kind, 1.0)
     if not (nothing > 0 and math.isfinite(found)) or calls[0].settings["reduction"] != "mean":
         raise CannotTell("what the loss of knowing nothing would be is not known of this one")
     text, remedy = f"{found:.3g}; knowing nothing: {nothing:.3g}", "standardize the targets, or begin smaller"
@@ -47,10 +55,11 @@ def two_rows_by_heart(context: Context) -> Verdict:
     """Two rows can be learned by heart, whatever optimizer the run has."""
     batch = context.train[0] if num_rows(context.train[0]) > 1 else together(context.train[:2])
     targets = flat(tensors(batch)[-1])
-    apart = (targets - targets[:1]).abs().sum(1) * (flat(tensors(batch)[0]) != flat(tensors(batch)[0])[:1]).any(1)
+    inputs, one = flat(tensors(batch)[0]), int((targets - targets.mean(0)).abs().sum(1).argmax())
+    apart = (targets - targets[one]).abs().sum(1) * (inputs != inputs[one]).any(1)
     if not apart.max() > 0:
         raise CannotTell("no two rows of a batch differ in inputs and target")
-    batch = change(batch, lambda each: each[[0, int(apart.argmax())]])
+    batch = change(batch, lambda each: each[[one, int(apart.argmax())]])
     first = context.observe(context.copy(training=False), batch)
     if first.broadcasts:
         raise CannotTell("prediction and target have different shapes")
@@ -58,12 +67,15 @@ def two_rows_by_heart(context: Context) -> Verdict:
         raise CannotTell("there are fewer parameters than targets in two rows")
     start = lowest = first.size
     goal = start - 0.1 * abs(start)
-    if first.known and first.known.kind == "squared":
-        goal = first.known.knowing_nothing() / 2
-    elif first.known and first.known.kind == "classes" and not first.known.settings.get("label_smoothing"):
-        goal = min(start, first.known.knowing_nothing()) / 3
+    if (known := first.known) and known.knowing_nothing() > 0 and not known.settings.get("label_smoothing"):
+        is_hard = known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any()
+        differ = float((known.target.reshape(2, -1)[0] != known.target.reshape(2, -1)[1]).double().mean())
+        goal = math.log(2) * differ / 2 if is_hard else goal  # half of what is best without regard to the input
+        goal = known.knowing_nothing() / 10 if known.kind == "squared" else goal
     for training, steps, cls, how in BY_HEART:
-        model = context.copy(training)
+        model = context.copy(training=False)
+        for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+            norm.train(training)  # and no dropout, by whose masks the rows could be told apart
         optimizer = cls(trainable(model).values(), **how)
 
         def loss(model: Any = model, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
@@ -161,5 +173,17 @@ def loss_is_a_mean(context: Context) -> Verdict:
     return judge(not is_sum, f"the rows of a batch thrice: {once:.3g} -> {thrice:.3g}", "the same", "take the mean")
 
 
+def order_of_rows_is_no_matter(context: Context) -> Verdict:
+    """The rows of a batch in another order, inputs and targets together, have the same loss."""
+    model, batch = context.copy(training=False), context.train[0]
+    num_rows(batch)
+    once, turned = context.observe(model, batch), context.observe(model, change(batch, lambda each: each.flip(0)))
+    if once.size != context.observe(model, batch, seed=1).size:
+        raise CannotTell("the loss is drawn, or not the same twice")
+    off = abs(turned.size - once.size)
+    text = f"the rows of a batch turned round: {once.size:.5g} -> {turned.size:.5g}"
+    return judge(off <= 1e-3 * abs(once.size), text, "the same", "look for a transpose or reshape that mixes rows")
+
+
 LEARNING = [loss_at_start, two_rows_by_heart, gradients_arrive, finite_differences]
-LEARNING += [loss_does_not_broadcast, loss_is_a_mean]
+LEARNING += [loss_does_not_broadcast, loss_is_a_mean, order_of_rows_is_no_matter]

@@ -61,7 +61,7 @@ class Observer(TorchFunctionMode):
             self.drops |= bool(settings.get("training") and settings.get("p"))
             if func in LOSSES:
                 a, b, *_ = settings.values()
-                self.calls.append(LossCall(LOSSES[func], a, b, settings, result))
+                self.calls.append(LossCall(LOSSES[func], a, b, settings, result.detach()))
                 self.broadcasts += [(a, b)] * (LOSSES[func] not in ("classes", "binary") and a.shape != b.shape)
         elif name in ("sub", "subtract", "rsub") and all(isinstance(each, Tensor) for each in args[:2]):
             column, row = sorted(args[:2], key=lambda each: -each.ndim)

@@ -37,7 +37,7 @@ def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
 
 def ten_steps_lower_the_loss(context: Context) -> Verdict:
     """Ten steps, at some rate, lower the loss."""
-    start, best = context.after(0), min(context.after(scale) for scale in (1, 0.1, 10))
+    start, best = context.after(0), min(context.after(scale) for scale in (1, 0.1, 10, 0.001))
     if not abs(start) > 1e-12:
         raise CannotTell("there is nothing to learn, or the loss is no number")
     remedy = "look for a sign, an optimizer without the weights, a zero_grad or step that is left out"
@@ -47,7 +47,8 @@ def ten_steps_lower_the_loss(context: Context) -> Verdict:
 def rate_is_neither_small_nor_large(context: Context) -> Verdict:
     """At the rate that is given the loss falls, and the run is long enough for it to fall far."""
     start, tenth, once, ten = (context.after(scale) for scale in (0, 0.1, 1, 10))
-    if min(tenth, once, ten) >= start:
+    small = context.after(0.001)
+    if min(tenth, once, ten, small) >= start:
         raise CannotTell("the loss falls at no rate")
     optimizer = context.trainer.optimizers[0]
     group = optimizer.param_groups[0]
@@ -57,8 +58,10 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
         b, top = group["momentum"], curvature(context, context.train)
         limit = 2 * (1 + b) / ((1 + 2 * b if group["nesterov"] else 1) * top) if top > 0 else math.inf
         text += f"; {group['lr'] / limit:.2g} of the limit by the largest curvature, {top:.3g}"
-    if once > start and tenth < start:
-        return judge(False, text, "a fall", "take a tenth of it")
+    if once > start and min(tenth, small) < start:
+        return judge(False, text, "a fall", f"take a {'tenth' if tenth < start else 'thousandth'} of it")
+    if (left := context.rates.get(1, math.inf) / group["lr"]) < 0.01:
+        return judge(False, f"after ten steps {left:.1g} of the rate is left", "most", "step the schedule each epoch")
     steps = (context.flags["max_epochs"] or 1000) * context.trainer.num_training_batches
     is_slow = ten < once and (start - once) / 10 * max(steps, 10) < 0.1 * abs(start)
     return judge(not is_slow, text, "a fall by a tenth in the whole run", "take ten times of it, or more epochs")

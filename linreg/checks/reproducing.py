@@ -1,5 +1,6 @@
 """Does it come out the same again? From a seed, from a checkpoint, in another process, in evaluation."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from linreg.checks.batch import tensors
+from linreg.checks.batch import flat, tensors, together
 from linreg.checks.context import Context
-from linreg.checks.fits import weights
+from linreg.checks.fits import alone, weights
 from linreg.checks.observer import Observer
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -81,7 +82,12 @@ def evaluation_is_evaluation(context: Context) -> Verdict:
     found: list[str] = []
 
     def watch(model: Any, data: Any) -> None:
-        step, modules = model.validation_step, model.named_modules
+        step, modules, begin = model.validation_step, model.named_modules, model.on_train_batch_start
+
+        def begun(*args: Any) -> Any:
+            result = begin(*args)
+            found.extend(["the model is trained in evaluation mode"] * (not model.training))
+            return result
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             found.extend(f"{name or 'the model'} is in training mode" for name, m in modules() if m.training)
@@ -90,13 +96,24 @@ def evaluation_is_evaluation(context: Context) -> Verdict:
             found.extend(["a dropout function drops"] * observer.drops)
             return result
 
-        vars(model)["validation_step"] = watched
+        vars(model).update(validation_step=watched, on_train_batch_start=begun)
 
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
     context.fit(epochs=1, limit_train_batches=1, limit_val_batches=1, prepare=watch)
     text = found[0] if found else "all of it is in evaluation mode"
-    return judge(not found, text, "evaluation mode", "leave train() to Lightning; F.dropout(x, p, self.training)")
+    return judge(not found, text, "the right mode", "leave that to Lightning; F.dropout(x, p, self.training)")
+
+
+def validation_rows_stay(context: Context) -> Verdict:
+    """The validation rows are the same in each epoch, in whatever order."""
+    if context.val is context.train:
+        raise CannotTell("there are no validation rows")
+    with alone(1), contextlib.closing(context.load("val")) as loader:
+        again = together([batch for batch, _ in zip(loader, context.read("val"), strict=False)])
+    pairs = zip(tensors(context.rows("val")), tensors(again), strict=True)
+    off = max(float((flat(a).mean(0) - flat(b).mean(0)).abs().max() / flat(a).abs().mean()) for a, b in pairs)
+    return judge(off < 1e-3, f"their means differ by {off:.1g}", "nothing", "leave augmentation to the training rows")
 
 
 def two_processes_are_one(context: Context) -> Verdict:
@@ -116,4 +133,4 @@ def two_processes_are_one(context: Context) -> Verdict:
 
 
 REPRODUCING = [same_seed_same_bits, one_and_one_epochs_are_two, loads_in_a_new_process, evaluation_is_evaluation]
-REPRODUCING += [two_processes_are_one]
+REPRODUCING += [validation_rows_stay, two_processes_are_one]

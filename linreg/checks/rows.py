@@ -108,6 +108,18 @@ def splits_are_alike(context: Context) -> Verdict:
     return judge(found[0] < 0.5 or found[1] < 6, text, "chance", "shuffle before the split, unless it is one by time")
 
 
+def batches_are_alike(context: Context) -> Verdict:
+    """The targets of the first training batches differ by chance only: their rows are shuffled."""
+    targets = [quantities(pair(batch)[1]) for batch in context.train]
+    if len(targets) < 4 or len(targets[0]) < 8:
+        raise CannotTell("there are fewer than four batches, or eight rows in one")
+    y = quantities(torch.cat([pair(batch)[1] for batch in context.train]))
+    parts = y.split([len(each) for each in targets])
+    between = torch.stack([part.mean(0) for part in parts]).var(0) * len(parts[0])
+    found = float((between / torch.stack([part.var(0) for part in parts]).mean(0).clamp(min=1e-12)).max())
+    return judge(found < 10, f"their means vary {found:.2g} times as chance does", "about 1", "shuffle the rows")
+
+
 def classes_are_balanced(context: Context) -> Verdict:
     """No class is nearly all rows, so that one could always name it."""
     y, known = pair(context.rows())[1], context.known_loss(context.copy(), context.train[0])
@@ -156,4 +168,5 @@ def loader_keeps_up(context: Context) -> Verdict:
 
 
 ROWS: list[Any] = [no_constant_column, no_collinear_column, first_layer_gets_scaled_columns, nothing_is_missing]
-ROWS += [target_varies, splits_are_alike, classes_are_balanced, target_follows_from_inputs, loader_keeps_up]
+ROWS += [target_varies, splits_are_alike, batches_are_alike, classes_are_balanced, target_follows_from_inputs]
+ROWS += [loader_keeps_up]
