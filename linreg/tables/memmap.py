@@ -7,16 +7,19 @@ import re
 import time
 import warnings
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from linreg.atomic import leftovers, temporaries
 from linreg.errors import InputError, RunError
 from linreg.messages import READ_ONLY_ARRAY
+from linreg.screen import say
 from linreg.tables.conversion import PART, convert
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
@@ -40,8 +43,11 @@ def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
         table.notes.append(f"mapped from {place}")
         return table
     try:
-        _make(reader, seed, place)
-        table = _open(place, reader)
+        with alone(place):
+            table = _open(place, reader)  # another process may have made it meanwhile
+            if table is None:
+                _make(reader, seed, place)
+                table = _open(place, reader)
     except OSError as error:
         raise RunError(
             f"the table of {reader.path} does not fit memory for 16 million cells, and could not be converted in "
@@ -51,6 +57,24 @@ def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
         raise RunError(f"{place} changed while it was made; set --data.cache to a folder that nothing else writes to")
     table.notes.append(f"converted in {time.perf_counter() - start:.0f} s to {place}, where the next run finds it")
     return table
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Lets one process at a time make a file, of those of a run as of others; the rest say what they wait for."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"        waiting for another process, which converts the table to {place}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a system that keeps open files
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def _key(reader: TableReader, seed: int) -> str:
@@ -66,7 +90,6 @@ def _key(reader: TableReader, seed: int) -> str:
 
 
 def _make(reader: TableReader, seed: int, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     for leftover in leftovers(place.parent, "[0-9a-f]{20}"):
         with suppress(OSError):  # another run sweeps too
             _remove(leftover)
