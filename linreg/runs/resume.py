@@ -173,7 +173,7 @@ def describe_resume(checkpoint: dict[str, Any], config: str, trainer: Trainer) -
     if (then := len(checkpoint.get("inside", []))) not in (0, processes):
         raise InputError(
             f"the checkpoint was made inside an epoch, by {then} process(es), and not {processes}; give as many "
-            "--devices to go on from it"
+            "--devices, or go on from a best.ckpt"
         )
     before = checkpoint.get("config")
     changed = differences(yaml.safe_load(before), config) if before else []

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
@@ -44,11 +45,6 @@ class Inside(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "inside" in checkpoint:
-            if (then := len(checkpoint["inside"])) != trainer.world_size:
-                raise InputError(
-                    f"the checkpoint was made inside an epoch of {then} process(es), and this run has "
-                    f"{trainer.world_size}; start as many, or go on from best.ckpt, which is of an epoch's end"
-                )
             self.before = checkpoint["inside"][trainer.global_rank]
             self.draws.seen, self.draws.generators = self.before["batches"], self.before["draws"]
 
@@ -105,6 +101,7 @@ class Inside(Callback):
             self.is_saving = False
 
     def _take_up(self, trainer: Trainer, model: LightningModule, before: dict[str, Any]) -> None:
+        before = move_data_to_device(before, model.device)
         for owner in (model, *trainer.callbacks):  # type: ignore[attr-defined]
             sums = before["sums"].get(type(owner).__name__, {})
             vars(owner).update(numbers({name: sums[name] for name in GATHERED if name in sums}))
@@ -114,7 +111,7 @@ class Inside(Callback):
             check_kind(state, metric.metric_state, f"metrics, {name}")
             vars(metric).update({each: state[each] for each in metric.metric_state}, _update_count=1, _computed=None)
         for name, gradient in before["gradients"].items():
-            parameters[name].grad = gradient.to(parameters[name].device)
+            parameters[name].grad = gradient
         self.logged = {key: numbers(state) for key, state in before["logged"].items()}
         loop: Any = trainer.fit_loop.epoch_loop
         if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
