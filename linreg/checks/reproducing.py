@@ -126,7 +126,7 @@ def two_processes_are_one(context: Context) -> Verdict:
         reasons.append("a DataLoader's batch_size is that of each process, so that two take larger batches")
     if reasons:
         raise CannotTell(reasons[0])
-    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2))  # by default it waits for half an hour
+    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2), find_unused_parameters=True)
     two = context.fit(epochs=1, **FEW, devices=2, strategy=fork, accelerator="cpu")
     found = distance(weights(context.fit(epochs=1, **FEW)), weights(two))
     return judge(found < 1e-4, f"weights differ by {found:.2g}", "rounding", "let each take its share of a batch")
