@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from linreg import DataModule, InputError, SyntheticData, Windows
 from linreg.tables.batches import TensorBatches
-from tests.conftest import Train, read_rows
+from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import CKPT, assert_same, load
 
 pytestmark = [
@@ -298,3 +298,31 @@ def test_predictions_that_cannot_stand_beside_rows_are_told_so(mine: Train) -> N
     assert "Tensor (50, 2) of 50 rows" in out
     assert "Plain.predict_step" in out
     assert not Path("predictions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("return self.nothing", ["Wrong.num_features: AttributeError", "'nothing'", "mine.py, line "]),
+        ("raise ValueError('broken')", ["Wrong.num_features: ValueError: broken", "mine.py, line "]),
+        ("return torch.zeros(20)", ["'num_classes'", "Wrong has no such attribute", "--model.num_classes"]),
+    ],
+)
+def test_what_goes_wrong_in_loading_has_its_place(line: str, words: list[str], mine: Train) -> None:
+    with Path("mine.py").open("a") as file:
+        file.write(f"\nclass Wrong(DataModule):\n    vocabulary = ['a']\n    def load(self):\n        {line}\n")
+    code, out = mine("--model", "mine.Net", "--data", "mine.Wrong", "--max_epochs", 1)
+    assert code == 2, out
+    assert all(word in out for word in words), out
+
+
+def test_a_regression_takes_arrays_too(mine: Train) -> None:
+    """The default model, held against the exact solution of their rows."""
+    with Path("mine.py").open("a") as file:
+        file.write(
+            "\nclass Arrays(DataModule):\n    def load(self):\n        x = torch.randn(200, 2).numpy()\n"
+            "        return x, x @ [[1.0], [-2.0]] + 0.1 * torch.randn(200, 1).numpy()\n"
+        )
+    code, out = mine("--data", "mine.Arrays", "--max_epochs", 30)
+    assert code == 0, out
+    assert read_metrics("runs/default/version_0")["train"]["excess_mse"] < 0.01

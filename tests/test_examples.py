@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from linreg.safety.checkpoint_file import load_model
 from tests.conftest import ROOT, Train, read_metrics, read_rows
 from tests.tools import assert_same, load, scalars
 
@@ -89,7 +88,9 @@ def test_the_transformer_goes_on_with_a_text(train: Train) -> None:
     code, out = train(*typed, "--max_epochs", 12, "--model.lr", 0.01)
     assert code == 0, out
     assert read_metrics("runs/gpt/version_0")["test"]["loss"] < math.log(len({*text})) / 4  # of guessing, a quarter
-    model = load_model("runs/gpt/version_0/checkpoints/best.ckpt")
+    (block,) = re.findall(r"```python\n(.*?load_from_checkpoint.*?)```", (EXAMPLES / "README.md").read_text(), re.S)
+    exec(block.replace('"class "', '"the "'), names := {})
+    model = names["model"]
     torch.manual_seed(0)
     made = model.generate("the lazy", 60)
     assert made.startswith("the lazy")
@@ -139,3 +140,13 @@ def test_the_table_of_examples_and_of_changes_is_whole() -> None:
     linked = re.findall(r"^\| \[([\w ]+)\]\(#([\w-]+)\)", text, re.M)
     assert [title for title, _ in SECTIONS] == [title.capitalize() for title, _ in linked]
     assert all(anchor == title.replace(" ", "-") for title, anchor in linked)
+
+
+def test_an_example_is_copied_by_its_name_alone(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)
+    for ending in ("py", "yaml"):
+        text = (EXAMPLES / f"classifier.{ending}").read_text()
+        Path(f"classifier.{ending}").write_text(text.replace("linreg.examples.classifier", "classifier"))
+    code, out = train("--config", "classifier.yaml", "--max_epochs", 1)
+    assert code == 0, out
+    assert load("runs/classifier/version_0/checkpoints/last.ckpt")["class_path"] == "classifier.Classifier"

@@ -7,6 +7,7 @@ a second one above itself, and so strikes out twice what is handed to ``super().
 
 import inspect
 import logging
+import traceback
 from collections.abc import Callable
 from inspect import Parameter
 from typing import Any
@@ -15,7 +16,7 @@ from jsonargparse import _parameter_resolvers as resolvers
 from jsonargparse._parameter_resolvers import get_signature_parameters as get_signature_parameters
 from lightning.pytorch import LightningDataModule
 
-from linreg.errors import InputError
+from linreg.errors import InputError, is_in_own_code, one_line
 
 _get_mro_parameters = resolvers.get_mro_parameters
 
@@ -39,11 +40,16 @@ resolvers.get_mro_parameters = get_mro_parameters
 
 def ask(name: str, default: Any, data: LightningDataModule) -> Any:
     """What a model needs to know of its data; InputError if these do not say it, and there is no default."""
-    if not hasattr(data, name):
+    kind = type(data).__name__
+    try:
+        return getattr(data, name)
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        if is_in_own_code(error) or not isinstance(error, AttributeError):  # jsonargparse would hide where
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(f"{kind}.{name}: {one_line(error)} ({place.filename}, line {place.lineno})") from error
         if default is not Parameter.empty:
             return default
-        raise InputError(
-            f"the model needs {name!r}, and {type(data).__name__} has no such attribute: give --model.{name}, or the "
-            f"data a property {name}"
-        )
-    return getattr(data, name)
+        remedy = f"give --model.{name}, or the data a property {name}"
+        raise InputError(f"the model needs {name!r}, and {kind} has no such attribute: {remedy}") from None
