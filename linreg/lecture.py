@@ -18,7 +18,7 @@ from linreg.report.figures import as_png
 from linreg.report.findings import Picture
 from linreg.runs.folder import folder_of
 from linreg.runs.loggers import Curves
-from linreg.screen import say
+from linreg.screen import counted, say
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import Lean
 from linreg.stack.stopping import StopBetweenBatches, explain_interruption
@@ -86,8 +86,8 @@ def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str
         size = {"batch_size": batch_size, "steps": len(way.points) - 1, "epochs": trainer.current_epoch}
         seconds = round(time.perf_counter() - start, 3)
         rows[regime] = size | {"excess_mse": lesson.excess(ways[regime])[-1], "seconds": seconds}
-        shown = {name: f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for name, v in rows[regime].items()}
-        say(f"{regime:12}{', '.join(f'{name} {value}' for name, value in shown.items())}")
+        taken = f"{counted(len(way.points) - 1, 'step')} of {counted(batch_size, 'row')}"
+        say(f"{regime:12}{taken:24}excess_mse {rows[regime]['excess_mse']:.2g}, {seconds:.1f} s")
     with opened(trainer, flags, name, None, None):
         return leave(trainer, lesson.draw(ways), {"lr": lesson.lr, "lecture": rows}, settings["config"])
 

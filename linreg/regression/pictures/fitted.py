@@ -101,4 +101,5 @@ def _curves(history: list[tuple[float, ...]], model: Any) -> Any:
     losses = {"training": (epoch, train, "-"), "validation": (epoch, val, "-")}
     losses |= {"exact solution": (epoch, np.full(len(epoch), exact), "--")}
     figures.log_curves(right, losses, ("epoch", "loss"))
+    right.set_yscale("linear")
     return figure
