@@ -50,6 +50,9 @@ class Regressor(Module):
         self.feature_names = [f"x{i + 1}" for i in range(num_features)]
         self.target_names = [f"y{i + 1}" for i in range(num_targets)] if num_targets > 1 else ["y"]
         self.levels: dict[str, list[str]] = {}  # of the columns of text among them; the first has no feature
+        # What does not change, and is the same in all processes, DDP would send at every step.
+        sides = ("x_standardizer", "y_standardizer")
+        self._ddp_params_and_buffers_to_ignore = [f"{side}.{name}" for side in sides for name in ("mean", "std")]
         self.exact: LeastSquares | None = None  # the solution of the training rows, known during fit
         self.baseline = ExactBaseline()
 

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from linreg.ranks import check_agreement, from_first, rank, weight, world
 from linreg.screen import say
 
+WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
+
 
 class ShareOfBatches:
     """The rows of this process in each batch that a DataLoader's sampler draws; the first process draws for all.
@@ -98,6 +100,14 @@ class Shares(Callback):
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         if stage == "fit" and any(not isinstance(norm, SyncBatchNorm) for norm in norms):
             say("        batch norm sees the rows of its own process only; on GPUs: --sync_batchnorm true", not rank())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        num_rows = min(getattr(loader, name, None) or WORTH for name in ("batch_size", "num_rows"))
+        is_small = num_rows * sum(each.numel() for each in pl_module.parameters()) < WORTH
+        if trainer.world_size > 1 and is_small and pl_module.device.type == "cpu":
+            slow = f"batches of {num_rows:,} rows are little work: one process alone is faster"
+            say(f"        {slow} than {trainer.world_size}", not rank())
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.world_size > 1:

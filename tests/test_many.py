@@ -1,0 +1,301 @@
+"""Several processes: however they are started they are one run with the answer of one, and end together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from linreg import LeastSquares
+from linreg.regression.exact.merged import merge_in_order, pack, unpack
+from tests.conftest import LONG, ROOT, command, completed, posix, read_metrics, started, until
+from tests.tools import CKPT, load, scalars
+
+pytestmark = [posix]
+QUICK = ["--data.num_rows", 200, "--max_epochs", 2, "--data.batch_size", 101, "--model.lr", 0.05]
+ENDLESS = ["--max_epochs", 1_000_000, "--data.batch_size", 64, "--model.lr", 0.05]
+NAMES = ("LINREG_FIRST_PROCESS", "LINREG_RUN_FOLDER", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT")
+CLEAN = {name: value for name, value in os.environ.items() if name not in NAMES}
+CASES = """
+import sys
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from linreg import LinearRegression, Regressor, SyntheticData, run
+
+class Rows(LightningDataModule):
+    def __init__(self, num_rows, batch_size):
+        super().__init__()
+        self.rows, self.size = SyntheticData(num_rows).splits, batch_size
+    def loader(self, split, size, **more):
+        return DataLoader(TensorDataset(*(side.float() for side in self.rows[split])), size, **more)
+    def train_dataloader(self):
+        return self.loader("train", self.size, shuffle=True, num_workers=1)
+    def val_dataloader(self):
+        return self.loader("val", 7)
+    def test_dataloader(self):
+        return self.loader("test", 7)
+
+class Bare(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    def log_loss(self, name, batch):
+        loss = nn.functional.mse_loss(self.net(batch[0]), batch[1])
+        self.log(name, loss, on_step=False, on_epoch=True)
+        return loss
+    def training_step(self, batch, i):
+        return self.log_loss("loss/train", batch)
+    def validation_step(self, batch, i):
+        self.log_loss("loss/val", batch)
+    def test_step(self, batch, i):
+        self.log_loss("loss/test", batch)
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.01)
+
+class MLP(Regressor):
+    def __init__(self, num_features=3, **training):
+        net = nn.Sequential(nn.Linear(num_features, 8), nn.Tanh(), nn.Linear(8, 1))
+        super().__init__(net, num_features, **training)
+
+def linear(**more):
+    return LinearRegression(3, lr=0.05, momentum=0.9, **more)
+
+TWO_A_STEP = {"accumulate_grad_batches": 2}
+CASES = {
+    "one_row": lambda: (linear(), SyntheticData(40, batch_size=1), {}),
+    "odd_rows": lambda: (linear(), SyntheticData(1_000, batch_size=101), {"gradient_clip_val": 0.1}),
+    "all_rows": lambda: (linear(), SyntheticData(999, batch_size=10_000), {}),
+    "by_itself": lambda: (LinearRegression(3), SyntheticData(3_000), {"max_epochs": None}),
+    "adam": lambda: (MLP(lr=0.05, optimizer="Adam"), SyntheticData(999, batch_size=256), TWO_A_STEP),
+    "bfloat16": lambda: (MLP(lr=0.05), SyntheticData(500, batch_size=100), {"precision": "bf16-mixed"}),
+    "workers": lambda: (Bare(), Rows(500, 101), {}),
+    "no_row": lambda: (Bare(), Rows(60, 1), {}),
+}
+for name, case in CASES.items():
+    torch.manual_seed(0)
+    model, data, flags = case()
+    flags = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False} | flags
+    run(model, data, name=sys.argv[1] + name, devices=int(sys.argv[2]), figures=False, **flags)
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def torchrun(*flags: object, processes: int = 2) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), *map(str, flags)]
+
+
+def slurm(rank: int, port: str) -> dict[str, str]:
+    """What srun tells one of two processes, each on a machine of its own."""
+    names = {"NTASKS": "2", "NNODES": "2", "NTASKS_PER_NODE": "1", "PROCID": str(rank), "LOCALID": "0"}
+    names |= {"NODEID": str(rank), "JOB_ID": "1234", "NODELIST": "127.0.0.1", "JOB_NAME": "run"}
+    return CLEAN | {f"SLURM_{name}": value for name, value in names.items()} | {"MASTER_PORT": port, "PYTHONPATH": "."}
+
+
+@pytest.mark.slow
+def test_the_flags_of_two(workplace: Path) -> None:
+    for flags, said in (
+        (("--num_nodes", 3), "SLURM has started 1 process(es) on 2 machine(s)"),
+        (("--strategy", "fsdp"), "fsdp"),
+    ):
+        port = free_port()
+        with ExitStack() as stack:
+            arguments = command(*QUICK, *flags)
+            both = [stack.enter_context(started(arguments, env=slurm(rank, port))) for rank in (0, 1)]
+            err = both[0].communicate(timeout=LONG)[1]
+            assert both[0].returncode == 2
+            assert said in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["agents", "slurm", "devices"])
+def test_however_it_is_started_it_is_one_run(launcher: str, workplace: Path) -> None:
+    port = free_port()
+    assert completed(command(*QUICK, "--name", "one"), env=CLEAN).returncode == 0
+    agent = ["--nnodes", 2, "--master_addr", "127.0.0.1", "--master_port", port, "--node_rank"]
+    with ExitStack() as stack:
+        if launcher == "agents":
+            lines = [torchrun(*agent, rank, ROOT / "train.py", *QUICK, processes=1) for rank in (0, 1)]
+            runs = [stack.enter_context(started(line, env=CLEAN)) for line in lines]
+        elif launcher == "slurm":
+            runs = [stack.enter_context(started(command(*QUICK), env=slurm(rank, port))) for rank in (0, 1)]
+        else:
+            line = command(*QUICK, "--devices", 2, "--accelerator", "cpu", "--strategy", "ddp")
+            runs = [stack.enter_context(started(line, env=CLEAN))]
+        said = [run.communicate(timeout=LONG) for run in runs]
+    assert [run.returncode for run in runs] == [0] * len(runs), said
+    assert "one process alone is faster than 2" in " ".join(said[0][0].split())
+    assert "device  2 x cpu" in said[0][0] or "device  1 x cpu" in said[0][0]
+    assert [out for out, _ in said[1:]] == [""] * (len(runs) - 1)  # the first one speaks
+    assert [path.name for path in Path("runs/default").iterdir()] == ["version_0"]
+    one, two = (read_metrics(f"runs/{name}/version_0") for name in ("one", "default"))
+    assert two["test"] == pytest.approx(one["test"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(workplace: Path) -> None:
+    Path("cases.py").write_text(CASES)
+    for line in (["one_", "1"], ["two_", "2"]):
+        done = completed([sys.executable, "cases.py", *line], env=CLEAN | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+    names = [path.name.removeprefix("one_") for path in Path("runs").glob("one_*")]
+    assert len(names) == CASES.count("lambda")
+    for name in names:
+        one, two = Path("runs", f"one_{name}", "version_0"), Path("runs", f"two_{name}", "version_0")
+        weights = [load(run / "checkpoints/last.ckpt")["state_dict"] for run in (one, two)]
+        curves = [scalars(run) for run in (one, two)]
+        most = 1e-2 if name == "bfloat16" else 1e-6
+        for key, value in weights[0].items():
+            torch.testing.assert_close(weights[1][key], value, rtol=0, atol=most, msg=lambda m, n=name: f"{n}: {m}")
+        assert curves[0].keys() == curves[1].keys()
+        for tag in curves[0]:
+            if tag.split("/")[0] in ("loss", "mse", "rmse", "mae", "r2", "lr"):
+                rel = 5e-2 if name == "bfloat16" else 1e-5
+                steps = [[step for step, _ in each[tag]] for each in curves]
+                values = [[value for _, value in each[tag]] for each in curves]
+                assert steps[1] == steps[0], (name, tag)
+                assert values[1] == pytest.approx(values[0], rel=rel, abs=rel / 10, nan_ok=True), (name, tag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(before: int, after: int, workplace: Path) -> None:
+    def line(processes: int, *flags: object) -> list[str]:
+        return torchrun("--master_port", free_port(), ROOT / "train.py", *QUICK, *flags, processes=processes)
+
+    assert completed(line(before, "--max_epochs", 2), env=CLEAN).returncode == 0
+    done = completed(line(after, "--max_epochs", 4, "--ckpt_path", f"{CKPT}/last.ckpt"), env=CLEAN)
+    assert done.returncode == 0, done.stderr
+    assert completed(command(*QUICK, "--max_epochs", 4, "--name", "whole"), env=CLEAN).returncode == 0
+    states = [load(path)["state_dict"] for path in (f"{CKPT}/last.ckpt", "runs/whole/version_0/checkpoints/last.ckpt")]
+    for key, value in states[1].items():
+        torch.testing.assert_close(states[0][key], value, rtol=0, atol=1e-6)
+
+
+ONE_FAILS = """
+from linreg import InputError, LinearRegression, SyntheticData
+
+class Odd(LinearRegression):
+    def training_step(self, batch, i):
+        if self.global_rank == 1 and self.trainer.current_epoch == 1:
+            raise InputError("a mistake of one")
+        return super().training_step(batch, i)
+
+class Other(SyntheticData):
+    def load(self):
+        import os
+        if os.environ["SLURM_PROCID"] == "1":
+            self.num_rows -= 1
+        return super().load()
+"""
+
+
+def both(stack: ExitStack, *flags: object, second: tuple[object, ...] = ()) -> list[subprocess.Popen[str]]:
+    """Two processes that nobody looks after, the second one with flags of its own."""
+    port, lines = free_port(), [command(*ENDLESS, *flags), command(*ENDLESS, *flags, *second)]
+    return [stack.enter_context(started(line, env=slurm(rank, port))) for rank, line in enumerate(lines)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "second", "said"),
+    [
+        (("--model", "mine.Odd"), (), "process 1: a mistake of one"),
+        ((), ("--data", "linreg.CSVData", "--data.path", "none.csv", "--data.target", "y"), "none.csv: no such file"),
+        (("--data", "mine.Other"), (), "process 1 has"),
+    ],
+)
+def test_what_one_finds_ends_all(flags: Any, second: Any, said: str, workplace: Path) -> None:
+    Path("mine.py").write_text(ONE_FAILS)
+    with ExitStack() as stack:
+        runs = both(stack, *flags, second=second)
+        err = [run.communicate(timeout=LONG)[1] for run in runs]
+    assert runs[1].returncode == 2
+    assert runs[0].returncode in (1, 2)
+    assert said in err[1]
+    assert "Traceback" not in "".join(err)
+    assert sum(len(each.splitlines()) for each in err) == 2, err
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all(workplace: Path) -> None:
+    with ExitStack() as stack:
+        runs = both(stack)
+        until(lambda: Path(CKPT, "last.ckpt").exists())
+        runs[1].kill()
+        err = runs[0].communicate(timeout=LONG)[1]
+    assert runs[0].returncode == 1
+    assert err.startswith("error: another process of the run was lost; ")
+    assert "resume it with: python train.py" in err
+
+
+@pytest.mark.slow
+def test_a_signal_while_waiting_for_others(workplace: Path) -> None:
+    """In a rendezvous, and in a collective with a process that does not move: no handler of Python's runs there."""
+    with started(command(*QUICK), env=slurm(0, free_port())) as alone:
+        assert alone.stderr is not None
+        assert "waits for the others at 127.0.0.1" in alone.stderr.readline()
+        alone.send_signal(signal.SIGTERM)
+        alone.communicate(timeout=LONG)
+    assert alone.returncode == 143
+    with ExitStack() as stack:
+        first, second = both(stack)
+        until(lambda: Path(CKPT, "last.ckpt").exists())
+        second.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        first.send_signal(signal.SIGTERM)
+        err = first.communicate(timeout=LONG)[1]
+        second.send_signal(signal.SIGCONT)
+    assert first.returncode == 143
+    assert err.startswith("stopped; "), err
+    assert "resume it with: python train.py" in err
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_statistics_in_parts_are_those_of_all_rows(parts: int, intercept: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 1e6 + torch.randn(20, 5, generator=generator, dtype=torch.float64)
+    y = x[:, :2] + torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    whole, found = LeastSquares(5, 2, intercept).update(x, y), LeastSquares(5, 2, intercept)
+    for rows in [torch.tensor([], dtype=torch.long), *torch.arange(20).tensor_split(parts)]:
+        part = LeastSquares(5, 2, intercept)
+        part = part.update(x[rows], y[rows]) if len(rows) else part
+        vector = pack(part)
+        assert len(vector) <= len(part.r[0]) ** 2 + 3 * len(part.r[0]) + 1 if len(part.r) else True
+        found = merge_in_order(found, unpack(vector, part))
+    assert found.num_rows == 20
+    torch.testing.assert_close(found.solve().coef, whole.solve().coef, rtol=1e-6, atol=0)
+    assert torch.equal(found.min, whole.min)
+    assert not found.r.tril(-1).any()
+
+
+@pytest.mark.slow
+def test_a_share_is_a_part(workplace: Path) -> None:
+    script = (
+        "import torch.distributed as dist\n"
+        "from linreg import SyntheticData\n"
+        "from linreg.ranks import gathered, summed\n"
+        "dist.init_process_group('gloo')\n"
+        "data = SyntheticData(101, val_fraction=0, test_fraction=0)\n"
+        "x = [x for x, _ in data.evaluation_batches('train', shared=True)]\n"
+        "shares = gathered([len(part) for part in x]); total = summed(sum(part.sum(0) for part in x))\n"
+        "assert sum(map(sum, shares)) == 101 and max(map(sum, shares)) == 51, shares\n"
+        "assert (total - data.splits['train'][0].sum(0)).abs().max() < 1e-12\n"
+    )
+    Path("share.py").write_text(script)
+    done = completed(torchrun("--master_port", free_port(), "share.py"), env=CLEAN | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
