@@ -58,12 +58,13 @@ class Inside(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop.epoch_loop
         end_batch, begin_epoch = loop.on_advance_end, pl_module.on_train_epoch_start
+        by_steps = self.every is not None or trainer.max_steps != -1
 
         def end_batch_and_save(fetcher: Any) -> None:
             if self.logged:
                 self._add_logged(loop._results)
             end_batch(fetcher)
-            if (self.every or loop.done) and not loop._num_ready_batches_reached():
+            if (by_steps or trainer.should_stop) and not loop._num_ready_batches_reached():
                 self._save_if_due(trainer)
 
         def begin_epoch_and_take_up() -> None:
@@ -95,7 +96,8 @@ class Inside(Callback):
 
     def _save_if_due(self, trainer: Trainer) -> None:
         steps = trainer.global_step
-        if trainer.fit_loop.epoch_loop.done or steps // self.every > self.saved // self.every:  # type: ignore[operator]
+        is_due = self.every is not None and steps // self.every > self.saved // self.every
+        if is_due or trainer.fit_loop.epoch_loop.done:
             self.saved, self.is_saving = steps, True
             self.last.save(trainer)
             self.is_saving = False
