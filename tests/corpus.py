@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Case:
     target: Any = "y"
     chosen: Any = None  # the features asked for
     missing: Any = "drop"
+    how: dict[str, Any] = field(default_factory=dict)  # categories, exclude, decimal, missing_values
     file: str = "t.csv"
     make: Callable[[Path], Any] | None = None  # puts something else than a file in a folder, returns its path
 
@@ -47,7 +48,7 @@ def judge(case: Case, folder: Path) -> str:
     """Empty if the reader did as expected; otherwise what it did, its first word says how bad that is."""
     path = case.path(folder)
     try:
-        table = read_csv(path, case.target, case.chosen, case.missing)
+        table = read_csv(path, case.target, case.chosen, case.missing, **case.how)
     except InputError as error:
         return judge_message(case, path, str(error))
     except Exception as error:
@@ -622,6 +623,169 @@ for offset in (-1, 0, 1):
         chosen=["a", "b"],
     )
 
+
+# -- decimal commas ---------------------------------------------------------------------------------------------------
+COMMA = {"decimal": ","}
+for cell, value in {
+    "1,5": 1.5,
+    "-1,5": -1.5,
+    ",5": 0.5,
+    "5,": 5,
+    "1,5e3": 1500,
+    "1,5E-03": 0.0015,
+    "7": 7,
+    " 0,25 ": 0.25,
+}.items():
+    good(f"a decimal comma: {cell!r}", f"a;b;y\n1;2;3\n4;{cell};6\n", [[1, 2], [4, value]], how=COMMA)
+    good(f"a quoted decimal comma: {cell!r}", f'a,b,y\n1,2,3\n4,"{cell}",6\n', [[1, 2], [4, value]], how=COMMA)
+for cell in [
+    "1.5",
+    "1.234,5",
+    "1.234.567,8",
+    "1,234,567",
+    "1 234,5",
+    "1'234,5",
+    "1,2,3",
+    "1,5,",
+    "1.",
+    ".5",
+    "1e2.5",
+    "inf",
+]:
+    bad(f"with a decimal comma: {cell}", f"a;b;y\n1;2;3\n4;{cell};6\n", 3, "b", repr(cell), how=COMMA)
+    if cell not in ("1,2,3", "1,5,", "1e2.5"):  # a column of which is text
+        bad(f"with a decimal comma, all {cell}", f"a;b;y\n1;{cell};3\n4;{cell};6\n", 2, "b", repr(cell), how=COMMA)
+good("decimal commas between tabs", "a\tb\ty\n1,5\t2\t3,5\n4\t5,5\t6\n", [[1.5, 2], [4, 5.5]], [3.5, 6], how=COMMA)
+good(
+    "decimal commas, and one in a name",
+    "a, m;b;y\n1;2;3\n4;5,5;6\n",
+    [[1, 2], [4, 5.5]],
+    features=["a, m", "b"],
+    how=COMMA,
+)
+good("decimal commas beside dates", "d;a;b;y\n31.12.2020;1;2;3\n1.1.2021;4;5;6\n", note="'d'", how=COMMA)
+good("decimal commas, missing cells", "a;b;y\n1;;3\n4;NA;6\n4;5,5;6\n", [[4, 5.5]], [6], note="dropped 2", how=COMMA)
+bad("decimal commas between commas, as told", "a,b,y\n1,5,2,5,3,5\n", 2, None, "6 cells", how=COMMA)
+bad("decimal commas that nobody told of", "a;b;y\n1;2;3\n4;5,5;6\n", 3, "b", "'5,5'", "--data.decimal ,")
+FAR = {"start": "a;b;y\n", "usual": "1,25;2;3,5\n", "rows": 200_000}
+for label, line, column, found in (
+    ("a decimal point", "1.25;2;3,5", "a", "'1.25'"),
+    ("a thousands separator", "1.250,5;2;3,5", "a", "'1.250,5'"),
+    ("a short row", "1,25;2", "y", "2 cells"),
+    ("a decimal comma too many", "1,25;2;3,5,5", "y", "'3,5,5'"),
+):
+    for row in (9_000, 150_000):  # as numpy and as pyarrow, if there is one, see it
+        bad(f"{label} in line {row}, decimal commas", far(row=row, line=line, **FAR), row, column, found, how=COMMA)
+good(
+    "decimal commas far down",
+    far(row=20_000, line="0,5;,5;-1,5e1", rows=20_000, start="a;b;y\n", usual="1,25;2;3,5\n"),
+    [[1.25, 2]] * 19_998 + [[0.5, 0.5]],
+    [3.5] * 19_998 + [-15],
+    how=COMMA,
+)
+
+# -- missing values of one's own --------------------------------------------------------------------------------------
+MARKS = {"missing_values": ["?", "-", "k. A.", -999, "1e20"]}
+for cell in [
+    "?",
+    " ? ",
+    "-",
+    "k. A.",
+    '"?"',
+    "-999",
+    "-999.0",
+    "-9.99e2",
+    '"-999"',
+    "1e20",
+    "100000000000000000000",
+    "NA",
+    "",
+]:
+    good(
+        f"a missing value of one's own: {cell!r}",
+        f"a,b,y\n1,2,3\n7,{cell},9\n4,5,6\n",
+        note="dropped 1 of 3",
+        how=MARKS,
+    )
+    good(
+        f"first, a missing value of one's own: {cell!r}",
+        f"a,b,y\n7,{cell},9\n1,2,3\n4,5,6\n",
+        note="dropped 1",
+        how=MARKS,
+    )
+    bad(f"refused, {cell!r}", f"a,b,y\n1,2,3\n7,{cell},9\n", 3, "b", "missing", missing="error", how=MARKS)
+for cell in ["??", "--", "999", "-9990", "+999", "*", "k.A."]:
+    if cell.lstrip("+-").isdigit():
+        good(f"almost a missing value: {cell}", f"a,b,y\n1,2,3\n4,{cell},6\n", [[1, 2], [4, float(cell)]], how=MARKS)
+    else:
+        bad(f"almost a missing value: {cell}", f"a,b,y\n1,2,3\n7,{cell},9\n", 3, "b", repr(cell), how=MARKS)
+good("a missing value in the target", "a,b,y\n1,2,3\n7,8,?\n4,5,6\n", note="'y' 1", how=MARKS)
+good("nothing but missing values", "a,t,b,y\n1,?,2,3\n4,-999,5,6\n", note="'t' (no number in it)", how=MARKS)
+good("one marker as a text", "a,b,y\n1,2,3\n7,?,9\n4,5,6\n", note="dropped 1", how={"missing_values": "?"})
+good(
+    "-999,5 is missing", "a;b;y\n1;2;3\n7;-999,50;9\n4;5;6\n", note="dropped 1", how={"missing_values": -999.5, **COMMA}
+)
+for label, line in (("?", "1,?,3"), ("-999", "1,-999,3"), ("-999.0", "1,-999.0,3")):
+    content = far(row=9_000, line=line, rows=10_000)
+    good(f"{label} in line 9,000", content, [[1, 2]] * 9_998, [3] * 9_998, note="dropped 1 of 9999", how=MARKS)
+    for row in (9_000, 250_000):
+        content = far(row=row, line=line, rows=300_000)
+        bad(f"{label} in line {row}, refused", content, row, "b", "missing", missing="error", how=MARKS)
+
+# -- columns to leave out ---------------------------------------------------------------------------------------------
+IDS = "id,a,t,b,y\n123456789012345678,1,7,2,3\n123456789012345679,4,q,5,6\n"
+good("identifiers that are left out", IDS, how={"exclude": ["id", "t"]})
+good("one column that is left out", "id,a,b,y\nx,1,2,3\n7,4,5,6\n", how={"exclude": "id"})
+bad("a misspelt column to leave out", IDS, 1, None, "did you mean 'id'", how={"exclude": ["idd"]})
+bad("the target to leave out", IDS, None, None, "'y' is the target", how={"exclude": ["y"]})
+bad("a feature to leave out", IDS, None, None, "'a' is to be left out", chosen=["a"], how={"exclude": ["a"]})
+bad("all to leave out", "a,y\n1,2\n", None, None, "no column of numbers", how={"exclude": ["a"]})
+bad("a column to leave out, twice", IDS, None, None, "different columns", how={"exclude": ["id", "id"]})
+bad("a number to leave out", IDS, None, None, "exclude=7", how={"exclude": 7})
+
+# -- columns of text that are features --------------------------------------------------------------------------------
+ALL, QR = {"categories": "all"}, [[1, 0], [4, 1]]
+good("text as a feature", "a,t,y\n1,p,3\n4,q,6\n", QR, features=["a", "t=q"], how=ALL)
+good("text as a feature, spaces around", "a,t,y\n1, p ,3\n4,\tq,6\n", QR, features=["a", "t=q"], how=ALL)
+good("text in two Unicode forms", "a,t,y\n1,a,3\n4,\u00e9,6\n5,e\u0301,6\n", [*QR, [5, 1]], [3, 6, 6], how=ALL)
+good("text that differs in case", "a,t,y\n1,P,3\n4,p,6\n", QR, features=["a", "t=p"], how=ALL)
+good("text over lines and with quotes", 'a,t,y\n1,"p\nr",3\n4,"q ""s""",6\n', QR, features=["a", 't=q "s"'], how=ALL)
+good("text and a missing cell", "a,t,y\n1,p,3\n2,,9\n2,NA,9\n4,q,6\n", QR, note="dropped 2 of 4", how=ALL)
+good("text, then numbers", "a,t,y\n1,f,3\n4,4,6\n4,r,6\n", [[1, 1, 0], [4, 0, 0], [4, 0, 1]], [3, 6, 6], how=ALL)
+good("numbers as text", "a,t,y\n1,9,3\n4,10,6\n", QR, features=["a", "t=10"], how={"categories": ["t"]})
+good("numbers as text to the digit", "a,t,y\n1,01,3\n4,1,6\n", QR, features=["a", "t=1"], how={"categories": ["t"]})
+good("text with a level that is missing", "a,t,y\n1,p,3\n2,?,9\n4,q,6\n", QR, note="'t' 1", how=ALL | MARKS)
+good("text of decimal commas", "a;t;y\n1;1,5;3\n4;p;6\n", QR, features=["a", "t=p"], how={"categories": "t", **COMMA})
+good("truth as text", "a,t,y\n1,false,3\n4,true,6\n", QR, features=["a", "t=true"], how=ALL)
+good("text that is always the same", "a,t,b,y\n1,p,2,3\n4,p,5,6\n", note="'t' (always 'p')", how=ALL)
+bad("text as the target, and a category", MIXED, None, None, "'t'", "classifier", target="t", how={"categories": ["t"]})
+bad("text as the target", MIXED, 2, "t", "'p'", "classifier", target="t")
+bad("text below numbers", "a,t,y\n1,7,3\n4,q,6\n", 3, "t", "'q'", "--data.categories", how=ALL)
+bad("units below the header, and all text is taken", "a,b,y\nm,1,1\n1,2,2\n3,4,3\n", 2, "a", "'m' is text", how=ALL)
+bad("a missing text, refused", "a,t,y\n1,p,3\n4,,6\n", 3, "t", "missing", missing="error", how=ALL)
+bad("a missing first text, refused", "a,t,y\n1,,3\n4,p,6\n", 2, "t", "missing", missing="error", how=ALL)
+bad(
+    "text of too many levels",
+    lambda: b"a,t,y\n" + b"".join(b"%d,n%d,3\n" % (i, i) for i in range(50_000)),
+    1_002,
+    "t",
+    "1,000",
+    "--data.exclude '[t]'",
+    how=ALL,
+)
+bad("a level that is not known", MIXED, 3, "t", "'q' is none", how={"categories": {"t": ["p", "r"]}})
+for row in (9_000, 250_000):  # once as the exact reader sees it, once as pyarrow does
+    content = far(row=row, line="4,q,6", rows=300_000, start="a,t,y\n", usual="1,p,3\n2,r,4\n"[:6])
+    bad(f"a level that is not known in line {row}", content, row, "t", "'q'", how={"categories": {"t": ["p", "r"]}})
+    bad(
+        f"a missing text in line {row}",
+        far(row=row, line="4,NA,6", rows=300_000, start="a,t,y\n", usual="1,p,3\n"),
+        row,
+        "t",
+        "missing",
+        missing="error",
+        how={"categories": {"t": ["p", "r"]}},
+    )
 
 # -- to predict, with a model of the columns a and b -------------------------------------------------------------------
 NAN = float("nan")

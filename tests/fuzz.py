@@ -28,7 +28,8 @@ FIT = ["--max_epochs", "2"]
 ENDS: Counter[str] = Counter()  # how many ended how
 BASES = (  # of the checkpoints: a plan of linreg's own; state of an optimizer and a scheduler, on a file
     ["--data.num_rows", "60"],
-    ["--data.path", "table.csv", "--data.target", "y", "--model.lr", "0.1", "--model.optimizer", "Adam"]
+    ["--data.path", "table.csv", "--data.target", "y", "--data.categories", "all", "--model.optimizer", "Adam"]
+    + ["--model.lr", "0.1"]
     + ["--model.lr_scheduler", "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}"],
 )
 
@@ -122,7 +123,7 @@ def main() -> int:
         for number, flags in enumerate(BASES):
             (bases / f"{number}").mkdir()
             rng = random.Random(number)
-            rows = [f"{(a := rng.gauss(0, 1))},{(b := rng.gauss(5, 2))},t,{a - b}" for _ in range(60)]
+            rows = [f"{(a := rng.gauss(0, 1))},{(b := rng.gauss(5, 2))},{rng.choice('tu')},{a - b}" for _ in range(60)]
             (bases / f"{number}/table.csv").write_text("\n".join(["a,b,c,y", *rows]) + "\n")
             code, output, seconds = start([*flags, *FIT, "--name", "base"], bases / f"{number}", 120)
             assert code == 0, output

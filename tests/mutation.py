@@ -38,7 +38,10 @@ WORDS |= {
     "max_time": ["00:00:00:00", "1"],
     "model.lr_scheduler": ["StepLR", "ReduceLROnPlateau", "{class_path: CyclicLR}"],
 }
+WORDS |= {"data.categories": ["all", "c", "[c, a]", "{c: [t, u]}", "{c: [t]}", "[y]"], "data.exclude": ["c", "[a, b]"]}
+WORDS |= {"data.decimal": [",", ";"], "data.missing_values": ["t", '["?", 1, 0.5]', "[null]"]}
 OWN_FLAGS = ["data.path", "data.target", "data.features", "data.missing", "data.cache", "seed_everything", "ckpt_path"]
+OWN_FLAGS += ["data.categories", "data.exclude", "data.decimal", "data.missing_values"]
 OWN_FLAGS += [f"data.{n}" for n in ("num_rows", "num_features", "noise_std", "data_seed", "batch_size", "val_fraction")]
 OWN_FLAGS += [f"model.{n}" for n in ("lr", "momentum", "nesterov", "weight_decay", "optimizer", "lr_scheduler", "bias")]
 OWN_FLAGS += ["check", "confidence", "chunk", "formula", "name", "model", "data", "config", "output", "weights_only"]

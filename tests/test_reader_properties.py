@@ -6,6 +6,7 @@ import math
 import string
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from linreg import InputError, read_csv
 from linreg.files.blocks import CSVBlocks
+from linreg.files.cells import Spelling
 from linreg.files.columns import choose
 from linreg.files.csv_text import CSVFile
 from linreg.tables.table import Table
@@ -122,27 +124,43 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_refused(path: Path, head
     assert table.num_read == num_rows
 
 
-@settings(max_examples=600, **FIXED)
-@given(header=HEADERS, text=st.lists(st.sampled_from(TAME), min_size=3, max_size=40).map("".join) | TEXTS)
-@example("a,b,y\n", "1,2,3\n\n4,5,6")
-@example("a,b,y\n", "1,2,9007199254740993")
-@example("a,b,y\n", "1,2,3e-400")
-def test_the_fast_reader_agrees_with_the_exact_one(path: Path, header: str, text: str) -> None:
+OPTIONS = st.sampled_from([{}, {}, {"decimal": ","}, {"missing_values": ["x", 1, "3,5"]}])
+
+
+@settings(max_examples=900, **FIXED)
+@given(
+    header=HEADERS,
+    text=st.lists(st.sampled_from(TAME), min_size=3, max_size=40).map("".join) | TEXTS,
+    options=OPTIONS,
+    categories=st.sampled_from([None, None, "all", ["a"]]),
+)
+@example("a,b,y\n", "1,2,3\n\n4,5,6", {}, None)
+@example("a,b,y\n", "1,2,9007199254740993", {}, None)
+@example("a,b,y\n", "1,2,3e-400", {}, None)
+@example("a;b;y\n", "1,5;2;3\n x;5,;,6", {"decimal": ","}, ["a"])
+@example("a;b;y\n", "1,5;2;3.5", {"decimal": ","}, None)
+@example("a,b,y\n", "x,1,3\n4,5,6\nx,x,7\n", {"missing_values": ["x", 1]}, ["a"])
+def test_the_fast_reader_agrees_with_the_exact_one(
+    path: Path, header: str, text: str, options: dict[str, Any], categories: Any
+) -> None:
     path.write_bytes((header + text).encode())
+    body, fast = path.read_bytes().partition(b"\n")[2], []
     try:
-        file = CSVFile(path)
-        columns = choose(file, ["y"])
+        file = CSVFile(path, Spelling(**options))
+        for reader in ("by_arrow", "by_numpy"):
+            blocks = CSVBlocks(file, choose(file, ["y"], categories=categories))
+            found = getattr(blocks.plain, reader)(body)
+            if found is not None and blocks._fill_in_levels(*found):
+                fast.append((found[0], [column.levels for column in blocks.columns]))
     except InputError:
         return
-    blocks = CSVBlocks(file, columns)
-    body = path.read_bytes().partition(b"\n")[2]
-    fast = {reader: getattr(blocks.plain, reader)(body) for reader in ("by_arrow", "by_numpy")}
-    if all(values is None for values in fast.values()):
+    if not fast:
         return
     # Raises for what a fast reader should have left to it.
-    exact = np.concatenate(
-        [np.empty((0, len(columns))), *(values for values, _ in blocks._exactly(io.BytesIO(body), 2))]
-    )
+    columns = choose(file, ["y"], categories=categories)
+    parts = [values for values, _ in CSVBlocks(file, columns)._exactly(io.BytesIO(body), 2)]
+    exact = np.concatenate([np.empty((0, len(columns))), *parts])
     assert all(column.text is None for column in columns)
-    for found in fast.values():
-        assert found is None or np.array_equal(found[0], exact, equal_nan=True)
+    for values, levels in fast:
+        assert np.array_equal(values, exact, equal_nan=True)
+        assert levels == [column.levels for column in columns]

@@ -58,7 +58,8 @@ class CSVBlocks:
                 if block and whole:
                     waiting.append((pool.submit(parse if line > 1 else lambda header: None, block), block, line))
                     line += np.count_nonzero(np.frombuffer(block, np.uint8) == 10)  # 5 times as fast as block.count
-                while waiting and (len(waiting) > threads or not (block and whole)):
+                # The first is settled at once, for what is text in it is for no thread to try as numbers.
+                while waiting and (len(waiting) > threads or size == FIRST or not (block and whole)):
                     yield from self._settle(*waiting.popleft())
                 if not whole:
                     stream.seek(start)

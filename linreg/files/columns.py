@@ -167,9 +167,14 @@ def _check_roles(file: Any, places: dict[str, list[int]]) -> None:
     for role, indices in places.items():
         if len(set(indices)) < len(indices):
             raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
-    is_feature = {*places["features"], *places["categories"]}
-    for role, meaning in (("target", "the target"), ("exclude", "to be left out")):
-        for i in sorted(is_feature & {*places[role]})[:1]:
-            both = f"{file.path}: {file.names[i]!r} is {meaning} and among the features"
-            remedy = CLASSES if role == "target" and i in places["categories"] else "a column can only be one of them"
-            raise InputError(f"{both}; {remedy}")
+    features = {*places["features"], *places["categories"]}
+    for one, first, other, second in (
+        (places["target"], "the target", features, "among the features"),
+        (places["exclude"], "to be left out", features, "among the features"),
+        (places["target"], "the target", {*places["exclude"]}, "to be left out"),
+    ):
+        for i in sorted({*one} & other)[:1]:
+            remedy = (
+                CLASSES if {i} <= {*places["target"]} & {*places["categories"]} else "a column can only be one of them"
+            )
+            raise InputError(f"{file.path}: {file.names[i]!r} is {first} and {second}; {remedy}")
