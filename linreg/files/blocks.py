@@ -45,6 +45,7 @@ class CSVBlocks:
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False, keep: bool = False) -> None:
         self.file, self.columns, self.refuse_missing, self.keep = file, columns, refuse_missing, keep
         self.positions = [file.index(column.name, "table") for column in columns]
+        self.number = file.spelling.number
         self.plain = PlainLines(file, columns, self.positions, refuse_missing)
         self.by_arrow = file.num_bytes > BLOCK and import_arrow() is not None  # importing it takes as long as 10 MB
 
@@ -99,11 +100,11 @@ class CSVBlocks:
         return True
 
     def _exactly(self, stream: io.BufferedIOBase, line: int) -> Iterator[Block]:
-        values, width = array("d"), len(self.columns)
+        values, width, columns = array("d"), len(self.columns), list(zip(self.columns, self.positions, strict=True))
         seen, rows = list[str]() if self.keep else None, TextRows(self.file.path)
         with self.file.as_text(stream, line) as text:
             for number, cells in self.file.rows_of(text, line, seen):
-                for column, at in zip(self.columns, self.positions, strict=True):
+                for column, at in columns:
                     values.append(self._value(number, column, cells[at]))
                 if seen is not None:
                     rows.add(number, seen)
@@ -120,14 +121,14 @@ class CSVBlocks:
         if column.text is not None:
             return nan
         try:
-            spelling = self.file.spelling
-            value = spelling.number(cell) if column.levels is None else column.level(cell, spelling)
+            value = self.number(cell) if column.levels is None else column.level(cell, self.file.spelling)
         except ValueError as reason:
             value = self._by_first_text(line, column, cell, reason)
-        if isnan(value) and self.refuse_missing and column.text is None:
+        if self.refuse_missing and column.text is None and isnan(value):
             missing = self.file.error(line, column.name, f"a missing cell ({cell!r}), see --data.missing")
             column.hole = column.hole or missing
-        column.has_value = column.has_value or not isnan(value)
+        if not column.has_value:
+            column.has_value = not isnan(value)
         if column.hole and (column.has_value or column.required):
             raise column.hole
         return value

@@ -47,6 +47,7 @@ class Spelling:
         texts = [text if isinstance(text, str) else repr(text).replace(".", decimal) for text in given]
         texts = [unicodedata.normalize("NFC", text.strip(" \t")) for text in texts]
         self.missing_numbers = [self._float(text) for text in texts if self.pattern.fullmatch(text)]
+        self.is_plain = decimal == "." and not self.missing_numbers
         self.missing = (*MISSING, *(text for text in texts if not self.pattern.fullmatch(text)))
 
     def _float(self, text: str) -> float:
@@ -62,7 +63,9 @@ class Spelling:
         """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
         text = cell.strip(" \t")
         if self.pattern.fullmatch(text):
-            value = self._float(text)
+            if self.is_plain:
+                return _fitting(float(text), text)
+            value = float(text := text.replace(",", "."))
             return math.nan if value in self.missing_numbers else _fitting(value, text)
         if text in self.missing:
             return math.nan

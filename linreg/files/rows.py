@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from linreg.errors import InputError
+
 
 class TextRows:
     """Rows of a CSV file: their texts, without line ends, and the lines that they begin in."""
@@ -37,11 +39,14 @@ class ArrowRows:
 
     def beside(self, cells: list[list[str]], delimiter: str) -> str:
         """The rows as CSV text, with a cell of each of these columns at their ends."""
-        from pyarrow import array, csv, table
+        from pyarrow import ArrowException, array, csv, table
 
         columns, text = [*self.batch.columns, *map(array, cells)], io.BytesIO()
         options = csv.WriteOptions(include_header=False, delimiter=delimiter)
-        csv.write_csv(table(columns, names=[str(i) for i in range(len(columns))]), text, options)
+        try:
+            csv.write_csv(table(columns, names=[str(i) for i in range(len(columns))]), text, options)
+        except ArrowException as error:
+            raise InputError(f"{self.path} cannot be written as CSV: {error}; leave that column out of it") from None
         return text.getvalue().decode()
 
 

@@ -1,0 +1,125 @@
+"""Predictions beside their rows: as the file has them, in its order, whatever kind of file it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+
+from tests.conftest import Train, read_rows
+from tests.tools import CKPT
+
+PREDICT = ["predict", "--ckpt_path", f"{CKPT}/last.ckpt", "--data.path"]
+
+
+def fit(train: Train, *flags: object) -> None:
+    rows = [f"{i % 17};{i * i % 7},5;{'uvw'[i % 3]};{i % 17 + (i * i % 7)},25" for i in range(60)]
+    Path("t.csv").write_text("\n".join(["a;b;t;y", *rows, "?;1;u;2", ""]))
+    typed = ["--data.path", "t.csv", "--data.target", "y", "--data.categories", "t", "--data.decimal", ","]
+    code, out = train(*typed, "--data.missing_values", '["?"]', "--max_epochs", 3, *flags)
+    assert code == 0, out
+    assert "dropped 1 of 61 rows for a missing cell in: 'a' 1" in out
+
+
+def test_rows_stay_as_they_are(train: Train) -> None:
+    """Quotes, spaces, line ends inside of quotes, spellings of numbers: but for blank lines, byte for byte."""
+    fit(train)
+    lines = ['"1";2;"say; ""hi""\nthere"; u', "01;2,50;;v", ' 3;"4";é;w', "?;2;x;u", "5;6;y;v"]
+    for many in (1, 30_000):  # in one block and in several, of which some are plain
+        body = [*lines, *["7,5;1;z;u", "8;2;z;w"] * many, *lines[:2]]
+        Path("new.csv").write_text("\n".join(["a;b;note;t", *body, "", ""]), newline="\r\n" if many > 1 else "")
+        code, out = train(*PREDICT, "new.csv")
+        assert code == 0, out
+        assert f"{len(body):,} predictions, 1 of them empty for a missing cell" in out
+        text = Path("predictions.csv").read_bytes().decode()
+        header, *rest = text.split("\n")
+        assert header == "a;b;note;t;prediction"
+        found = ["" if line == "?;2;x;u" else line for line in body]
+        text = "\n".join(rest)
+        for line, kept in zip(body, found, strict=True):
+            line = line.replace("\n", "\r\n") if many > 1 else line
+            assert text.startswith(line + ";"), (line, text[:80])
+            cell, text = text.removeprefix(line + ";").split("\n", 1)
+            assert (cell == "") == (kept == "")
+        assert text == ""
+
+
+def test_every_kind_of_file_has_the_same_predictions(train: Train) -> None:
+    """Without a word of decimal commas or missing values, which the checkpoint knows, unless the file has others."""
+    fit(train)
+    rng = np.random.default_rng(0)
+    a, b, t = (
+        rng.normal(size=2_000).round(3),
+        rng.integers(0, 9, 2_000),
+        np.array(list("uvw"))[rng.integers(0, 3, 2_000)],
+    )
+    points = [f"{x},{n},{k}" for x, n, k in zip(a.tolist(), b.tolist(), t.tolist(), strict=True)]
+    Path("points.csv").write_text("\n".join(["a,b,t", *points]))
+    Path("commas.csv").write_text("\n".join(["a;b;t", *(line.replace(",", ";").replace(".", ",") for line in points)]))
+    Path("all").mkdir()
+    for i in range(2):
+        part = points[i * 700 : None if i else 700]
+        text = "\n".join(["a;b;t", *(line.replace(",", ";").replace(".", ",") for line in part)])
+        Path(f"all/{i}.csv").write_text(text)
+    parquet.write_table(pa.table({"t": t, "a": a, "b": b}), "t.parquet")
+    found = {}
+    for path, flags in (("commas.csv", []), ("points.csv", ["--data.decimal", "."]), ("all", []), ("t.parquet", [])):
+        code, out = train(*PREDICT, path, *flags, "--output", "out.csv")
+        assert code == 0, out
+        sep = ";" if path in ("commas.csv", "all") else ","
+        table = arrow_csv.read_csv("out.csv", parse_options=arrow_csv.ParseOptions(delimiter=sep))
+        found[path] = table["prediction"].to_numpy()
+    assert len(found["all"]) == 2_000
+    for path, values in found.items():
+        np.testing.assert_allclose(values, found["commas.csv"], rtol=1e-6, err_msg=path)
+    assert table["t"].to_pylist() == t.tolist()
+    code, out = train(*PREDICT, "points.csv")
+    assert code == 2
+    assert "points.csv, line 2, column 'a'" in out
+    assert "decimal" in out
+
+
+def test_what_cannot_be_predicted_together(train: Train) -> None:
+    fit(train)
+    Path("all").mkdir()
+    Path("all/0.csv").write_text("a;b;t\n1;2;u\n")
+    for content, part in (("a,b,t\n1,2,u\n", "separator"), ("b;a;t\n1;2;u\n", "order of columns"), ("a;b;t\n", None)):
+        Path("all/1.csv").write_text(content)
+        code, out = train(*PREDICT, "all", "--output", "out.csv")
+        assert (code, part is None or part in out) == (0 if part is None else 2, True), out
+    for output, part in (("x.parquet", "end"), ("all/0.csv", "file to predict")):
+        code, out = train(*PREDICT, "all", "--output", output)
+        assert code == 2
+        assert part in out
+    assert Path("all/0.csv").read_text() == "a;b;t\n1;2;u\n"
+    parquet.write_table(pa.table({"a": [1.0, 2], "b": [1, 2], "t": ["u", "x"], "l": [[1], [2]]}), "t.parquet")
+    code, out = train(*PREDICT, "t.parquet")
+    assert code == 2
+    assert "t.parquet, row 2, column 't': 'x' is none of the known levels: 'u', 'v', 'w'" in out
+    parquet.write_table(pa.table({"a": [1.0, 2], "b": [1, 2], "t": ["u", "v"], "l": [[1], [2]]}), "t.parquet")
+    code, out = train(*PREDICT, "t.parquet")
+    assert code == 2, out
+    assert out.count("\n") == 1, out
+    assert not Path("predictions.csv").exists()
+
+
+@pytest.mark.parametrize("missing", ["drop", "error"])
+def test_private_predictions_of_several_files(missing: str, train: Train) -> None:
+    fit(train)
+    Path("all").mkdir()
+    for i in range(2):
+        Path(f"all/{i}.csv").write_text(f"a;b;t\n1;{'?' if i else 2};u\n")
+    Path("all/1.csv").chmod(0o600)
+    code, out = train(*PREDICT, "all", "--data.missing", missing)
+    if missing == "error":
+        assert code == 2
+        assert "1.csv, line 2, column 'b': a missing cell ('?')" in out
+        assert not Path("predictions.csv").exists()
+        return
+    assert code == 0, out
+    assert Path("predictions.csv").stat().st_mode & 0o77 == 0
+    rows = Path("predictions.csv").read_text().splitlines()
+    assert rows[2] == "1;?;u;"
+    assert read_rows("predictions.csv")
