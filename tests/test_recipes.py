@@ -23,13 +23,13 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def finished(name: str) -> list[str]:
-    """The states of the trials of a study that have ended; none while there is no study yet."""
+def finished() -> list[str]:
+    """The states of the trials of the study that have come to their end; none while there is no study yet."""
     if not Path("sweep.db").exists():
         return []
     with sqlite3.connect("sweep.db") as database:
         try:
-            rows = database.execute("SELECT state FROM trials WHERE state != 'RUNNING'").fetchall()
+            rows = database.execute("SELECT state FROM trials WHERE state = 'COMPLETE'").fetchall()
         except sqlite3.OperationalError:
             return []
     database.close()
@@ -41,21 +41,20 @@ def finished(name: str) -> list[str]:
 def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
     sweep = [*RECIPE, "linreg.examples.sweep", "--trials"]
     with started([*sweep, "1000"]) as run:
-        until(lambda: len(finished("sweep")) >= 2 or run.poll() is not None)
+        until(lambda: len(finished()) >= 2 or run.poll() is not None)
         assert run.poll() is None
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=LONG)
-    before = len(finished("sweep"))
+    before = len(finished())
     assert 2 <= before < 1_000
     done = completed([*sweep, str(before + 8)])
     assert done.returncode == 0, done.stderr
-    assert len(finished("sweep")) == before + 8
-    assert set(finished("sweep")) <= {"COMPLETE", "FAIL"}
+    assert len(finished()) == before + 8
     with sqlite3.connect("sweep.db") as database:
         values = dict(database.execute("SELECT value_type, count(*) FROM trial_values GROUP BY value_type").fetchall())
         proposals = [value for (value,) in database.execute("SELECT param_value FROM trial_params")]
     database.close()
-    assert values["INF_POS"] >= 1  # of rates up to 10 some diverge, which ends no sweep
+    assert values["INF_POS"] >= 1  # of rates up to 100 some diverge, which ends no sweep
     assert len(set(proposals)) == len(proposals)
     runs = sorted(Path("runs/sweep").iterdir())
     assert len(runs) >= before + 8  # diverged ones too

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--name", default="sweep")
     options = parser.parse_args()
     study = optuna.create_study(storage=options.storage, study_name=options.name, load_if_exists=True)
-    done = sum(trial.state.is_finished() for trial in study.trials)
+    done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
     study.optimize(objective, n_trials=max(options.trials - done, 0))
     print(f"{options.name}: {len(study.trials)} trials, best MSE {study.best_value:.7g} with {study.best_params}")
