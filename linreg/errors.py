@@ -84,6 +84,8 @@ def given(what: str) -> Iterator[None]:
     except (InputError, RunError, OSError):
         raise
     except Exception as error:
+        if isinstance(error.__cause__ or error.__context__, RunError):  # which jsonargparse has wrapped
+            raise (error.__cause__ or error.__context__) from None  # type: ignore[misc]
         if find_input_error(error) or is_in_own_code(error):
             raise
         raise InputError(f"{what}: {one_line(error)}") from error
