@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from linreg.atomic import atomic_write
 from linreg.errors import RunError
 from linreg.metrics import as_plain
+from linreg.report.card import make_card
 from linreg.report.figures import as_png
 from linreg.report.findings import Findings, Picture, logged
 from linreg.runs.folder import folder_of
@@ -75,6 +76,8 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -
     lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
     folder = folder_of(trainer)
     if folder is not None:
+        data, device = getattr(trainer, "datamodule", None), f"{trainer.num_devices} x {trainer.strategy.root_device}"
+        found.files["card.md"] = make_card(found, trainer.lightning_module, data, device)
         for name, content in {"metrics.json": found.to_json(), **found.files}.items():
             atomic_write(folder.path / name, content)
         lines.append(f"run     {folder.path}")

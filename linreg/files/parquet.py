@@ -13,6 +13,7 @@ from linreg.files.columns import Column
 from linreg.files.plain_lines import fits, import_arrow, take_apart
 from linreg.files.rows import ArrowRows
 
+TEXTS = ("string", "large_string", "bool", "dictionary")  # as pyarrow calls the types whose values are levels
 ROWS = 65_536  # of a batch, at most
 
 
@@ -30,14 +31,13 @@ class ArrowSource:
     def __init__(self, path: Path, data: Any, spelling: Spelling) -> None:
         from pyarrow import types
 
-        texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_boolean, types.is_dictionary)
         self.path, self.data, self.spelling = path, data, spelling
         self.is_file = hasattr(data, "schema_arrow")
         schema, num_rows = (data.schema_arrow, data.metadata.num_rows) if self.is_file else (data.schema, len(data))
         self.names = schema.names
         self.kinds = {field.name: str(field.type) for field in schema}
         self.numbers = {f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)}
-        self.texts = {field.name for field in schema if any(is_kind(field.type) for is_kind in texts)}
+        self.texts = {name for name, kind in self.kinds.items() if kind.startswith(TEXTS)}
         self.num_cells = num_rows * len(self.names)
 
     def batches(self, names: list[str]) -> Iterable[Any]:

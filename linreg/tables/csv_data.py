@@ -1,5 +1,6 @@
 """The rows of a file: in memory, or mapped where they are too many."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -45,10 +46,12 @@ class CSVData(RegressionData):
     ) -> None:
         super().__init__(**split)
         self.path, self.cache, self.origin = path, cache, str(path)
+        self.files: list[Path] = []  # that it was read from
         self.columns = (target, features, missing, categories, exclude, decimal, missing_values)
 
     def load(self) -> Table:
         reader = TableReader(self.path, *self.columns)
+        self.files = [file.path for file in reader.files]
         large = sum(file.num_cells for file in reader.files) > MAX_CELLS
         values = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
         if values is None:

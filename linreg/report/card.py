@@ -1,0 +1,83 @@
+"""A run on one page, card.md: what a number was made of, and how to make it again."""
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from linreg.errors import printable
+from linreg.report.findings import Findings
+
+MOST = 1 << 32  # bytes that are worth their SHA-256, which takes half a second for each of them in GB
+PACKAGES = ("torch", "lightning", "numpy", "linreg")
+
+
+def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
+    """The card of a run.
+
+    Args:
+        found: with what was reported under ``metrics["run"]``.
+        model: what was left to the data is in its ``chosen``, if it has such a thing.
+        data: may have ``describe`` and the ``files`` that it was read from.
+        device: what it was trained on.
+    """
+    of = found.metrics["run"]
+    names = [name for name in ("lr", "momentum", "batch_size") if of.get(name) is not None]
+    chosen = getattr(model, "chosen", {})
+    settings = [f"{name} {of[name]:g}{' (chosen from the data)' * (name in chosen)}" for name in names]
+    told = data.describe() if hasattr(data, "describe") else [type(data).__name__]
+    trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
+    parts = {
+        "Command": [shlex.join(["python", *sys.argv])],
+        "Data": [*told, *map(fingerprint, getattr(data, "files", ()))],
+        "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
+        "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
+        "Made with": [*made_with(), device],
+    }
+    bodies = {title: printable("\n".join(lines)).strip("\n") for title, lines in parts.items()}
+    return "\n".join(f"## {title}\n```\n{body}\n```\n" for title, body in bodies.items()).encode()
+
+
+def equation(rows: list[dict[str, Any]]) -> list[str]:
+    """The learned coefficients of a single target as a formula."""
+    if not rows or any(row.get("learned") is None for row in rows) or sum(r["name"] == "(intercept)" for r in rows) > 1:
+        return []
+    terms = [f"{row['learned']:+.7g}" + f" * [{row['name']}]" * (row["name"] != "(intercept)") for row in rows]
+    return ["", f"prediction = {' '.join(terms)}"]
+
+
+def fingerprint(path: Path) -> str:
+    """A file's name, its size, and its SHA-256 unless it is too large."""
+    size = path.stat().st_size
+    if size > MOST:
+        return f"{path}: {size:,} bytes, modified at {path.stat().st_mtime:.0f}; too large for a SHA-256"
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{path}: {size:,} bytes, SHA-256 {digest.hexdigest()}"
+
+
+def made_with() -> Iterator[str]:
+    """Versions, the commit, and the machine."""
+    yield f"python {platform.python_version()}"
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"{name}, not installed"
+    git = ["git", "-C", str(Path(__file__).parent), "-c", "core.fsmonitor=false"]
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 9}
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **how).stdout.strip()
+        changed = subprocess.run([*git, "status", "-s", "-uno"], **how).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = changed = ""
+    yield f"commit {commit}{', with changes' * bool(changed)}" if commit else "no commit"
+    yield f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"

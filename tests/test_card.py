@@ -1,0 +1,43 @@
+"""The card of a run: what was typed, which data by their SHA-256, what came of it, and what it was made with."""
+
+import hashlib
+import platform
+from pathlib import Path
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from linreg import LinearRegression, SyntheticData, run
+from tests.conftest import ROOT, Train, completed, read_metrics, read_rows
+
+
+def test_a_card_tells_how_a_number_was_made(train: Train, workplace: Path) -> None:
+    typed = ["--data.path", "configs/penguins.csv", "--data.target", "body_mass_g", "--data.categories", "[species]"]
+    assert train(*typed, "--max_epochs", 40)[0] == 0
+    folder = Path("runs/default/version_0")
+    card, metrics = (folder / "card.md").read_text(), read_metrics(folder)
+    digest = hashlib.sha256(Path("configs/penguins.csv").read_bytes()).hexdigest()
+    assert f"configs/penguins.csv: {Path('configs/penguins.csv').stat().st_size:,} bytes, SHA-256 {digest}" in card
+    assert "'species' has the levels 'Adelie', which is left out, 'Chinstrap', 'Gentoo'" in card
+    assert "344 rows" in card
+    of = metrics["run"]
+    assert f"reported: {of['checkpoint']}, epoch {of['epoch']} of {of['epochs']}" in card
+    assert f"lr {of['lr']:g} (chosen from the data)" in card
+    for row in read_rows(folder / "coefficients.csv"):
+        assert f"{float(row['learned']):+.7g}" in card
+    assert f"torch {torch.__version__}" in card
+    assert f"python {platform.python_version()}" in card
+    commit = completed(["git", "-C", str(ROOT), "rev-parse", "HEAD"]).stdout.strip()
+    assert f"commit {commit}" in card if commit else "no commit" in card
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    text = accumulator.Tensors("card/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert digest in text
+
+
+def test_a_card_of_other_data_and_a_rate_of_ones_own(workplace: Path) -> None:
+    found = run(LinearRegression(3, lr=0.1), SyntheticData(num_rows=60), max_epochs=1)
+    card = (found.folder / "card.md").read_text()
+    assert "lr 0.1, " in card
+    assert "SHA-256" not in card
+    assert "prediction = " in card
