@@ -70,6 +70,29 @@ class Dead(Net):
         return self.net(x) + self.other(x)
 
 
+class PlainList(Net):
+    def build(self) -> nn.Module:
+        self.hidden = [nn.Linear(8, 8)]
+        return super().build()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.hidden[0].to(x.dtype)(x).relu())
+
+
+class NoStep(Net):
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.manual_backward(loss := self.loss(self(batch[0]), batch[1]))
+        return loss
+
+
+class TrainsOn(Net):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.train()
+        super().validation_step(batch, batch_idx)
+
+
 class TwiceTheGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -290,6 +313,9 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "frozen": ("gradients_arrive", lambda: (Frozen(), Rows(sound.table), LEARNS)),
     "forgotten": ("gradients_arrive", lambda: (Forgotten(), Rows(sound.table), LEARNS)),
     "dead": ("gradients_arrive", lambda: (Dead(), Rows(sound.table), LEARNS)),
+    "plain list": ("what_is_trained_is_a_parameter", lambda: (PlainList(), Rows(sound.table), LEARNS)),
+    "no step": ("ten_steps_lower_the_loss", lambda: (NoStep(), Rows(sound.table), LEARNS)),
+    "trains on": ("evaluation_is_evaluation", lambda: (TrainsOn(), Rows(sound.table), LEARNS)),
     "wrong backward": ("finite_differences", lambda: (WrongBackward(), Rows(sound.table), LEARNS)),
     "broadcasting": ("loss_does_not_broadcast", lambda: (Broadcasting(), Rows(sound.table), LEARNS)),
     "broadcasting by hand": ("loss_does_not_broadcast", lambda: (BroadcastingByHand(), Rows(sound.table), LEARNS)),

@@ -36,17 +36,20 @@ class Context:
         trainer: of a fit that has not taken a step, with its optimizers.
         train: the first batches of the training rows.
         val: those of the validation rows, or of the training rows if there are none.
-        seconds: what it took to begin a fit.
+        seconds: what it took to begin a fit, and to take a step.
     """
 
     def __init__(self, model: Any, data: Any, flags: dict[str, Any]) -> None:
         self.model, self.data, self.flags = model, data, flags
         has_rows(data, "train")  # a table is read once, and not for each fit
+        moments = [time.perf_counter()]
         with contextlib.suppress(RunError):  # whatever else fails here fails in a run, too
             self.fit(steps=1)
-        start = time.perf_counter()
+        moments.append(time.perf_counter())
         self.trainer = self.fit(steps=0)
-        self.seconds = time.perf_counter() - start
+        moments.append(time.perf_counter())
+        first, second = moments[1] - moments[0], moments[2] - moments[1]
+        self.seconds = second, max(first - second, 0.0)
         self.device = self.trainer.strategy.root_device
         self.loaders: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         self.prepared: Any = self.trainer.lightning_module

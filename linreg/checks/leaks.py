@@ -52,15 +52,19 @@ def target_unseen(context: Context) -> Verdict:
 
 
 def future_unseen(context: Context) -> Verdict:
-    """Where each target is the next input, a later input changes no prediction."""
-    x, y = pair(context.train[0])
-    if x.shape != y.shape or x.ndim != 2 or not torch.equal(x[:, 1:], y[:, :-1]):
+    """Where each target is the next of the inputs, a later one changes no prediction."""
+    batch = context.train[0]
+    x, *others = tensors(batch)
+    is_next = all(x.shape == y.shape and torch.equal(x[:, 1:], y[:, :-1]) for y in others) and len(others) < 2
+    if x.is_floating_point() or x.ndim != 2 or x.shape[1] < 4 or not is_next:
         raise CannotTell("the targets are not the inputs one step on")
-    later = torch.cat([x[:, :-1], x.flip(0)[:, :1]], 1)
-    one, other = (context.known_loss(context.copy(training=False), (each, y)).prediction for each in (x, later))
+    middle, later = x.shape[1] // 2, x.clone()
+    later[:, middle] = x.flip(0)[:, middle]
+    batches = (batch, tree_map(lambda leaf: later if leaf is x else leaf, batch))
+    calls = [context.known_loss(context.copy(training=False), each).prediction for each in batches]
     # (N T, C) or (N, C, T), as a cross-entropy takes them
-    parts = [p.reshape(*x.shape, -1)[:, :-1] if len(p) == x.numel() else p[..., :-1] for p in (one, other)]
-    found = difference(*parts)
+    parts = [p.reshape(len(x), -1, p.shape[1])[:, :middle] if p.ndim == 2 else p[..., :middle] for p in calls]
+    found = difference(parts[1], parts[0])
     return judge(found < SAME, f"earlier predictions differ by {found:.1g}", "nothing", "mask the future (is_causal)")
 
 

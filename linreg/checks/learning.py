@@ -123,6 +123,23 @@ def gradients_arrive(context: Context) -> Verdict:
     return Verdict("ok", f"{len(seen)} of {len([*trainer.lightning_module.parameters()])} parameters have one")
 
 
+def what_is_trained_is_a_parameter(context: Context) -> Verdict:
+    """Each weight that the loss depends on is among the model's parameters, and so in its checkpoint."""
+    model = context.copy()
+    known, seen = {id(p) for p in model.parameters()}, set()
+    waiting = [context.observe(model, context.train[0]).loss.grad_fn]
+    while waiting:
+        node: Any = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [each for each, _ in node.next_functions]
+        if isinstance(weight := getattr(node, "variable", None), nn.Parameter) and id(weight) not in known:
+            found = f"a weight of shape {tuple(weight.shape)} is none of the model's"
+            return judge(False, found, "a parameter", "put layers into an nn.ModuleList, and no plain list")
+    return Verdict("ok", f"{len(known)} parameters")
+
+
 def finite_differences(context: Context) -> Verdict:
     """The gradient of autograd is that of finite differences, along a random direction of each parameter."""
     model = context.copy(training=False).double()
@@ -185,5 +202,5 @@ def order_of_rows_is_no_matter(context: Context) -> Verdict:
     return judge(off <= 1e-3 * abs(once.size), text, "the same", "look for a transpose or reshape that mixes rows")
 
 
-LEARNING = [loss_at_start, two_rows_by_heart, gradients_arrive, finite_differences]
+LEARNING = [loss_at_start, two_rows_by_heart, gradients_arrive, what_is_trained_is_a_parameter, finite_differences]
 LEARNING += [loss_does_not_broadcast, loss_is_a_mean, order_of_rows_is_no_matter]

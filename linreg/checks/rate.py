@@ -7,7 +7,7 @@ import torch
 
 from linreg.checks.batch import num_rows
 from linreg.checks.context import Context
-from linreg.checks.fits import alone
+from linreg.checks.fits import alone, weights
 from linreg.checks.learning import trainable
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -36,7 +36,10 @@ def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
 
 
 def ten_steps_lower_the_loss(context: Context) -> Verdict:
-    """Ten steps, at some rate, lower the loss."""
+    """Ten steps move the weights and, at some rate, lower the loss."""
+    before, after = weights(context.trainer), weights(context.fit(steps=10, scale=0.1))
+    if all(torch.equal(before[name], after[name]) for name in trainable(context.prepared)):
+        return judge(False, "ten steps move no weight", "a step", "look at the learning rate, and at step()")
     start, best = context.after(0), min(context.after(scale) for scale in (1, 0.1, 10, 0.001))
     if not abs(start) > 1e-12:
         raise CannotTell("there is nothing to learn, or the loss is no number")

@@ -16,6 +16,7 @@ from torch import nn
 from linreg.checks.batch import flat, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone, weights
+from linreg.checks.learning import gradients_arrive
 from linreg.checks.observer import Observer
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -54,6 +55,8 @@ def one_and_one_epochs_are_two(context: Context) -> Verdict:
     how = FEW | {"max_epochs": max(context.flags["max_epochs"] or 2, 2)}
     with tempfile.TemporaryDirectory() as folder:
         context.fit(epochs=1, folder=folder, **how)
+        if not Path(folder, "last.ckpt").exists():
+            raise CannotTell("no step was taken, so that there is no checkpoint")
         resumed = weights(context.fit(epochs=2, ckpt_path=f"{folder}/last.ckpt", **how))
     found = distance(weights(context.fit(epochs=2, **how)), resumed)
     remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint"
@@ -93,6 +96,7 @@ def evaluation_is_evaluation(context: Context) -> Verdict:
             found.extend(f"{name or 'the model'} is in training mode" for name, m in modules() if m.training)
             with Observer() as observer:
                 result = step(*args, **kwargs)
+            found.extend(["the model is put in training mode"] * model.training)
             found.extend(["a dropout function drops"] * observer.drops)
             return result
 
@@ -112,7 +116,8 @@ def validation_rows_stay(context: Context) -> Verdict:
     with alone(1), contextlib.closing(context.load("val")) as loader:
         again = together([batch for batch, _ in zip(loader, context.read("val"), strict=False)])
     pairs = zip(tensors(context.rows("val")), tensors(again), strict=True)
-    off = max(float((flat(a).mean(0) - flat(b).mean(0)).abs().max() / flat(a).abs().mean()) for a, b in pairs)
+    sizes = [(flat(a).mean(0), flat(b).mean(0), flat(a).abs().mean().clamp(min=1e-12)) for a, b in pairs]
+    off = max(float((a - b).abs().max() / size) for a, b, size in sizes)
     return judge(off < 1e-3, f"their means differ by {off:.1g}", "nothing", "leave augmentation to the training rows")
 
 
@@ -122,11 +127,12 @@ def two_processes_are_one(context: Context) -> Verdict:
     reasons = [f"{type(m).__name__} is of each process" for m in context.model.modules() if isinstance(m, kinds)]
     reasons += ["a batch has one row"] * (len(tensors(context.train[0])[0]) < 2)
     reasons += ["it needs fork, and no GPU in use"] * (not hasattr(os, "fork") or torch.cuda.is_initialized())
+    reasons += ["not every parameter gets a gradient"] * (gradients_arrive(context).status != "ok")
     if isinstance(context.trainer.train_dataloader, torch.utils.data.DataLoader):
         reasons.append("a DataLoader's batch_size is that of each process, so that two take larger batches")
     if reasons:
         raise CannotTell(reasons[0])
-    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2), find_unused_parameters=True)
+    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2))  # and not half an hour
     two = context.fit(epochs=1, **FEW, devices=2, strategy=fork, accelerator="cpu")
     found = distance(weights(context.fit(epochs=1, **FEW)), weights(two))
     return judge(found < 1e-4, f"weights differ by {found:.2g}", "rounding", "let each take its share of a batch")

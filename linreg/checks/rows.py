@@ -88,7 +88,8 @@ def target_varies(context: Context) -> Verdict:
         raise CannotTell(f"the targets are no columns of {FEW} or more rows")
     fewest = min(len(column.unique()) for column in flat(y).T)
     calls = context.observe(context.copy(), context.train[0]).calls
-    least = 4 if calls and calls[0].kind == "squared" and len(y) >= MANY else 2
+    is_quantity = bool(calls) and calls[0].kind == "squared" and calls[0].target[0].numel() == y[0].numel()
+    least = 4 if is_quantity and len(y) >= MANY else 2
     remedy = "take another target" if fewest < 2 else "these are classes: a cross-entropy would fit them"
     return judge(fewest >= least, f"{fewest:,} different values", f"{least} or more", remedy)
 
