@@ -110,6 +110,8 @@ def test_the_flags_of_two(workplace: Path) -> None:
     for flags, said in (
         (("--num_nodes", 3), "SLURM has started 1 process(es) on 2 machine(s)"),
         (("--strategy", "fsdp"), "fsdp"),
+        (("--strategy", "ddp_spawn"), "give ddp"),
+        (("--chunk", 4), "--chunk cannot honour --devices"),
     ):
         port = free_port()
         with ExitStack() as stack:
@@ -228,6 +230,15 @@ def test_what_one_finds_ends_all(flags: Any, second: Any, said: str, workplace: 
     assert said in err[1]
     assert "Traceback" not in "".join(err)
     assert sum(len(each.splitlines()) for each in err) == 2, err
+
+
+@pytest.mark.slow
+def test_what_a_child_finds_is_the_exit_code(workplace: Path) -> None:
+    Path("mine.py").write_text(ONE_FAILS)
+    line = command(*ENDLESS, "--model", "mine.Odd", "--devices", 2, "--accelerator", "cpu")
+    done = completed(line, env=CLEAN | {"PYTHONPATH": "."})
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: process 1: a mistake of one"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ FLAGS: dict[str, Any] = {
     "accumulate_grad_batches": 1,
     "gradient_clip_val": None,
     "precision": "32-true",
-    "num_devices": 1,
+    "world_size": 1,  # on however many machines
 }
 FLAGS |= {"limit_train_batches": 1.0, "max_steps": -1, "overfit_batches": 0.0, "val_check_interval": 1.0}
 BETWEEN = ("on_train_batch_start", "on_train_batch_end")  # hooks of a callback of one's own, by whatever they may do
@@ -98,7 +98,9 @@ class Chunks(Callback):
 
 def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, formula: bool) -> None:
     """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
-    wrong = [f"--{flag.removeprefix('num_')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
+    wrong = [
+        f"--{flag.replace('world_size', 'devices')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value
+    ]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
     for callback in getattr(trainer, "callbacks", []):
         is_own = not type(callback).__module__.startswith(("linreg.", "lightning."))

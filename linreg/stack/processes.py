@@ -58,6 +58,9 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for others than the launcher has started, or than this command can start.
     """
+    strategy = str(settings["strategy"])
+    if any(way in strategy for way in ("spawn", "fork", "notebook")):
+        raise InputError(f"--strategy {strategy}: what its processes have learned would be lost with them; give ddp")
     meet()  # unless the command has; this may be a program of the user's own
     found, nodes = launcher(), settings["num_nodes"]
     if found is None:
@@ -156,7 +159,7 @@ def _look_after(hears: socket.socket, parent: int) -> None:
 
 def code_of_lost() -> tuple[int, str]:
     """The exit code that a lost process leaves to this one, and what is to be said: nothing if it has said it."""
-    end = time.monotonic() + SAME  # a connection breaks before a process is gone
+    end = time.monotonic() + GRACE  # a connection breaks before a process has said why, and is gone
     while children and not any(process.poll() for process in children) and time.monotonic() < end:
         time.sleep(0.05)
     codes = [process.poll() or 0 for process in children]
