@@ -37,7 +37,7 @@ def convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     num_buckets = sum(file.num_cells for file in reader.files) * np.dtype(dtype).itemsize // BUCKET + 1
     if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in reader.files):
         num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out
-    precision = Precision() if dtype is np.float32 else None
+    precision = Precision(reader.num_targets) if dtype is np.float32 else None
     with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
         buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
         for block in reader.blocks():
@@ -86,7 +86,8 @@ def _write(reader: TableReader, values: np.ndarray, rows: IO[bytes], checksum: i
 class Precision:
     """Whether float32 holds the blocks of a table: the range of each value, and the digits of a sample of rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_targets: int) -> None:
+        self.num_targets = num_targets  # the first columns
         self.generator = np.random.default_rng(0)  # rows at regular distances may be all of one kind
         self.waiting: list[np.ndarray] = []  # rows, too few for a spread
         self.across: list[np.ndarray] = []  # some rows of each sample, for what differs from block to block only
@@ -108,11 +109,11 @@ class Precision:
         self.across.append(sample[:8].copy())
         if len(self.across) == SAMPLE:
             del self.across[::2]
-        return _is_blurred(sample) or _is_bent(sample)
+        return _is_blurred(sample) or _is_bent(sample[:, self.num_targets :])
 
     def is_lost_at_last(self) -> bool:
         rows = np.concatenate(self.across + self.waiting)
-        return (len(rows) >= ENOUGH or not self.across) and (_is_blurred(rows) or _is_bent(rows))
+        return (len(rows) >= ENOUGH or not self.across) and (_is_blurred(rows) or _is_bent(rows[:, self.num_targets :]))
 
 
 def _is_blurred(rows: np.ndarray) -> bool:
