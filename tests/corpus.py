@@ -174,7 +174,14 @@ bad("the target among the features, other form", "a,\u00e9\n1,2\n", None, None, 
 bad("a feature twice", "a,y\n1,2\n", None, None, "different columns", chosen=["a", "a"])
 bad("a target twice", "a,y\n1,2\n", None, None, "different columns", target=["y", "y"])
 for label, target in (("none", None), ("a number", 5), ("a list with a number", ["y", 5]), ("empty list", [])):
-    bad(f"a target that is {label}", "a,y\n1,2\n", None, None, f"target={target!r}", target=target)
+    bad(
+        f"a target that is {label}",
+        "a,y\n1,2\n",
+        None,
+        None,
+        "--data.target" if target is None else f"target={target!r}",
+        target=target,
+    )
 bad("an empty target", ",y\n1,2\n", 1, None, "''", target="")
 bad("features that are a number", "a,y\n1,2\n", None, None, "features=7", chosen=7)
 bad("no features", "a,y\n1,2\n", None, None, "features=[]", chosen=[])
