@@ -16,7 +16,7 @@ from jsonargparse import _parameter_resolvers as resolvers
 from jsonargparse._parameter_resolvers import get_signature_parameters as get_signature_parameters
 from lightning.pytorch import LightningDataModule
 
-from linreg.errors import InputError, is_in_own_code, one_line
+from linreg.errors import InputError, RunError, is_in_own_code, one_line
 
 _get_mro_parameters = resolvers.get_mro_parameters
 
@@ -43,7 +43,7 @@ def ask(name: str, default: Any, data: LightningDataModule) -> Any:
     kind = type(data).__name__
     try:
         return getattr(data, name)
-    except (InputError, OSError):
+    except (InputError, RunError, OSError):
         raise
     except Exception as error:
         if is_in_own_code(error) or not isinstance(error, AttributeError):  # jsonargparse would hide where
