@@ -14,6 +14,7 @@ from torch import Tensor
 from linreg.atomic import atomic_write
 from linreg.errors import InputError, given, with_remedies
 from linreg.module import Module, inputs_of
+from linreg.ranks import world
 from linreg.report.findings import show_table, stage_of
 from linreg.screen import say, wrapped
 from linreg.stack.trainer import all_flags, make_trainer
@@ -59,6 +60,8 @@ def tables_of(model: LightningModule, stage: str | None = None) -> dict[str, Any
 
 def predict(model: LightningModule, data: LightningDataModule, output: str, **flags: Any) -> None:
     """Writes what a model predicts: beside each row, as the data module's ``writer`` does, or else all as tensors."""
+    if world() > 1:
+        raise InputError("predict: one process writes the rows in their order; start it without torchrun or srun")
     for name, harmless in (("limit_predict_batches", (None,)), ("fast_dev_run", (False, None))):
         if flags.get(name) not in harmless:
             raise InputError(f"--{name}: each row is predicted; leave it out")

@@ -108,7 +108,7 @@ def slurm(rank: int, port: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_flags_of_two(workplace: Path) -> None:
     for flags, said in (
-        (("--num_nodes", 3), "SLURM has started 1 process(es) on 2 machine(s)"),
+        (("--num_nodes", 3), "srun has started 1 process(es) on 2 machine(s)"),
         (("--strategy", "fsdp"), "fsdp"),
         (("--strategy", "ddp_spawn"), "give ddp"),
         (("--chunk", 4), "--chunk cannot honour --devices"),

@@ -76,8 +76,9 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
         1,
         started["num_nodes"],
     ):
+        who = "srun" if isinstance(found, SLURMEnvironment) else "torchrun"
         raise InputError(
-            f"--devices {settings['devices']} --num_nodes {nodes}: {type(found).__name__.removesuffix('Environment')} "
+            f"--devices {settings['devices']} --num_nodes {nodes}: {who} "
             f"has started {started['devices']} process(es) on {started['num_nodes']} machine(s); leave them out"
         )
     return settings | started | {"plugins": [*settings["plugins"], found]}
