@@ -37,12 +37,12 @@ def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
 
 def ten_steps_lower_the_loss(context: Context) -> Verdict:
     """Ten steps move the weights and, at some rate, lower the loss."""
+    if context.prepared.automatic_optimization and not abs(context.after(0)) > 1e-12:
+        raise CannotTell("there is nothing to learn, or the loss is no number")
     before, after = weights(context.trainer), weights(context.fit(steps=10, scale=0.1))
     if all(torch.equal(before[name], after[name]) for name in trainable(context.prepared)):
         return judge(False, "ten steps move no weight", "a step", "look at the learning rate, and at step()")
     start, best = context.after(0), min(context.after(scale) for scale in (1, 0.1, 10, 0.001))
-    if not abs(start) > 1e-12:
-        raise CannotTell("there is nothing to learn, or the loss is no number")
     remedy = "look for a sign, an optimizer without the weights, a zero_grad or step that is left out"
     return judge(best < start, f"{start:.4g} -> {best:.4g}", "less", remedy)
 
