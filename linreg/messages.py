@@ -17,7 +17,7 @@ TRIED_TYPES = (
     "Subtypes:",
     "Errors:",
     "Given value type:",
-    "Expected a <class",
+    "Expected a <class 'lightning",
 )  # lines of jsonargparse's, of no use
 
 REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
