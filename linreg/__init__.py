@@ -1,7 +1,10 @@
 """Regression with PyTorch Lightning, every run held against the exact solution; any other model in the same stack.
 
-A student reads ``module.py``, then ``regression``; a user of the stack ``experiment.py``. The names below are loaded on
-first use.
+A student reads ``module``, ``metrics``, ``optimizers`` and ``schedules``, then the room ``regression``; a researcher
+``datamodule`` (with ``rows`` and ``split``), then ``examples``; a user of the stack ``experiment``, a run from its
+beginning to its end, ``evaluation`` and ``ending``; ``lecture`` is three runs in one. All of them use ``errors`` and
+``messages`` (of other libraries), ``screen``, ``atomic`` (whole files), ``ranks`` (several processes) and ``verdict``
+(of the doctor); ``__main__`` is the program. The names below are loaded on first use.
 """
 
 import importlib

@@ -1,5 +1,6 @@
 """The lecture: a hypothesis, the mean squared error, and gradient descent on standardized data.
 
 In: batches (x, y) in the data's units. Out: predictions in them, and what ``exact`` knows of how right they are.
-Read ``linear_regression`` and ``gradient``, then ``regressor`` (above it ``linreg.module``) and ``standardizer``.
+Read ``linear_regression`` and ``gradient``, then ``regressor`` (above it ``linreg.module``) and ``standardizer``;
+``columns`` holds data against a model, ``checks`` is for the doctor.
 """
