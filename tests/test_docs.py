@@ -136,9 +136,32 @@ def test_the_links_name_what_is_there() -> None:
     assert all(f"def {name}(" in (ROOT / "tests/test_lecture.py").read_text() for name in tests)
 
 
+def skeleton(text: str) -> dict[str, list[str]]:
+    """What a translation shares with its original: code, headings by level, links, the code within tables."""
+    outside = re.sub(r"```.*?```", "", text, flags=re.S)
+    return {
+        "blocks": re.findall(r"```\w+\n.*?```", text, re.S),
+        "headings": re.findall(r"^#+ ", outside, re.M),
+        "links": re.findall(r"\]\((?:\.\./|\.github/)?([\w/.]+)\)", outside),
+        "tables": [
+            " ".join(re.findall(r"`[^`]+`", row)) + str(row.count("|")) for row in re.findall(r"^\|.*", text, re.M)
+        ],
+        "code": sorted({*re.findall(r"`(--[^`]+|python [^`]+)`", re.sub(r"\s+", " ", outside))}),
+    }
+
+
+def test_the_korean_readme_keeps_step() -> None:
+    korean = (ROOT / ".github/README.ko.md").read_text(encoding="utf-8")
+    ours, theirs = skeleton(README), skeleton(korean)
+    for part, expected in ours.items():
+        assert theirs[part] == expected, part
+    for path in re.findall(r"\]\(([\w/.]+)\)", korean):
+        assert (ROOT / ".github" / path).exists(), path
+
+
 def test_the_readme_is_short() -> None:
     """In lines, in characters, and in the length of a line of prose."""
-    assert len(README.splitlines()) <= 201
+    assert len(README.splitlines()) <= 200
     assert len(README) < 12_500
     outside = re.sub(r"```.*?```", "", README, flags=re.S)
     assert [line for line in outside.splitlines() if len(line) > 130 and not line.startswith("|")] == []
