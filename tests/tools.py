@@ -23,9 +23,10 @@ def events(folder: str | Path) -> EventAccumulator:
 
 
 def scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves of a run by their tags: steps and values."""
+    """The curves of a run by their tags: steps and values; the seconds of a run are its own."""
     found = events(folder)
-    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    tags = [tag for tag in found.Tags()["scalars"] if tag != "reported/seconds"]
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in tags}
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
