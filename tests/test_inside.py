@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from linreg.stack.guard import DivergenceGuard
-from tests.conftest import Train, read_metrics
+from tests.conftest import Process, Train, read_metrics
 from tests.test_draws import MINE
 from tests.tools import assert_same, load, scalars
 
@@ -169,7 +169,6 @@ def test_a_run_that_ends_inside_an_epoch_goes_on_exactly(more: list[object], tra
         (["--data.batch_size", 20], "an epoch of 10 batches of 40 rows, and this run has 20 of 20"),
         (["--chunk", 2], "this run has 5 of 80"),
         (["--limit_train_batches", 5], "this run has 5 of 40"),
-        (["--devices", 2, "--accelerator", "cpu", "--strategy", "ddp_fork"], "by 1 process(es), and not 2"),
     ],
 )
 def test_what_would_make_another_epoch_is_refused(flags: list[object], words: str, train: Train) -> None:
@@ -177,6 +176,15 @@ def test_what_would_make_another_epoch_is_refused(flags: list[object], words: st
     code, out = train("--ckpt_path", LAST.format("default"), "--max_steps", -1, "--max_epochs", 3, *flags)
     assert code == 2, out
     assert words in out
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_refused_inside_an_epoch(train: Train, process: Process) -> None:
+    assert train(*LINEAR, "--max_steps", 13)[0] == 0
+    several = ("--devices", 2, "--accelerator", "cpu", "--max_steps", -1, "--max_epochs", 3)
+    done = process("--ckpt_path", LAST.format("default"), *several)
+    assert done.returncode == 2, done.stderr
+    assert "by 1 process" in done.stderr
 
 
 def test_a_number_of_steps_that_is_none(train: Train) -> None:

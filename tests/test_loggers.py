@@ -15,7 +15,8 @@ from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import assert_same, load, scalars
 
 FOLDER = Path("runs/default/version_0")
-RECORDS = {"config.yaml", "metrics.json", "coefficients.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+RECORDS = {"config.yaml", "metrics.json", "coefficients.csv", "card.md"}
+RECORDS |= {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 PICTURE = "predicted_vs_actual_test.png"
 OWN = """
 from pathlib import Path

@@ -90,6 +90,10 @@ class TextFile:
         """Turns whatever goes wrong between the disk and the text into an InputError."""
         try:
             yield
+        except InputError:
+            if hasattr(self, "_before"):
+                self.check_unchanged()  # else it would be blamed for what another program is writing
+            raise
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file{_way_out(self.path)}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
