@@ -94,6 +94,8 @@ def command(*args: object) -> list[str]:
 def started(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A process in a group of its own, all of which is ended with the block, however the block ends."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # else an ended pytest would leave it running
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, where the process would too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     run = subprocess.Popen(arguments, text=True, start_new_session=True, **options)
     try:
