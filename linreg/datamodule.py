@@ -51,6 +51,8 @@ class DataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        if hasattr(self, "collate_fn"):
+            raise InputError(f"{type(self).__name__}.collate_fn would not be called; its name here is collate")
         self.save_hyperparameters(logger=False)
         check_split(val_fraction, test_fraction, split, split_seed)
         for name, value, least in (("batch_size", batch_size, 1), ("gap", gap, 0), ("num_workers", num_workers, 0)):

@@ -69,6 +69,8 @@ def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str
     flags = all_flags({flag: value for flag, value in settings.items() if flag not in others})
     typed = [flag for flag, value in others.items() if (value or None) != ALWAYS.get(flag)]
     typed += ["fast_dev_run"] if flags["fast_dev_run"] else []
+    if isinstance(epochs := flags["max_epochs"], int) and epochs < 1:
+        raise InputError(f"--max_epochs {epochs}: a lecture has at least 1 epoch, and an end")
     if wrong := [flag for flag in typed if flag not in ("name", "config")]:
         raise InputError(f"--{wrong[0]}: a lecture is three short trainings, and cannot honour it; leave it out")
     if not hasattr(model, "lesson"):

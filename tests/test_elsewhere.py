@@ -251,3 +251,21 @@ def test_what_is_read_is_whole(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="no checkpoint of this template"):
         read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("flags", [["--data.test_fraction", 0.2], ["--data.split_seed", 3], []])
+def test_rows_that_were_trained_on_are_not_tested(flags: list[object], train: Train) -> None:
+    """In another split of the same file, or with its lines in another order."""
+    rng = np.random.default_rng(0)
+    lines = [f"{a},{b}" for a, b in rng.normal(size=(100, 2))]
+    Path("t.csv").write_text("\n".join(["a,y", *lines]))
+    fit = ("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 2)
+    assert train(*fit, "--data.test_fraction", 0.1)[0] == 0
+    best = RUN / "checkpoints/best.ckpt"
+    assert train("test", "--ckpt_path", best)[0] == 0
+    if not flags:
+        Path("t.csv").write_text("\n".join(["a,y", *reversed(lines)]))
+    code, out = train("test", "--ckpt_path", best, *flags)
+    assert (code, "not split as in the training" in out) == (2, True), out
+    code, out = train("test", "--ckpt_path", best, "--data.path", "t.csv")  # which says that all rows are meant
+    assert (code, "100 test" in out) == (0, True), out

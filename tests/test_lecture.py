@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from linreg import LinearRegression, SyntheticData
+from linreg.regression.gradient import formula_step, mse_gradient
 from linreg.regression.regressor import Regressor
 from tests.conftest import Train
 from tests.tools import events
@@ -70,6 +71,18 @@ def test_partial_derivatives() -> None:
     (x**2 + x * y + y**2).backward()
     assert x.grad == 2 * 1.5 - 4.0
     assert y.grad == 1.5 + 2 * -4.0
+    generator = torch.Generator().manual_seed(0)  # and of the mean squared error, by W and b: by finite differences
+    x, y, w, b = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((9, 2), (9, 1), (1, 2), (1,)))
+    loss, by_w, by_b = mse_gradient(x, y, w, b)
+    assert loss.item() == pytest.approx(np.mean((x.numpy() @ w.numpy().T + b.numpy() - y.numpy()) ** 2))
+    for parameter, gradient in ((w, by_w), (b, by_b)):
+        for i in range(parameter.numel()):
+            step = torch.zeros(parameter.numel(), dtype=torch.float64)
+            step[i] = 1e-6
+            steps = [step.view_as(p) if p is parameter else 0 * p for p in (w, b)]
+            above = mse_gradient(x, y, w + steps[0], b + steps[1])[0]
+            below = mse_gradient(x, y, w - steps[0], b - steps[1])[0]
+            assert gradient.flatten()[i].item() == pytest.approx(((above - below) / 2e-6).item(), rel=1e-6)
 
 
 def test_cost_gradient_and_update(train: Train, workplace: Path) -> None:
@@ -86,6 +99,12 @@ def test_cost_gradient_and_update(train: Train, workplace: Path) -> None:
         w = w - alpha * 2 / len(x) * np.sum((w * x - y) * x)
     (path,) = Path().rglob("last.ckpt")
     assert torch.load(path, weights_only=True)["state_dict"]["hypothesis.weight"].item() == pytest.approx(w, abs=1e-6)
+    layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.zeros_(layer.weight)
+    step = formula_step(layer, torch.optim.SGD(layer.parameters(), lr=alpha))
+    for _ in range(4):
+        step(torch.from_numpy(x), torch.from_numpy(y))
+    assert layer.weight.item() == pytest.approx(w)
 
 
 def test_tensors_are_made() -> None:

@@ -109,3 +109,9 @@ def test_a_rate_that_diverges_is_one_line(train: Train, workplace: Path) -> None
     assert (code, "the training diverged" in out.splitlines()[-1]) == (1, True), out
     with pytest.raises(InputError, match="lecture needs"):
         LinearRegression(1).lesson(SyntheticData(num_features=1, noise_std=0.0))
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_a_lecture_has_an_end(epochs: int, train: Train) -> None:
+    code, out = train("lecture", "--max_epochs", epochs)
+    assert (code, "at least 1 epoch" in out) == (2, True), out

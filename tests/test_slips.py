@@ -154,3 +154,11 @@ def test_help_and_version(slip: Train) -> None:
     code, out = slip("--model.help", "Regressor")
     assert "torch.nn." not in out
     assert "given by a class of your own" in out
+
+
+@pytest.mark.parametrize("typed", ["?", "[?]", "[?, -]", '["?", "-"]', "'?'"])
+def test_what_stands_for_a_missing_cell_may_be_no_yaml(typed: str, train: Train) -> None:
+    Path("t.csv").write_text("a,y\n" + "".join(f"{i},{2 * i % 7}\n" for i in range(30)) + "?,4\n")
+    code, out = train("t.csv", "--target", "y", "--max_epochs", 1, "--data.missing_values", typed)
+    assert code == 0, out
+    assert "31 rows, 1 feature -> y; 1 dropped" in out

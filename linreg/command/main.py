@@ -15,6 +15,7 @@ from linreg.command.cli import CommandLine
 from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.lecture import lecture
 from linreg.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
+from linreg.runs.recorded import SPLIT, check_held_out
 from linreg.screen import open_streams
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
 
@@ -59,6 +60,8 @@ def run_command(line: CommandLine) -> None:
     elif line.command == "predict":
         evaluation.predict(line.model, line.datamodule, **line.settings)
     else:
+        if line.checkpoint and line.arguments.keep_the_data(SPLIT):
+            check_held_out(line.checkpoint, line.datamodule)
         evaluation.measure(line.command, line.model, line.datamodule, **line.settings)
 
 

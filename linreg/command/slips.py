@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 
 from linreg.command.parser import DEFAULTS, FIT_FLAGS, MEANT, load_default
 from linreg.command.signatures import parameters_of
-from linreg.command.typed import SUBCOMMANDS, Arguments
+from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments
 from linreg.errors import InputError, did_you_mean
 from linreg.safety.allowed import import_allowed
 
@@ -89,10 +91,22 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[s
             raise InputError(f"{flag}: a value is expected")
         elif SEVERAL.fullmatch(kind) and value not in ("null", "None") and not str(value).lstrip().startswith("["):
             value = json.dumps([value])
+        elif flag == "--data.missing_values" and value not in (None, "null", "None"):
+            value = as_marks(str(value))
         mended.append(flag if value is None else f"{flag}={value}")
         if (flag, value) != (typed, given_value):
             notes.append(f"note: {typed} is taken as {flag if value is None else f'{flag} {value}'}")
     return mended, notes
+
+
+def as_marks(typed: str) -> str:
+    """What stands for a missing cell, as JSON: in YAML a ? or a - alone is none of them."""
+    with suppress(yaml.YAMLError):
+        found = yaml.safe_load(typed)
+        if isinstance(found, list) and all(isinstance(mark, str | int | float) for mark in found):
+            return typed
+    inside = typed.strip()[1:-1].split(",") if typed.strip().startswith("[") else [typed]
+    return json.dumps([mark.strip().strip("'\"") for mark in inside])
 
 
 def by_its_look(word: str, before: list[str]) -> tuple[str, str | None]:
@@ -111,9 +125,8 @@ def by_its_look(word: str, before: list[str]) -> tuple[str, str | None]:
         raise InputError(f"{word!r}: a flag begins with two dashes; did you mean --{word}?")
     meant = MEANT.get(name, "")
     hint = f"; did you mean {meant!r}?" if meant in SUBCOMMANDS else did_you_mean(word, SUBCOMMANDS)
-    raise InputError(
-        f"{word!r}: one of {', '.join(SUBCOMMANDS)}, or a flag, is expected{hint or '; several names are [a, b]'}"
-    )
+    known = ", ".join((*SUBCOMMANDS, *AS_FIT))
+    raise InputError(f"{word!r}: one of {known}, or a flag, is expected{hint or '; several names are [a, b]'}")
 
 
 def in_full(flag: str, kinds: dict[str, str]) -> str:

@@ -83,6 +83,11 @@ class Arguments:
                 value = inline[0] if inline else after
         return value
 
+    def keep_the_data(self, split: Sequence[str]) -> bool:
+        """Whether the data are those of the checkpoint, however they are split."""
+        names = [flag.partition("=")[0] for flag in self.flags if flag.startswith("--data")]
+        return not self.configs and all(name.removeprefix("--data.") in split for name in names)
+
     def without(self, *names: str) -> list[str]:
         """The flags but for some, and their values."""
         pairs = zip(["", *self.flags], self.flags, strict=False)

@@ -57,7 +57,8 @@ class Column:
         """What to do about a cell that is no number, which may be text."""
         if self.is_target:
             return f"; {CLASSES}" if is_text and not self.has_value else ""
-        named = f"; name it in --data.categories, '[{self.name}]', if it is text" if is_text else ""
+        ways = f"; name it in --data.categories, '[{self.name}]', if it is text, or the cell in --data.missing_values"
+        named = ways if is_text else ""
         return named if self.required else f"{named}; choose the columns with --data.features"
 
     def fix(self, levels: Sequence[str]) -> None:

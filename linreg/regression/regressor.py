@@ -96,7 +96,7 @@ class Regressor(Module):
             if type(self).step is not Regressor.step and type(self).training_step is Regressor.training_step:
                 raise InputError(
                     f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
-                    "training_step(batch, batch_idx) as well, or make it a Module"
+                    "training_step(batch, batch_idx) as well, on standardized x and y; or make it a Module"
                 )
             self.feature_names = list(getattr(data, "feature_names", self.feature_names))
             self.target_names = list(getattr(data, "target_names", self.target_names))

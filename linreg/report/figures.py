@@ -150,7 +150,8 @@ def log_curves(
     else:
         axes.locator_params(axis="x", integer=True)
     axes.minorticks_off()  # they take as long as all else
-    axes.legend(fontsize="small", loc=legend)
+    if curves:
+        axes.legend(fontsize="small", loc=legend)
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Figure:

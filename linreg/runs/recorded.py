@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from linreg.errors import InputError
 from linreg.runs.loggers import HERE
 
+SPLIT = ("val_fraction", "test_fraction", "split_seed", "split", "batch_size", "drop_last", "cache")  # of the same data
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
     *("BatchSizeFinder", "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler"),
     *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
@@ -128,3 +130,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(config, dict):
         return {prefix: config}
     return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
+
+
+def check_held_out(checkpoint: dict[str, Any], data: Any) -> None:
+    """InputError for the training's own data in another split or order: it has seen rows that are to be measured."""
+    rows = checkpoint.get("rows")
+    if isinstance(rows, Tensor) and hasattr(data, "is_same") and not data.is_same(rows):
+        raise InputError(
+            "these rows are not split as in the training, which may have seen those that are to be measured: leave out "
+            "--data.test_fraction and the like, or give a file of new rows with --data.path"
+        )

@@ -18,6 +18,7 @@ from linreg.tables.table import Table
 
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
 SAMPLED = 4_096  # rows of a mapped table whose bits are looked at when a run goes on
+MOST_UNSEEN = 3  # levels of a column that are named one by one
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -180,10 +181,13 @@ class RegressionData(LightningDataModule):
         for column, (first, *others) in self.levels.items() if len(x) else ():
             of_levels = x[:, [self.feature_names.index(f"{column}={level}") for level in others]]
             is_seen = [bool((of_levels == 0).all(dim=1).any()), *of_levels.any(dim=0).tolist()]
-            for level, seen in zip((first, *others), is_seen, strict=True):
-                if not seen:
-                    what = "nothing is learned of it" if level == first else f"it is predicted as {first!r} is"
-                    yield f"{level!r} of {column!r} is in no training row: {what}"
+            unseen = [level for level, seen in zip((first, *others), is_seen, strict=True) if not seen]
+            if len(unseen) > MOST_UNSEEN:
+                yield f"{len(unseen):,} levels of {column!r} are in no training row; is it text of a few kinds?"
+                continue
+            for level in unseen:
+                what = "nothing is learned of it" if level == first else f"it is predicted as {first!r} is"
+                yield f"{level!r} of {column!r} is in no training row: {what}"
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self.splits["val"], EVALUATION_BATCH)

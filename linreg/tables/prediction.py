@@ -121,6 +121,8 @@ class PredictionWriter(Callback):
         if self.path.suffix == ".parquet":
             raise InputError(f"--output {self.path}: predictions are written as CSV; give a name that ends in .csv")
         if not os.path.lexists(self.path):
+            if len(sources) > 1 and self.path.resolve().parent in {source.resolve().parent for source in sources}:
+                raise InputError(f"--output {self.path}: in a folder that is read as a whole; give a name elsewhere")
             return
         why = "not a regular file"
         if self.path.is_file() and not self.path.is_symlink():

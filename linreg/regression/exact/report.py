@@ -142,6 +142,8 @@ def next_step(share: float, model: Any) -> list[str]:
     leave_out = "" if model.lr is None else ", or leave out --model.lr"
     a_epoch = max(int(trainer.num_training_batches), 1)
     expected = math.ceil(plan.steps_to_goal / a_epoch)
+    if plan.lr > plan.lr_limit:
+        return [f"lr {plan.lr:.3g} is above the full-batch limit {plan.lr_limit:.3g}: lower it{leave_out}"]
     if trainer.current_epoch < expected:
         about = f"more than {expected:,}" if plan.steps_to_goal >= MAX_STEPS else f"about {expected:,}"
         return [f"{trainer.current_epoch:,} of {about} epochs: raise --max_epochs{leave_out}"]

@@ -65,11 +65,12 @@ class Lesson:
         self.optimum = torch.cat([model.exact.weight()[0], torch.zeros(1, dtype=torch.float64)])
         self.start = torch.cat([0 * self.optimum[:-1], torch.tensor([-1.0 if self.axes is None else 0.0])])
         self.least = float(model.exact.mse(model.exact.weight()))
+        self.spectrum.excess[-1] = float(self.start[-1]) ** 2 / self.least  # of the intercept, which begins elsewhere
 
     def describe(self) -> str:
         """How the three are alike."""
         rows = f"{self.num_rows:,} of {self.of:,} training rows" if self.of > self.num_rows else f"{self.of:,} rows"
-        return wrapped(f"lecture {rows}, lr {self.lr:.3g} = {100 * self.lr / self.limit:.2g} % of the full-batch limit")
+        return wrapped(f"lecture {rows}, lr {self.lr:.3g} = {100 * self.lr / self.limit:.3g} % of the full-batch limit")
 
     def learner(self, batch_size: int) -> Any:
         """A model at the beginning, and the data in batches of a size."""
