@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,9 @@ def test_every_command_of_the_readme_runs(train: Train, workplace: Path, monkeyp
     model, config = (next(block for kind, block in BLOCKS if part in block) for part in ("class MLP", "mlp.MLP"))
     Path("mlp.py").write_text(model)
     Path("mlp.yaml").write_text(config)
+    Path("linreg/examples").mkdir(parents=True)  # as in the clone, where the reader is
+    for path in (ROOT / "linreg/examples").glob("*.yaml"):
+        shutil.copy(path, "linreg/examples")
     assert len([line for line in model.splitlines() if line.strip()]) == 6
     assert len(commands()) == 10
     for command in commands():
