@@ -22,6 +22,7 @@ def test_the_default_run(process: Process, workplace: Path) -> None:
     folder = workplace / "runs/default/version_0"
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert [name for name in files if not name.startswith("events.out.tfevents")] == [
+        "card.md",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "coefficients.csv",
