@@ -83,6 +83,7 @@ def test_a_module_beside_the_program_may_be_named(
         ("model: {init_args: {lr: fast}}", ['"lr"', "float", "fast"]),
         ("model: {init_args: {nesterov: maybe}}", ["nesterov", "bool", "maybe"]),
         ("model: {init_args: {penalty: 0.1}}", ["penalty"]),
+        ("model: {class_path: LinearRegression, init_args: [{lr: 0.02}]}", ["model", "lr"]),
         ("model: {class_path: linreg.Nope}", ["linreg.Nope"]),
         ("modell: {lr: 1}", ["modell"]),
         ("trainer: {max_epochs: 1.5}", ["max_epochs", "1.5"]),

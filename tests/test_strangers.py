@@ -210,7 +210,7 @@ def test_a_run_without_curves_has_its_folder(train: Train) -> None:
         assert code == 0, out
         assert "tensorboard" not in out
         names = {path.name for path in Path(f"runs/default/version_{number}").rglob("*") if path.is_file()}
-        records = {"config.yaml", "metrics.json", "coefficients.csv", "best.ckpt", "last.ckpt"}
+        records = {"config.yaml", "metrics.json", "coefficients.csv", "card.md", "best.ckpt", "last.ckpt"}
         assert {name for name in names if not name.endswith(".png")} == records
         assert "predicted_vs_actual_test.png" in names  # which nothing else would show
     code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4)

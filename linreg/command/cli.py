@@ -108,7 +108,7 @@ class CommandLine(LightningCLI):
             section = content.get("model")
             if isinstance(section, dict):
                 path = path or section.get("class_path")
-                given_args |= {*(section.get("init_args") or {})}
+                given_args |= {*init_args} if isinstance(init_args := section.get("init_args"), dict) else set()
         try:
             path = str(path or DEFAULTS["model"])
             cls = import_allowed(path if "." in path else f"linreg.{path}", "--model")  # a config may say less
