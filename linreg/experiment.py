@@ -85,8 +85,8 @@ def run(
         best = BestCheckpoint(monitor, mode)
         trainer = make_fitter(settings, model, config, chunk, formula, best, save_every_n_steps)
         announce(data, trainer)
-        if checkpoint:
-            say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
+    if checkpoint:
+        say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
     with with_remedies(), explain_interruption(trainer), opening, hooks_put_back(model, data), without_false_alarms():

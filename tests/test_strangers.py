@@ -575,7 +575,7 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
     [
         "regression.regressor.mse_loss",
         "experiment.describe_resume",
-        "regression.exact.report.draw",
+        "regression.exact.report.verdict",
         "regression.exact.baseline.describe_training",
     ],
 )

@@ -14,6 +14,7 @@ from linreg.command.signatures import parameters_of
 from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments
 from linreg.errors import InputError, did_you_mean
 from linreg.safety.allowed import import_allowed
+from linreg.safety.safe_yaml import read_value
 
 TABLE = re.compile(r"\.(csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 SEVERAL = re.compile(r"(typing\.)?(Optional\[)?([Ll]ist|Sequence)\[str\](\]| \| None)?")  # a type, as text
@@ -102,7 +103,7 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[s
 def as_marks(typed: str) -> str:
     """What stands for a missing cell, as JSON: in YAML a ? or a - alone is none of them."""
     with suppress(yaml.YAMLError):
-        found = yaml.safe_load(typed)
+        found = read_value(typed)
         if isinstance(found, list) and all(isinstance(mark, str | int | float) for mark in found):
             return typed
     inside = typed.strip()[1:-1].split(",") if typed.strip().startswith("[") else [typed]

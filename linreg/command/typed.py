@@ -10,7 +10,7 @@ import yaml
 
 from linreg.errors import InputError, did_you_mean
 from linreg.runs.folder import newest_checkpoint
-from linreg.safety.safe_yaml import MAX_BYTES, read_config
+from linreg.safety.safe_yaml import MAX_BYTES, read_config, read_value
 from linreg.stack.trainer import DEFAULT_CONFIG
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -98,7 +98,7 @@ class Arguments:
         typed = self.value(f"--{name}") or self.value(f"--trainer.{name}")
         sections = [content.get("trainer") or {} for content in reversed(self.contents)]
         try:
-            return yaml.safe_load(typed) if typed else next((each[name] for each in sections if name in each), None)
+            return read_value(typed) if typed else next((each[name] for each in sections if name in each), None)
         except yaml.YAMLError:
             return typed  # the parser will say
 

@@ -65,6 +65,11 @@ class StrictLoader(loaders.get_yaml_default_loader()):  # type: ignore[misc]
 loaders.yaml_default_loader = StrictLoader  # type: ignore[assignment]  # for its own readings too, of which `set_loader` covers some only
 
 
+def read_value(text: str) -> Any:
+    """What was typed for a flag; YAMLError for what is no YAML, or more than a flag can mean."""
+    return yaml.load(text, Loader=StrictLoader)
+
+
 def read_config(text: str, where: str) -> dict[str, Any]:
     """A config, whose sections are known to be mappings.
 
