@@ -11,12 +11,16 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.errors import InputError, given
 from linreg.messages import CSV_FOLDER_IN_USE
 from linreg.runs.folder import RunFolder
 from linreg.safety.allowed import import_allowed
+
+# Files of one second are read in the order of their names, which end in this count: ".10" would come before ".9".
+event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 
 HERE = "runs/NAME/version_N"  # as a logger's save_dir: the run's own folder, whichever it is
 Settings = dict[str, Any]
