@@ -56,8 +56,7 @@ def test_a_run_in_chunks_is_the_run_without(train: Train, settings: str) -> None
 
 
 @pytest.mark.slow
-def test_a_bigger_model_and_a_resumed_run(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_a_bigger_model_and_a_resumed_run(train: Train, workplace: Path) -> None:
     (workplace / "chunked_net.py").write_text(
         "from torch import nn\nfrom linreg import Regressor\n\n\nclass Net(Regressor):\n"
         "    def __init__(self, num_features: int, num_targets: int = 1, **training):\n"
@@ -101,10 +100,7 @@ def test_a_flag_that_counts_batches_is_refused_by_name(train: Train, flag: str, 
     assert flag in text
 
 
-def test_an_override_that_a_chunk_would_skip_is_refused(
-    train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_an_override_that_a_chunk_would_skip_is_refused(train: Train, workplace: Path) -> None:
     (workplace / "clipped_net.py").write_text(
         "from linreg import LinearRegression\n\n\nclass Net(LinearRegression):\n"
         "    def on_before_optimizer_step(self, optimizer):\n        pass\n"

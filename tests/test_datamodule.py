@@ -230,8 +230,7 @@ KINDS = ["--model", "mine.Net", "--data", "mine.Kinds", "--model.lr", 0.1, "--ma
 
 
 @pytest.fixture
-def mine(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.syspath_prepend(workplace)
+def mine(train: Train, workplace: Path) -> Train:
     Path("mine.py").write_text(MINE)
     return train
 

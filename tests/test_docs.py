@@ -32,11 +32,10 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_readme_runs(train: Train, workplace: Path) -> None:
     """In order, in one folder, as a reader would; the first set-up command is `python train.py` on its own."""
     code, out = train()
     assert code == 0
-    monkeypatch.syspath_prepend(workplace)
     model, config = (next(block for kind, block in BLOCKS if part in block) for part in ("class MLP", "mlp.MLP"))
     Path("mlp.py").write_text(model)
     Path("mlp.yaml").write_text(config)

@@ -127,8 +127,7 @@ CASES = {
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * ("own" in case and "workers" in case)) for case in CASES]
 )
-def test_two_and_two_are_four(case: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_two_and_two_are_four(case: str, train: Train, workplace: Path) -> None:
     Path("mine.py").write_text(MINE)
     typed = ["--model", "mine.Net", "--data", "mine.Images", *CASES[case]]
     assert (found := train(*typed, "--max_epochs", 4, "--name", "four"))[0] == 0, found[1]

@@ -119,10 +119,7 @@ PRINTED = {  # or written, of each row of the table
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("title", "text"), SECTIONS)
-def test_each_row_of_the_table_is_code_that_works(
-    title: str, text: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_each_row_of_the_table_is_code_that_works(title: str, text: str, train: Train, workplace: Path) -> None:
     code = "".join(re.findall(r"```python\n(.*?)```", text, re.S))
     Path("mine.py").write_text(code or "pass")
     (command,) = re.findall(r"```bash\n(.*?)\n```", text, re.S)
@@ -142,8 +139,7 @@ def test_the_table_of_examples_and_of_changes_is_whole() -> None:
     assert all(anchor == title.replace(" ", "-") for title, anchor in linked)
 
 
-def test_an_example_is_copied_by_its_name_alone(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_an_example_is_copied_by_its_name_alone(train: Train, workplace: Path) -> None:
     for ending in ("py", "yaml"):
         text = (EXAMPLES / f"classifier.{ending}").read_text()
         Path(f"classifier.{ending}").write_text(text.replace("linreg.examples.classifier", "classifier"))

@@ -34,9 +34,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def run(kind: str, train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(kind: str, train: Train, workplace: Path) -> Run:
     """Trains either kind of model for three epochs, with more flags; gives what was printed."""
-    monkeypatch.syspath_prepend(workplace)
     Path("mine.py").write_text(MINE)
 
     def run_it(*flags: object, code: int = 0) -> str:
@@ -135,8 +134,7 @@ def test_overfit_batches_are_the_same_in_each_epoch(loader: str, kind: str, run:
 
 
 @pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined")
-def test_overfit_batches_of_a_stream(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_overfit_batches_of_a_stream(train: Train, workplace: Path) -> None:
     Path("mine.py").write_text(SHIFTED)
     Path("seen.py").write_text(SEEN)
     typed = ["--model", "mine.Net", "--data", "mine.Images", "--data.stream", "true", "--max_epochs", 3]
@@ -167,8 +165,7 @@ class Net(Regressor):
 """
 
 
-def test_a_model_is_compiled_in_place(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_a_model_is_compiled_in_place(train: Train, workplace: Path) -> None:
     Path("compiled.py").write_text(COMPILED)
     typed = ["--model", "compiled.Net", "--model.lr", 0.05, "--max_epochs", 2, "--data.num_rows", 300]
     assert train(*typed, "--name", "plain")[0] == 0

@@ -75,8 +75,7 @@ class Still(Net):
 
 
 @pytest.fixture
-def mine(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.syspath_prepend(workplace)
+def mine(train: Train, workplace: Path) -> Train:
     Path("mine.py").write_text(MINE + MORE + STILL)
     return train
 

@@ -54,10 +54,7 @@ def left(folder: Path) -> set[str]:
         ("{class_path: mine.Lines, init_args: {ending: log}}", {"lines.log", PICTURE}),
     ],
 )
-def test_the_records_are_there_with_any_logger(
-    logger: str, files: set[str], train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_the_records_are_there_with_any_logger(logger: str, files: set[str], train: Train, workplace: Path) -> None:
     Path("mine.py").write_text(OWN)
     code, out = train("--logger", logger, "--max_epochs", 2, "--name", "mine")
     assert code == 0, out

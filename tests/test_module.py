@@ -75,8 +75,7 @@ QUICK = ["--data", "mine.Data", "--max_epochs", 2, "--model.lr"]
 
 
 @pytest.fixture
-def mine(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.syspath_prepend(workplace)
+def mine(train: Train, workplace: Path) -> Train:
     Path("mine.py").write_text(MINE)
     return train
 

@@ -69,8 +69,7 @@ LAST = FOLDER / "checkpoints/last.ckpt"
 
 
 @pytest.fixture
-def mine(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.syspath_prepend(workplace)
+def mine(train: Train, workplace: Path) -> Train:
     Path("mine.py").write_text(MINE)
     return train
 

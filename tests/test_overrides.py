@@ -36,9 +36,8 @@ class Net(LinearRegression):
 
 
 @pytest.fixture
-def net(workplace: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def net(workplace: Path, request: pytest.FixtureRequest) -> list[str]:
     """The flags for a model of the user's own, in a file beside the command."""
-    monkeypatch.syspath_prepend(workplace)
     Path("mine.py").write_text("import torch\nfrom linreg import LinearRegression\n" + MODELS[request.param])
     return ["--model", "mine.Net"]
 

@@ -83,7 +83,6 @@ def test_a_chunk_with_an_own_callback_between_two_batches_is_refused(workplace: 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_overfitting_sees_the_same_batches_in_each_epoch(train: Train, workplace: Path, monkeypatch: Any) -> None:
-    monkeypatch.syspath_prepend(workplace)
     Path("mine.py").write_text(
         "from linreg import LinearRegression\n"
         "class Net(LinearRegression):\n"

@@ -211,10 +211,7 @@ SCHEDULER = (
         ["--model", "mine.Mine", "--model.extra", "a/path"],
     ],
 )
-def test_every_checkpoint_is_plain(
-    flags: list[object], train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_every_checkpoint_is_plain(flags: list[object], train: Train, workplace: Path) -> None:
     Path("mine.py").write_text(MINE)
     code, out = train(*flags, "--max_epochs", 2)
     assert code == 0, out

@@ -50,10 +50,7 @@ def test_a_config_cannot_run_code(config: str, train: Train, tmp_path: Path, mon
     assert not Path("runs").exists()
 
 
-def test_a_module_beside_the_program_may_be_named(
-    train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_a_module_beside_the_program_may_be_named(train: Train, workplace: Path) -> None:
     Path("mine.py").write_text("from linreg import LinearRegression\nclass Mine(LinearRegression):\n    pass\n")
     code, out = train("--model", "mine.Mine", "--max_epochs", 1)
     assert code == 0, out

@@ -147,8 +147,7 @@ class Stream(SyntheticData):
 
 
 @pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
-def test_a_bare_module_has_it_too(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_a_bare_module_has_it_too(train: Train, workplace: Path) -> None:
     Path("mine.py").write_text(BARE)
     typed = ["--model", "mine.Net", "--data.num_rows", 500, "--data.batch_size", 40]
     code, out = train(*typed, "--max_epochs", 2)

@@ -77,9 +77,8 @@ class Net(LinearRegression):
 
 
 @pytest.fixture
-def net(workplace: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def net(workplace: Path, request: pytest.FixtureRequest) -> list[str]:
     """The flags for a model of the user's own, in a file beside the command."""
-    monkeypatch.syspath_prepend(workplace)
     head = "import torch\nfrom torch import nn\nfrom torchmetrics import MeanAbsolutePercentageError\n"
     Path("mine.py").write_text(
         head + "from linreg import LinearRegression, Regressor, SyntheticData\n" + MODELS[request.param]

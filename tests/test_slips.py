@@ -24,8 +24,7 @@ class Rows(SyntheticData):
 
 
 @pytest.fixture
-def slip(train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.syspath_prepend(workplace)
+def slip(train: Train, workplace: Path) -> Train:
     Path("mine.py").write_text(MINE)
     Path("t.csv").write_text(CSV)
     return train

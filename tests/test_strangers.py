@@ -313,10 +313,7 @@ def test_a_checkpoints_config_writes_nowhere(part: dict[str, Any], train: Train)
 
 
 @pytest.mark.slow
-def test_a_callback_of_ones_own_has_to_be_typed_again(
-    train: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(workplace)
+def test_a_callback_of_ones_own_has_to_be_typed_again(train: Train, workplace: Path) -> None:
     Path("mine.py").write_text("from lightning.pytorch import Callback\nclass Watch(Callback):\n    pass\n")
     Path("own.yaml").write_text(
         "trainer: {callbacks: [{class_path: mine.Watch}, {class_path: EarlyStopping, init_args: {monitor: loss/val}}]}"
