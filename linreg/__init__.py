@@ -2,9 +2,8 @@
 
 A student reads ``module``, ``metrics``, ``optimizers`` and ``schedules``, then the room ``regression``; a researcher
 ``datamodule`` (with ``rows`` and ``split``), then ``examples``; a user of the stack ``experiment``, a run from its
-beginning to its end, ``evaluation`` and ``ending``; ``lecture`` is three runs in one. All of them use ``errors`` and
-``messages`` (of other libraries), ``screen``, ``atomic`` (whole files), ``ranks`` (several processes) and ``verdict``
-(of the doctor); ``__main__`` is the program. The names below are loaded on first use.
+beginning to its end, ``evaluation`` and ``ending``; ``lecture`` is three runs in one. ``verdict`` is what a check of
+the doctor says, ``__main__`` the program. All use the room ``system``. The names below are loaded on first use.
 """
 
 import importlib
@@ -13,14 +12,14 @@ from typing import Any
 _PUBLIC = {
     "CSVData": "tables.csv_data",
     "DataModule": "datamodule",
-    "InputError": "errors",
+    "InputError": "system.errors",
     "LeastSquares": "regression.exact.least_squares",
     "LinearRegression": "regression.linear_regression",
     "Module": "module",
     "PredictionData": "tables.prediction",
     "RegressionData": "tables.data",
     "Regressor": "regression.regressor",
-    "RunError": "errors",
+    "RunError": "system.errors",
     "Standardizer": "regression.standardizer",
     "SyntheticData": "tables.synthetic",
     "Table": "tables.table",

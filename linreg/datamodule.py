@@ -12,9 +12,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from linreg.errors import InputError
 from linreg.rows import Rows, as_dataset, as_it_is, whole
 from linreg.split import SPLITS, check_split, split_rows
+from linreg.system.errors import InputError
 
 GIVEN = (*SPLITS, "predict")  # the splits that ``load`` may give
 

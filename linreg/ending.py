@@ -9,8 +9,6 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from linreg.atomic import atomic_write
-from linreg.errors import RunError
 from linreg.metrics import as_plain
 from linreg.report.card import make_card
 from linreg.report.figures import as_png
@@ -18,7 +16,9 @@ from linreg.report.findings import Findings, Picture, logged
 from linreg.runs.folder import folder_of
 from linreg.runs.loggers import RunLogger
 from linreg.runs.restored import Restored
-from linreg.screen import say
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import RunError
+from linreg.system.screen import say
 
 
 def how_trained(trainer: Trainer, epochs: int, seconds: float) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from linreg.atomic import atomic_write
-from linreg.errors import InputError, given, with_remedies
 from linreg.module import Module, inputs_of
-from linreg.ranks import world
 from linreg.report.findings import show_table, stage_of
-from linreg.screen import say, wrapped
 from linreg.stack.trainer import all_flags, make_trainer
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import InputError, given, with_remedies
+from linreg.system.ranks import world
+from linreg.system.screen import say, wrapped
 
 
 def check_objects(model: Any, data: Any) -> None:

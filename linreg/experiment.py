@@ -11,7 +11,6 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
-from linreg.errors import InputError, given, with_remedies
 from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
 from linreg.report.findings import Findings, logged
 from linreg.runs.checkpoints import BestCheckpoint
@@ -20,10 +19,11 @@ from linreg.runs.loggers import make_loggers
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects
 from linreg.safety.checkpoint_file import read_checkpoint
-from linreg.screen import say
 from linreg.stack.lean import hooks_put_back
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, without_false_alarms
+from linreg.system.errors import InputError, given, with_remedies
+from linreg.system.screen import say
 
 
 @dataclass

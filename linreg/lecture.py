@@ -9,20 +9,20 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from linreg.atomic import atomic_write
 from linreg.ending import leave_pictures
-from linreg.errors import InputError
 from linreg.evaluation import announce
 from linreg.experiment import opened
 from linreg.report.figures import as_png
 from linreg.report.findings import Picture
 from linreg.runs.folder import folder_of
 from linreg.runs.loggers import Curves
-from linreg.screen import counted, say
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import Lean
 from linreg.stack.stopping import StopBetweenBatches, explain_interruption
 from linreg.stack.trainer import all_flags, make_trainer, without_false_alarms
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import InputError
+from linreg.system.screen import counted, say
 
 FIXED: dict[str, Any] = {
     "logger": False,

@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from linreg.errors import InputError
 from linreg.metrics import as_plain
 from linreg.optimizers import check_settings, gather_settings, make_optimizer, make_scheduler
-from linreg.ranks import summed
+from linreg.system.errors import InputError
+from linreg.system.ranks import summed
 
 Batch = tuple[Tensor, Tensor]
 Losses = Tensor | dict[str, Tensor]  # the loss, or several by name, of which "loss" is the one to descend

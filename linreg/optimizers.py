@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from linreg.errors import InputError, did_you_mean, given
 from linreg.safety.allowed import import_allowed
 from linreg.schedules import WarmupConstant, WarmupCosine, WarmupLinear
+from linreg.system.errors import InputError, did_you_mean, given
 
 OURS = {cls.__name__: cls for cls in (WarmupConstant, WarmupLinear, WarmupCosine)}  # beside those of torch
 TRIAL_STEPS = 100  # of a schedule that is only tried

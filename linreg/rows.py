@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 
 class Rows(Dataset[Any]):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 
 class WarmupConstant(LambdaLR):

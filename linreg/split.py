@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from linreg.errors import InputError
-from linreg.screen import counted
+from linreg.system.errors import InputError
+from linreg.system.screen import counted
 
 SPLITS = ("train", "val", "test")
 SEEDS = (1 << 32) - 1  # the largest one

@@ -16,9 +16,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from linreg import LinearRegression, SyntheticData
-from linreg.ranks import rank, world
 from linreg.stack.processes import meet
 from linreg.stack.trainer import all_flags, make_trainer
+from linreg.system.ranks import rank, world
 
 SIZES = ((32, 256, 100_000), (32, 65_536, 500_000), (4_096, 256, 5_000), (4_096, 8_192, 21_000))
 

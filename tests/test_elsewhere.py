@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from linreg.errors import InputError
 from linreg.runs.folder import is_run_of, mark_of
 from linreg.safety.checkpoint_file import read_checkpoint
+from linreg.system.errors import InputError
 from linreg.tables.conversion import _is_bent
 from tests.conftest import ROOT, Train, posix, read_metrics, read_rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linreg import RunError
-from linreg.atomic import atomic_write, leftovers, replacing, temporaries
+from linreg.system.atomic import atomic_write, leftovers, replacing, temporaries
 from tests.conftest import posix
 
 
@@ -47,7 +47,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
 @posix
 def test_a_killed_process_leaves_nothing_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    code = "import os, signal, sys; from pathlib import Path; from linreg.atomic import replacing\n"
+    code = "import os, signal, sys; from pathlib import Path; from linreg.system.atomic import replacing\n"
     code += "with replacing(Path(sys.argv[1])) as f: f.write(b'half'); f.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -signal.SIGKILL
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".t.json.")]
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
     def refuse(path: Path, *flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("linreg.atomic.os.open", refuse)
+    monkeypatch.setattr("linreg.system.atomic.os.open", refuse)
     atomic_write(tmp_path / "t.json", b"whole")
     assert (tmp_path / "t.json").read_bytes() == b"whole"
 

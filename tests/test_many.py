@@ -299,7 +299,7 @@ def test_a_share_is_a_part(workplace: Path) -> None:
     script = (
         "import torch.distributed as dist\n"
         "from linreg import SyntheticData\n"
-        "from linreg.ranks import gathered, summed\n"
+        "from linreg.system.ranks import gathered, summed\n"
         "dist.init_process_group('gloo')\n"
         "data = SyntheticData(101, val_fraction=0, test_fraction=0)\n"
         "x = [x for x, _ in data.evaluation_batches('train', shared=True)]\n"

@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
-from linreg import LinearRegression, SyntheticData, messages
+from linreg import LinearRegression, SyntheticData
+from linreg.system import messages
 from tests.conftest import Train, posix
 
 OPTIONS: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}

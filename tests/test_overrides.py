@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from linreg import LinearRegression, RegressionData, SyntheticData, Table
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 from tests.conftest import Train, read_metrics
 from tests.tools import CKPT, scalars
 

@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 
 from linreg import LinearRegression, SyntheticData, run
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 from tests.conftest import Train, command, completed, posix, read_metrics
 from tests.tools import CKPT, assert_same, load
 

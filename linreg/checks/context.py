@@ -16,9 +16,9 @@ from torch import Tensor
 from linreg.checks.batch import pair, tensors, together
 from linreg.checks.fits import ALWAYS, UNNEEDED, Probe, alone, weights
 from linreg.checks.observer import LossCall, Observer
-from linreg.errors import RunError
 from linreg.evaluation import has_rows
 from linreg.stack.trainer import as_list, make_fitter
+from linreg.system.errors import RunError
 from linreg.verdict import CannotTell
 
 BATCHES, ROWS, SECONDS = 8, 20_000, 3.0  # of a split: those that steps are tried on, at most read, in about that time

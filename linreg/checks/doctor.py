@@ -8,17 +8,17 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from linreg.atomic import atomic_write
 from linreg.checks.context import Context
 from linreg.checks.leaks import LEAKS
 from linreg.checks.learning import LEARNING
 from linreg.checks.rate import RATE
 from linreg.checks.reproducing import REPRODUCING
 from linreg.checks.rows import ROWS
-from linreg.errors import InputError, RunError, one_line
 from linreg.runs.folder import new_run_folder
-from linreg.screen import say
 from linreg.stack.trainer import all_flags
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import InputError, RunError, one_line
+from linreg.system.screen import say
 from linreg.verdict import CannotTell, Verdict
 
 CHECKS: list[Callable[[Any], Verdict]] = [*LEARNING, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own

@@ -13,9 +13,8 @@ from linreg.checks.fits import alone
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
-BY_HEART: list[
-    Any
-] = [  # whether with statistics of the batch, steps, how: LBFGS where rows are alike, Adam where the loss is bent
+# Whether with statistics of the batch, steps, how: LBFGS where rows are alike, Adam where the loss is bent.
+BY_HEART: list[Any] = [
     (False, 150, torch.optim.Adam, {"lr": 1e-2}),
     (False, 10, torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}),
     (True, 150, torch.optim.Adam, {"lr": 1e-2}),

@@ -16,7 +16,6 @@ from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default, ver
 from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
-from linreg.errors import InputError, given
 from linreg.experiment import check_shares
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
@@ -24,8 +23,9 @@ from linreg.runs.resume import check_resumable
 from linreg.safety.allowed import import_allowed, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
-from linreg.screen import complain, say
 from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
+from linreg.system.errors import InputError, given
+from linreg.system.screen import complain, say
 
 WIDTHS = ("num_features", "num_targets")  # of a table
 

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from linreg import evaluation, experiment
 from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
-from linreg.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.lecture import lecture
-from linreg.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
 from linreg.runs.recorded import SPLIT, check_held_out
-from linreg.screen import open_streams
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
+from linreg.system.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
+from linreg.system.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
+from linreg.system.screen import open_streams
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused

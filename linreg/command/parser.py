@@ -12,10 +12,10 @@ from typing import Any, Literal, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.command.signatures import parameters_of
-from linreg.errors import did_you_mean
-from linreg.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
 from linreg.safety.allowed import OURS, remedy
 from linreg.stack.processes import blame
+from linreg.system.errors import did_you_mean
+from linreg.system.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
 
 MODULES = re.compile(r",\s+known subclasses:\s+torch\.nn\.Module,[^)]*\)")  # none of which a config may name
 DEFAULTS = {  # what the command is for, as long as no other class is named

@@ -16,7 +16,7 @@ from jsonargparse import _parameter_resolvers as resolvers
 from jsonargparse._parameter_resolvers import get_signature_parameters as get_signature_parameters
 from lightning.pytorch import LightningDataModule
 
-from linreg.errors import InputError, RunError, is_in_own_code, one_line
+from linreg.system.errors import InputError, RunError, is_in_own_code, one_line
 
 _get_mro_parameters = resolvers.get_mro_parameters
 

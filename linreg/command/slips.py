@@ -12,9 +12,9 @@ from lightning.pytorch import Trainer
 from linreg.command.parser import DEFAULTS, FIT_FLAGS, MEANT, load_default
 from linreg.command.signatures import parameters_of
 from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments
-from linreg.errors import InputError, did_you_mean
 from linreg.safety.allowed import import_allowed
 from linreg.safety.safe_yaml import read_value
+from linreg.system.errors import InputError, did_you_mean
 
 TABLE = re.compile(r"\.(csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 SEVERAL = re.compile(r"(typing\.)?(Optional\[)?([Ll]ist|Sequence)\[str\](\]| \| None)?")  # a type, as text

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from linreg.errors import InputError, did_you_mean
 from linreg.runs.folder import newest_checkpoint
 from linreg.safety.safe_yaml import MAX_BYTES, read_config, read_value
 from linreg.stack.trainer import DEFAULT_CONFIG
+from linreg.system.errors import InputError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 AS_FIT = ("doctor", "lecture")  # take the flags of fit, and do something else

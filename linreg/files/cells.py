@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

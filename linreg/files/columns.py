@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from linreg.errors import InputError, did_you_mean
 from linreg.files.cells import NUMBER, Spelling
+from linreg.system.errors import InputError, did_you_mean
 
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000

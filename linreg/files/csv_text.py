@@ -15,9 +15,9 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from functools import partial
 
-from linreg.errors import InputError, did_you_mean
 from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
+from linreg.system.errors import InputError, did_you_mean
 
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 

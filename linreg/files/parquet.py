@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from linreg.errors import InputError, did_you_mean
 from linreg.files.cells import Spelling
 from linreg.files.columns import Column
 from linreg.files.plain_lines import fits, import_arrow, take_apart
 from linreg.files.rows import ArrowRows
+from linreg.system.errors import InputError, did_you_mean
 
 TEXTS = ("string", "large_string", "bool", "dictionary")  # as pyarrow calls the types whose values are levels
 ROWS = 65_536  # of a batch, at most

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 
 class TextRows:

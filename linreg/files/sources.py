@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from linreg.errors import InputError
 from linreg.files.blocks import CSVBlocks
 from linreg.files.cells import Spelling
 from linreg.files.columns import Column
 from linreg.files.csv_text import CSVFile
 from linreg.files.parquet import ArrowSource, open_frame, open_parquet
 from linreg.files.rows import Rows
+from linreg.system.errors import InputError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 

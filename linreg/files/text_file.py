@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from linreg.errors import InputError, did_you_mean
+from linreg.system.errors import InputError, did_you_mean
 
 LONGEST = 1 << 24  # characters of a line: without a limit, a line without an end would fill the memory
 FORMATS = {  # how files begin that are often taken for CSV

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linreg.errors import InputError
-from linreg.ranks import rank
-from linreg.screen import counted
+from linreg.system.errors import InputError
+from linreg.system.ranks import rank
+from linreg.system.screen import counted
 
 Levels = dict[str, list[str]]
 Columns = tuple[list[str], list[str], Levels]  # the names of features and targets, the levels of columns of text

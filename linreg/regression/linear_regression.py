@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg.errors import InputError
 from linreg.regression.exact.learning_rate import DescentPlan, plan_descent
 from linreg.regression.gradient import Step, formula_step
 from linreg.regression.regressor import Regressor
+from linreg.system.errors import InputError
 
 
 class LinearRegression(Regressor):

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torchmetrics import MetricCollection
 
-from linreg.errors import InputError
 from linreg.metrics import RegressionMetrics, about
 from linreg.module import Batch, Losses, Module
 from linreg.optimizers import is_plain_sgd
@@ -20,6 +19,7 @@ from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.regression.exact.merged import merged
 from linreg.regression.standardizer import Standardized, Standardizer, moments
 from linreg.report.findings import Findings
+from linreg.system.errors import InputError
 
 
 class Regressor(Module):

@@ -6,7 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from linreg.ranks import gathered
+from linreg.system.ranks import gathered
 
 Sums = tuple[int, Tensor, Tensor, Tensor, Tensor]  # of some rows: their number, means, squares about these, least, most
 

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from linreg.errors import printable
 from linreg.report.findings import Findings
+from linreg.system.errors import printable
 
 MOST = 1 << 32  # bytes that are worth their SHA-256, which takes half a second for each of them in GB
 PACKAGES = ("torch", "lightning", "numpy", "linreg")

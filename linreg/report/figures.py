@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from linreg.messages import MISSING_GLYPH
+from linreg.system.messages import MISSING_GLYPH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linreg.errors import RunError
 from linreg.report import figures
-from linreg.screen import say
+from linreg.system.errors import RunError
+from linreg.system.screen import say
 
 STAGES = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # as they may be spelled
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from linreg.screen import hide_status, show_status
+from linreg.system.screen import hide_status, show_status
 
 PAUSE = 0.1  # seconds between two drawings
 WIDTH = 10  # of the bar itself

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
-from linreg.errors import InputError, did_you_mean
 from linreg.runs.loggers import Curves
-from linreg.screen import say
+from linreg.system.errors import InputError, did_you_mean
+from linreg.system.screen import say
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it

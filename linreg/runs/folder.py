@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.errors import InputError, RunError
-from linreg.ranks import from_first, world
 from linreg.safety.safe_yaml import MAX_BYTES, read_config
-from linreg.screen import say
+from linreg.system.errors import InputError, RunError
+from linreg.system.ranks import from_first, world
+from linreg.system.screen import say
 
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.summary import hparams
 
-from linreg.errors import InputError, given
-from linreg.messages import CSV_FOLDER_IN_USE
 from linreg.runs.folder import RunFolder
 from linreg.safety.allowed import import_allowed
+from linreg.system.errors import InputError, given
+from linreg.system.messages import CSV_FOLDER_IN_USE
 
 # Files of one second are read in the order of their names, which end in this count: ".10" would come before ".9".
 event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)

@@ -8,8 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from linreg.atomic import atomic_write
-from linreg.errors import RunError
 from linreg.runs.folder import folder_of, mark_of
 from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
@@ -17,6 +15,8 @@ from linreg.runs.resume import check_unfinished
 from linreg.safety.allowed import check_plain
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import RunError
 
 
 class RunRecord(Callback):

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from linreg.errors import InputError
 from linreg.runs.loggers import HERE
+from linreg.system.errors import InputError
 
 SPLIT = ("val_fraction", "test_fraction", "split_seed", "split", "batch_size", "drop_last", "cache")  # of the same data
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to

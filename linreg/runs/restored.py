@@ -10,12 +10,12 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAv
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
-from linreg.errors import InputError, given
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.safety.allowed import class_path_of, public_path
 from linreg.safety.checkpoint_file import CheckpointFile, check_complex, own_checkpoint
-from linreg.screen import say
+from linreg.system.errors import InputError, given
+from linreg.system.screen import say
 
 LARGEST = 2**53
 

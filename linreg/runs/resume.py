@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
-from linreg.errors import InputError
 from linreg.runs.recorded import differences
-from linreg.screen import counted
+from linreg.system.errors import InputError
+from linreg.system.screen import counted
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 LENGTH = {"total_steps", "_schedule_phases"}  # of a schedule, which goes on if only that is another

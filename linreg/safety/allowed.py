@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 OURS = {  # the classes that a config may name, as linreg.NAME, and where they are
     "LinearRegression": "linreg.regression.linear_regression",

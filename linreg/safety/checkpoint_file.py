@@ -14,11 +14,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from linreg.atomic import atomic_write
-from linreg.errors import InputError, given, one_line
-from linreg.messages import UNSAFE_PICKLE
 from linreg.safety.allowed import import_allowed, public_path
 from linreg.safety.safe_yaml import MAX_DEPTH
+from linreg.system.atomic import atomic_write
+from linreg.system.errors import InputError, given, one_line
+from linreg.system.messages import UNSAFE_PICKLE
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
 HANDED_BACK = ".temp.ckpt"  # Lightning's: the weights that forked processes hand to the one that has started them

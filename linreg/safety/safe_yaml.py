@@ -7,7 +7,7 @@ import yaml
 from jsonargparse import _loaders_dumpers as loaders
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 MAX_DEPTH, MAX_NODES, MAX_LENGTH = 50, 20_000, 1_000  # of a config: ours have 6 levels and 300 values
 MAX_BYTES = 1_000_000

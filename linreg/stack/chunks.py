@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 FLAGS: dict[str, Any] = {
     "accumulate_grad_batches": 1,

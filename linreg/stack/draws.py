@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
-from linreg.errors import InputError, given
-from linreg.screen import say
+from linreg.system.errors import InputError, given
+from linreg.system.screen import say
 
 
 class Draws(Callback):

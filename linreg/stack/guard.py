@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from linreg.errors import InputError, RunError
 from linreg.report.findings import stage_of
+from linreg.system.errors import InputError, RunError
 
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
 

@@ -8,10 +8,10 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
-from linreg.errors import InputError, given
 from linreg.runs.checkpoints import LastCheckpoint
 from linreg.runs.restored import check_kind
 from linreg.stack.draws import Draws, generator_states
+from linreg.system.errors import InputError, given
 
 # What a model and its callbacks keep of an epoch until its end.
 GATHERED = ("epoch_loss", "epoch_losses", "epoch_rows", "epoch_steps", "epoch_batches", "beginning")

@@ -15,8 +15,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from linreg.errors import InputError
 from linreg.schedules import check_intervals
+from linreg.system.errors import InputError
 
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
 STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")

@@ -23,11 +23,11 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvi
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.errors import InputError, RunError, one_line
-from linreg.messages import LOST_PROCESS
-from linreg.ranks import rank
 from linreg.runs.folder import is_first_known
-from linreg.screen import complain
+from linreg.system.errors import InputError, RunError, one_line
+from linreg.system.messages import LOST_PROCESS
+from linreg.system.ranks import rank
+from linreg.system.screen import complain
 
 LOOK = 0.5  # seconds between two looks at the other processes
 GRACE = 5.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard

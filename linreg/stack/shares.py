@@ -14,8 +14,8 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
-from linreg.ranks import check_agreement, from_first, rank, weight, world
-from linreg.screen import say
+from linreg.system.ranks import check_agreement, from_first, rank, weight, world
+from linreg.system.screen import say
 
 WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
 

@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from linreg.errors import RunError
-from linreg.screen import complain, say
 from linreg.stack.processes import after_loss, end_children, is_lost, last_words
+from linreg.system.errors import RunError
+from linreg.system.screen import complain, say
 
 PROCESS = os.getpid()
 received: list[int] = []  # signals, the first of which decides the exit code

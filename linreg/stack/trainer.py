@@ -14,8 +14,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from linreg.errors import InputError, did_you_mean, given
-from linreg.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
@@ -31,6 +29,8 @@ from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.processes import launched
 from linreg.stack.shares import Shares
 from linreg.stack.stopping import StopBetweenBatches
+from linreg.system.errors import InputError, did_you_mean, given
+from linreg.system.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
 DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[1]) / "default.yaml"

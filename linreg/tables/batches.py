@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linreg.ranks import own_part, rank, weight, world
+from linreg.system.ranks import own_part, rank, weight, world
 
 NEAR, MIXED = 4_096, 16  # rows read together, and how many such blocks are mixed; 100 times as fast as rows at random
 

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from linreg.errors import InputError
-from linreg.ranks import check_agreement, own_part
-from linreg.screen import counted
 from linreg.split import check_split, split_rows
+from linreg.system.errors import InputError
+from linreg.system.ranks import check_agreement, own_part
+from linreg.system.screen import counted
 from linreg.tables.batches import TensorBatches
 from linreg.tables.table import Table
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from linreg.atomic import leftovers, temporaries
-from linreg.errors import InputError, RunError
-from linreg.messages import READ_ONLY_ARRAY
-from linreg.screen import say
+from linreg.system.atomic import leftovers, temporaries
+from linreg.system.errors import InputError, RunError
+from linreg.system.messages import READ_ONLY_ARRAY
+from linreg.system.screen import say
 from linreg.tables.conversion import PART, convert
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table

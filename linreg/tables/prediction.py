@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
-from linreg.atomic import replacing
-from linreg.errors import InputError, RunError
 from linreg.files.cells import Spelling
 from linreg.files.columns import choose, expand
 from linreg.files.csv_text import CSVFile
 from linreg.files.rows import Rows
 from linreg.files.sources import find_sources
-from linreg.screen import as_text, say
+from linreg.system.atomic import replacing
+from linreg.system.errors import InputError, RunError
+from linreg.system.screen import as_text, say
 
 
 class PredictionData(LightningDataModule):

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from linreg.errors import InputError
 from linreg.files.cells import Spelling
 from linreg.files.columns import Categories, choose, expand
 from linreg.files.sources import find_sources
+from linreg.system.errors import InputError
 
 
 class TableReader:

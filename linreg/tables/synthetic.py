@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linreg.errors import InputError
 from linreg.split import SEEDS
+from linreg.system.errors import InputError
 from linreg.tables.data import RegressionData
 from linreg.tables.reader import memory
 from linreg.tables.table import Table

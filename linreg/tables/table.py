@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.errors import InputError
 from linreg.files.cells import EXACT, LARGEST
+from linreg.system.errors import InputError
 from linreg.tables.reader import TableReader
 
 Numbers = Tensor | np.ndarray | Sequence[Any]

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from linreg.ranks import from_first, summed
 from linreg.regression.exact.description import describe_training
 from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
 from linreg.regression.exact.learning_rate import GOAL
-from linreg.screen import say
+from linreg.system.ranks import from_first, summed
+from linreg.system.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
 OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take

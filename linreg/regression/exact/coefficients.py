@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linreg.regression.exact.least_squares import LeastSquares
-from linreg.screen import as_text
+from linreg.system.screen import as_text
 from linreg.tables.table import Table
 
 Row = dict[str, Any]

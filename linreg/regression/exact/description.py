@@ -5,7 +5,7 @@ from typing import Any
 
 from linreg.regression.exact.coefficients import nearly_collinear, variance_inflation
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
-from linreg.screen import counted, wrapped
+from linreg.system.screen import counted, wrapped
 
 ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
 

@@ -4,8 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from linreg.ranks import rank, wire, world
 from linreg.regression.exact.least_squares import LeastSquares
+from linreg.system.ranks import rank, wire, world
 
 
 def merged(own: LeastSquares) -> LeastSquares:

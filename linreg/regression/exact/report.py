@@ -12,7 +12,7 @@ from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
 from linreg.report.findings import Findings, show_number, table
-from linreg.screen import wrapped
+from linreg.system.screen import wrapped
 
 SHOWN = 20  # coefficients on screen
 

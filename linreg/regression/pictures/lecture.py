@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.errors import InputError
 from linreg.regression.exact.expected import NO_RESIDUAL
 from linreg.regression.exact.learning_rate import HessianSpectrum, stability_limit
 from linreg.regression.pictures.theory import excess_over_rate
 from linreg.report import figures
-from linreg.screen import counted, wrapped
+from linreg.system.errors import InputError
+from linreg.system.screen import counted, wrapped
 
 MOST_ROWS = 200  # that are descended on, so that a row a step takes seconds
 MINI = 16

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from linreg.messages import REMEDIES, TRIED_TYPES
+from linreg.system.messages import REMEDIES, TRIED_TYPES
 
 
 class InputError(ValueError):
@@ -53,7 +53,7 @@ def raised_in(error: BaseException) -> list[str]:
 def is_in_own_code(error: BaseException) -> bool:
     """Whether an error has come through code of the user's own, who needs its traceback."""
     known = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    known += [str(Path(__file__).parent), "<", sys.argv[0]]
+    known += [str(Path(__file__).parents[1]), "<", sys.argv[0]]
     return not all(file.startswith(tuple(known)) for file in raised_in(error))
 
 

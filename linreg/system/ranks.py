@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from linreg.errors import InputError
+from linreg.system.errors import InputError
 
 
 def world() -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from linreg.errors import RunError
+from linreg.system.errors import RunError
 
 
 def atomic_write(path: Path, content: bytes | memoryview) -> None:

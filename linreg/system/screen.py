@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 
-from linreg.errors import printable
+from linreg.system.errors import printable
 
 shown = 0  # characters of the line that is redrawn in place
 
