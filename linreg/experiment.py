@@ -60,9 +60,9 @@ def run(
         data: what to train it on.
         name: of the run, for runs/NAME/version_N.
         ckpt_path: a checkpoint to go on from; "last" is the newest of that name, if there is one.
-        check: the largest excess_mse that is accepted, above 0; None accepts any.
-        confidence: of the intervals to add to the coefficients, between 0 and 1.
-        chunk: mini-batches in one step of Lightning's loop.
+        check: the largest excess_mse that is accepted, above 0, such as 0.01; above it the exit code is 1.
+        confidence: of the intervals to add to coefficients.csv, between 0 and 1, such as 0.95.
+        chunk: mini-batches in one step of Lightning's loop, such as 16, which is faster.
         formula: with chunk: the lecture's gradient in place of autograd.
         monitor: the metric by which best.ckpt is the best; None stands for the validation loss.
         mode: which of its values is the best, "min" or "max".

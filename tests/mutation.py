@@ -11,7 +11,8 @@ import yaml
 from lightning import Trainer
 
 from linreg import CSVData, LinearRegression, RegressionData, Regressor, SyntheticData
-from linreg.command.parser import FIT_FLAGS
+from linreg.command.signatures import parameters_of
+from linreg.experiment import run
 
 # "W" stands for the folder around all, of which nothing but a run in work/runs may change.
 PLACES = ["W/canary/secret.txt", "W/canary/folder", "W/canary/folder/deep/..", "local://W/canary/folder", "../canary"]
@@ -49,7 +50,7 @@ CLASSES_OF_SETTINGS = (Trainer, RegressionData, SyntheticData, CSVData, Regresso
 TYPES = {
     name: str(p.annotation) for cls in CLASSES_OF_SETTINGS for name, p in inspect.signature(cls).parameters.items()
 }
-TYPES |= {name.strip("-"): str(kind) for name, kind, *_ in FIT_FLAGS} | {"seed_everything": "int"}
+TYPES |= parameters_of(run) | {"seed_everything": "int"}
 FITTING: dict[str, list[Any]] = {"bool": [True, False], "int": [0, 1, 2, 3, 7, -1, 2**70, -(2**63)]}
 FITTING["float"] = [0.0, 0.5, 1.5, -0.1, float("nan"), float("inf"), 1e39, 1e-320, 1e308]
 BOMBS = ["\na: &a [*a]", "\nb: " + "[" * 100_000, "\nc: &c0 [x, x]" + "".join(

@@ -12,15 +12,14 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.command.parser import DEFAULTS, FIT_FLAGS, Parser, load_default, versions
+from linreg.command.parser import DEFAULTS, Parser, load_default, versions
 from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
-from linreg.experiment import check_shares
+from linreg.experiment import run
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
-from linreg.runs.resume import check_resumable
-from linreg.safety.allowed import import_allowed, restrict_imports
+from linreg.safety.allowed import find_class, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
@@ -28,6 +27,7 @@ from linreg.system.errors import InputError, given
 from linreg.system.screen import complain, say
 
 WIDTHS = ("num_features", "num_targets")  # of a table
+MADE_HERE: set[str | int] = {"model", "data", "config", "flags"}  # arguments of a run that are no flags by these names
 
 
 class CommandLine(LightningCLI):
@@ -52,7 +52,7 @@ class CommandLine(LightningCLI):
         asked = self.arguments.trainer_setting("logger")
         if (told := told_where(asked)) != asked:
             others = self.arguments.without("--logger", "--trainer.logger")
-            self.arguments.flags = [f"--trainer.logger={json.dumps(told)}", *others]
+            self.arguments.flags = [("--trainer.logger", json.dumps(told)), *others]
         refuse_by_name(" ".join(str(self.arguments.trainer_setting(name)) for name in ("callbacks", "callbacks+")))
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
@@ -70,8 +70,9 @@ class CommandLine(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={self.command: {"description": None}},
+            parser_kwargs={"prog": f"python train.py {self.command}", "description": None},
             auto_configure_optimizers=False,
+            run=False,
             args=self.arguments.arrange(str(DEFAULT_CONFIG), *self._implied_config()),
         )
 
@@ -84,8 +85,6 @@ class CommandLine(LightningCLI):
         implied = [self._default_classes()]
         if self.checkpoint is None:
             return implied
-        if subcommand == "fit":
-            check_resumable(self.checkpoint)
         if not recorded:
             if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
@@ -109,12 +108,8 @@ class CommandLine(LightningCLI):
             if isinstance(section, dict):
                 path = path or section.get("class_path")
                 given_args |= {*init_args} if isinstance(init_args := section.get("init_args"), dict) else set()
-        try:
-            path = str(path or DEFAULTS["model"])
-            cls = import_allowed(path if "." in path else f"linreg.{path}", "--model")  # a config may say less
-        except (InputError, ImportError, AttributeError):
-            return {}  # the parser will say
-        found = {p.name: p.default for p in get_signature_parameters(cls)}
+        cls = find_class(str(path or DEFAULTS["model"]))
+        found = {p.name: p.default for p in get_signature_parameters(cls)} if cls else {}
         names = [name for name, default in found.items() if default is Parameter.empty or name in WIDTHS]
         given_args |= {name for name in names if self.arguments.value(f"--model.{name}") is not None}
         return {name: found[name] for name in names if name not in given_args}
@@ -137,33 +132,27 @@ class CommandLine(LightningCLI):
             sections["model"] = {"class_path": self.arguments.class_path("model") or DEFAULTS["model"]}
         return yaml.safe_dump(sections)
 
-    def subcommands(self) -> dict[str, set[str]]:
-        """The one that was typed, since the parser of each takes 0.05 s to build; and what of it is not a flag."""
-        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Parser:
-        parser: Any = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.add_bare_flags()
-        return parser
-
     def add_core_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
-        if self.command == "predict":
-            name = "predictions.csv" if self._predicts_a_file() else "predictions.pt"
-            parser.add_argument("--output", type=str, default=name, help="the file to write")
-        if self._predicts_a_file():
-            parser.add_lightning_class_args(load_default("predict"), "data")
-            return
+        parser.add_bare_flags()
         for name in DEFAULTS:  # so that a config may call them by their names alone
             load_default(name)
-        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+        if self._predicts_a_file():
+            parser.add_lightning_class_args(load_default("predict"), "data")
+        else:
+            parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         if self.command == "fit":
             parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
             for name, default in self._asked_of_data().items():
                 asked = partial(ask, name, default)
                 parser.link_arguments("data", f"model.init_args.{name}", asked, apply_on="instantiate")
-            for name, kind, default, meaning in FIT_FLAGS:
-                parser.add_argument(name, type=kind, default=default, help=meaning)
+            self.own = parser.add_function_arguments(run, skip=MADE_HERE)
+            return
+        parser.add_argument("--ckpt_path", type=str, help="the checkpoint to look at")
+        self.own = ["output"] if self.command == "predict" else []
+        for name in self.own:
+            output = "predictions.csv" if self._predicts_a_file() else "predictions.pt"
+            parser.add_argument(f"--{name}", type=str, default=output, help="the file to write")
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
         with given("the config"):
@@ -175,36 +164,27 @@ class CommandLine(LightningCLI):
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"--seed_everything: {error}") from None
 
-    def _parse_ckpt_path(self) -> None:
-        """Lightning's own lets the checkpoint's hyperparameters beat the typed ones; here they come as a config."""
-
     def instantiate_classes(self) -> None:
         if self.command != "fit" and self.checkpoint is None:
             raise InputError(f"{self.command} needs --ckpt_path, a checkpoint of the run to look at")
-        if self._get(self.config, "ckpt_path") != self.arguments.value("--ckpt_path"):
+        if self.config.ckpt_path != self.arguments.value("--ckpt_path"):
             raise InputError("ckpt_path: a checkpoint has to be typed, as --ckpt_path CKPT")
-        if self.command == "fit":
-            check_shares(self._get(self.config, "check"), self._get(self.config, "confidence"))
-        loggers = to_be_made(self._get(self.config, "trainer.logger"))
+        loggers = to_be_made(self.config.trainer.logger)
         config = self.config.clone()
-        config[f"{self.command}.trainer.logger"] = None
+        config.trainer.logger = None
         with given("the config"):
             self.config_init = self.parser.instantiate(config)
-        self.datamodule = self._get(self.config_init, "data")
-        self.settings = {**self._get(self.config_init, "trainer"), "logger": loggers}
-        names = {"fit": [name.removeprefix("--") for name, *_ in FIT_FLAGS] + ["ckpt_path"], "predict": ["output"]}
-        self.settings |= {name: self._get(self.config_init, name) for name in names.get(self.command, [])}
+        self.datamodule = self.config_init.data
+        self.settings = {**self.config_init.trainer, "logger": loggers}
+        self.settings |= {name: self.config_init[name] for name in self.own}
         if self.command == "fit":
-            self.model = self._get(self.config_init, "model")
+            self.model = self.config_init.model
             if not self.model.hparams:  # which has kept none: they are what a checkpoint makes it again of
                 asked = {name: ask(name, default, self.datamodule) for name, default in self._asked_of_data().items()}
-                given_args = self._get(self.config, "model.init_args") or {}
+                given_args = self.config.model.get("init_args") or {}
                 self.model.save_hyperparameters({**given_args, **asked}, logger=False)
-            config = self.config[self.command].clone()
-            config["ckpt_path"] = None
-            self.settings["config"] = self._parser(self.command).dump(config, skip_none=False)
+            config = self.config.clone()
+            config.ckpt_path = None
+            self.settings["config"] = self.parser.dump(config, skip_none=False)
         else:
             self.model = load_model(str(self.arguments.value("--ckpt_path")))
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: ``main`` runs what was built here."""

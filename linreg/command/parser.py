@@ -7,7 +7,7 @@ import re
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -24,18 +24,6 @@ DEFAULTS = {  # what the command is for, as long as no other class is named
     "csv": "linreg.CSVData",
     "predict": "linreg.PredictionData",
 }
-
-FIT_FLAGS = (
-    ("--check", float | None, None, "exit with 1 if the final excess_mse is above this, such as 0.01"),
-    ("--confidence", float | None, None, "add confidence intervals to coefficients.csv, such as 0.95"),
-    ("--chunk", int | None, None, "mini-batches in one step of Lightning's loop, such as 16: faster"),
-    ("--formula", bool, False, "with --chunk: the lecture's gradient in place of autograd"),
-    ("--figures", bool, True, "pictures for TensorBoard, drawn when the training has ended"),
-    ("--name", str, "default", "the run's name: runs/NAME/version_N"),
-    ("--monitor", str | None, None, "the metric by which best.ckpt is the best; without it, the validation loss"),
-    ("--mode", Literal["min", "max"], "min", "which of its values is the best"),
-    ("--save_every_n_steps", int | None, None, "save last.ckpt inside epochs too, every so many optimizer steps"),
-)
 
 MEANT = {  # by words that other programs have for it
     **dict.fromkeys(("epoch", "epochs", "num_epochs", "n_epochs"), "--max_epochs N"),
@@ -105,11 +93,10 @@ class Parser(LightningArgumentParser):
         return "\n".join([FIRST_SCREEN, *_describe_classes(), super().format_help()])
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        flags = [flag.lstrip("-") for flag in parser._option_string_actions]
+        flags = [flag.lstrip("-") for flag in self._option_string_actions]
         flags += [name for default in DEFAULTS for name in parameters_of(load_default(default))]
         for word in UNKNOWN_NAME.findall(message):
-            typed = (word[0] or word[1]).removeprefix("fit.")
+            typed = word[0] or word[1]
             hint = f"; did you mean {MEANT[typed]}?" if typed in MEANT else did_you_mean(typed, flags)
             if typed not in flags and hint:
                 message = message.strip() + hint

@@ -30,9 +30,9 @@ def get_mro_parameters(method_name: str, get_parameters: Callable[..., Any], log
     return _get_mro_parameters(method_name, get_parameters, logger)
 
 
-def parameters_of(cls: type) -> dict[str, str]:
-    """The arguments of a class, those that it hands on to its parents among them, and their types as text."""
-    return {p.name: inspect.formatannotation(p.annotation) for p in resolvers.get_signature_parameters(cls, None)}
+def parameters_of(made: Callable[..., Any]) -> dict[str, str]:
+    """The arguments of a class or function, those that it hands on among them, and their types as text."""
+    return {p.name: inspect.formatannotation(p.annotation) for p in get_signature_parameters(made)}
 
 
 resolvers.get_mro_parameters = get_mro_parameters

@@ -2,17 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 
-from linreg.command.parser import DEFAULTS, FIT_FLAGS, MEANT, load_default
+from linreg.command.parser import DEFAULTS, MEANT, load_default
 from linreg.command.signatures import parameters_of
-from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments
-from linreg.safety.allowed import import_allowed
+from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments, Flag
+from linreg.experiment import run
+from linreg.safety.allowed import find_class
 from linreg.safety.safe_yaml import read_value
 from linreg.system.errors import InputError, did_you_mean
 
@@ -30,11 +30,12 @@ def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[s
         typed: what was typed.
         recorded: the config of the checkpoint.
     """
-    kinds = dict.fromkeys(("--config", "--ckpt_path", "--seed_everything", "--verbose", "--model", "--data"), "")
+    own = parameters_of(run) if command == "fit" else {"ckpt_path": "str"}
+    kinds = {f"--{name}": kind for name, kind in own.items()}
+    kinds |= {"--output": "str"} if command == "predict" else {}
+    kinds |= dict.fromkeys(("--config", "--seed_everything", "--model", "--data"), "")
     for name, kind in parameters_of(Trainer).items():
         kinds |= {f"--{name}": kind, f"--trainer.{name}": kind}
-    own = {"fit": FIT_FLAGS, "predict": [("--output", str)]}.get(command, [])
-    kinds |= {name: str(kind) for name, kind, *_ in own}
     for section in ("model", "data") if command == "fit" else ("data",):
         for cls in classes_of(section, command, typed.class_path(section) or recorded.get(section)):
             kinds |= {f"--{section}.{name}": kind for name, kind in parameters_of(cls).items()}
@@ -46,26 +47,10 @@ def classes_of(section: str, command: str, named: Any) -> list[Any]:
     path = named.get("class_path") if isinstance(named, dict) else named
     if path is None or TABLE.search(str(path)) or command == "predict":
         return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]
-    try:
-        return [import_allowed(path if "." in path else f"linreg.{path}", f"--{section}")]
-    except (InputError, ImportError, AttributeError):
-        return []  # the parser will say
+    return [cls for cls in [find_class(path)] if cls is not None]
 
 
-def pairs(flags: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Each flag with its value, None if it has none; a word that is neither stands for a flag."""
-    rest = list(flags)
-    while rest:
-        flag, *inline = rest.pop(0).split("=", 1)
-        if not flag.startswith("-"):
-            yield "=".join([flag, *inline]), None
-        elif inline or flag == "--print_config" or not rest or rest[0].startswith("--"):
-            yield flag, inline[0] if inline else None
-        else:
-            yield flag, rest.pop(0)
-
-
-def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[str]]:
+def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[str]]:
     """Flags as the parser takes them, with what was meant in the place of what was typed.
 
     Args:
@@ -78,9 +63,9 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[s
     Raises:
         InputError: for what could mean several things, or cannot be done here.
     """
-    mended: list[str] = []
+    mended: list[Flag] = []
     notes = []
-    for typed, given_value in pairs(arguments.flags):
+    for typed, given_value in arguments.flags:
         flag, value = (typed, given_value) if typed.startswith("-") else by_its_look(typed, mended)
         flag = "--data.path" if flag == "--data" and TABLE.search(value or "") else in_full(flag, kinds)
         kind = kinds.get(flag, "")
@@ -94,7 +79,7 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[str], list[s
             value = json.dumps([value])
         elif flag == "--data.missing_values" and value not in (None, "null", "None"):
             value = as_marks(str(value))
-        mended.append(flag if value is None else f"{flag}={value}")
+        mended.append((flag, value))
         if (flag, value) != (typed, given_value):
             notes.append(f"note: {typed} is taken as {flag if value is None else f'{flag} {value}'}")
     return mended, notes
@@ -110,11 +95,11 @@ def as_marks(typed: str) -> str:
     return json.dumps([mark.strip().strip("'\"") for mark in inside])
 
 
-def by_its_look(word: str, before: list[str]) -> tuple[str, str | None]:
+def by_its_look(word: str, before: list[Flag]) -> Flag:
     """The flag and its value that a word alone stands for; InputError if that is not clear."""
     name = word.lower()
     if TABLE.search(word):
-        if any(flag.startswith("--data.path=") for flag in before):
+        if any(flag == "--data.path" for flag, _ in before):
             raise InputError(f"{word}: a second file; several are a pattern in quotes, --data.path 'sales/*.csv'")
         return "--data.path", word
     if name == "help":

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from linreg.system.errors import InputError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 AS_FIT = ("doctor", "lecture")  # take the flags of fit, and do something else
+Flag = tuple[str, str | None]  # as it was typed, and its value
 
 
 def check_config(path: str) -> dict[str, Any]:
@@ -35,6 +36,19 @@ def check_config(path: str) -> dict[str, Any]:
     return content
 
 
+def flags_in(typed: Sequence[str]) -> Iterator[Flag]:
+    """Each flag with its value, None if it has none; a word that is neither stands for a flag."""
+    rest = list(typed)
+    while rest:
+        flag, *inline = rest.pop(0).split("=", 1)
+        if not flag.startswith("-"):
+            yield "=".join([flag, *inline]), None
+        elif inline or flag == "--print_config" or not rest or rest[0].startswith("--"):
+            yield flag, inline[0] if inline else None
+        else:
+            yield flag, rest.pop(0)
+
+
 class Arguments:
     """What was typed, taken apart: the subcommand, the config files, and the flags.
 
@@ -43,19 +57,18 @@ class Arguments:
     """
 
     def __init__(self, typed: Sequence[str]) -> None:
-        typed = list(typed)
-        self.task = typed.pop(0) if typed and typed[0] in (*SUBCOMMANDS, *AS_FIT) else "fit"
+        is_named = typed[:1] and typed[0] in (*SUBCOMMANDS, *AS_FIT)
+        self.task = typed[0] if is_named else "fit"
         self.subcommand = "fit" if self.task in AS_FIT else self.task
         self.configs: list[str] = []
-        self.flags: list[str] = []
-        while typed:
-            flag, *inline = typed.pop(0).split("=", 1)
-            if flag in ("--config", "-c"):
-                if not inline and not typed:
-                    raise InputError("--config: the path of a YAML file is expected")
-                self.configs.append(inline[0] if inline else typed.pop(0))
+        self.flags: list[Flag] = []
+        for flag, value in flags_in(typed[1:] if is_named else typed):
+            if flag not in ("--config", "-c"):
+                self.flags.append((flag, value))
+            elif value is None:
+                raise InputError("--config: the path of a YAML file is expected")
             else:
-                self.flags.append("=".join([flag, *inline]))
+                self.configs.append(value)
         self.contents = [check_config(config) for config in self.configs]
         if self.value("--ckpt_path") == "last":
             self._take_newest()
@@ -68,34 +81,28 @@ class Arguments:
         if path is None and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last: no run of the name {name!r} has saved anything; see --name")
         found = ("--ckpt_path",) if self.subcommand == "fit" else ("--ckpt_path", "--name")  # a flag of fit only
-        self.flags = self.without(*found) + ([f"--ckpt_path={path}"] if path else [])
+        self.flags = self.without(*found) + ([("--ckpt_path", path)] if path else [])
 
     def _stem(self) -> str:
         """The name of a run after its last config file."""
         return re.sub(r"[^\w. -]", "_", Path(self.configs[-1]).stem).lstrip(". -")[:100] if self.configs else ""
 
-    def value(self, flag: str) -> str | None:
-        """The last value typed for a flag, None if it was not typed."""
-        value = None
-        for here, after in zip(self.flags, [*self.flags[1:], ""], strict=False):
-            name, *inline = here.split("=", 1)
-            if name == flag:
-                value = inline[0] if inline else after
-        return value
+    def value(self, *names: str) -> str | None:
+        """The last value typed for a flag, by any of its names; None if it was not typed."""
+        return next((value for flag, value in reversed(self.flags) if flag in names), None)
 
     def keep_the_data(self, split: Sequence[str]) -> bool:
         """Whether the data are those of the checkpoint, however they are split."""
-        names = [flag.partition("=")[0] for flag in self.flags if flag.startswith("--data")]
+        names = [flag for flag, _ in self.flags if flag.startswith("--data")]
         return not self.configs and all(name.removeprefix("--data.") in split for name in names)
 
-    def without(self, *names: str) -> list[str]:
-        """The flags but for some, and their values."""
-        pairs = zip(["", *self.flags], self.flags, strict=False)
-        return [flag for before, flag in pairs if before not in names and flag.partition("=")[0] not in names]
+    def without(self, *names: str) -> list[Flag]:
+        """The flags but for some."""
+        return [(flag, value) for flag, value in self.flags if flag not in names]
 
     def trainer_setting(self, name: str) -> Any:
         """What was typed for a flag of the Trainer, or else what the last config says."""
-        typed = self.value(f"--{name}") or self.value(f"--trainer.{name}")
+        typed = self.value(f"--{name}", f"--trainer.{name}")
         sections = [content.get("trainer") or {} for content in reversed(self.contents)]
         try:
             return read_value(typed) if typed else next((each[name] for each in sections if name in each), None)
@@ -105,7 +112,7 @@ class Arguments:
     def class_path(self, section: str) -> str | None:
         """The class that is named last for a section: on the command line, or else in a config; None if none is."""
         typed = self.value(f"--{section}.class_path") or self.value(f"--{section}")
-        if (typed and typed.isidentifier()) or re.fullmatch(r"[\w.]+", typed or ""):
+        if re.fullmatch(r"[\w.]+", typed or ""):
             return typed
         for content in reversed(self.contents):
             part = content.get(section)
@@ -115,8 +122,8 @@ class Arguments:
         return None
 
     def arrange(self, *first: str) -> list[str]:
-        """All arguments in the order of precedence: configs (those in ``first`` before all others), then flags."""
+        """All arguments in the order of precedence: configs (``first`` before all others), then flags."""
         configs = [part for config in (*first, *self.configs) for part in ("--config", config)]
         name = [f"--name={self._stem() or 'default'}"] if self.configs and self.subcommand == "fit" else []
         name = ["--name=lecture"] if self.task == "lecture" else name
-        return [self.subcommand, *name, *configs, *self.flags]
+        return [*name, *configs, *(flag if value is None else f"{flag}={value}" for flag, value in self.flags)]

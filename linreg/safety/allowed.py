@@ -72,23 +72,21 @@ def restrict_imports() -> None:
     set_parsing_settings(import_path_denylist=REFUSED, import_path_allowlist=ALLOWED + own_modules())
 
 
-def check_allowed(class_path: str, where: str) -> None:
-    """InputError for a class that may not be imported, by a caller that imports it itself.
-
-    Args:
-        class_path: module and class, with dots.
-        where: what names it.
-    """
-    if not any(f"{class_path}.".startswith(f"{name}.") for name in ALLOWED + own_modules()):
-        raise InputError(f"{where} names {class_path!r}; {remedy()}")
-
-
 def import_allowed(class_path: str, where: str) -> Any:
     """A class by its path; InputError for one that may not be imported, Python's error for one that is not there."""
     class_path = public_path(class_path)
-    check_allowed(class_path, where)
+    if not any(f"{class_path}.".startswith(f"{name}.") for name in ALLOWED + own_modules()):
+        raise InputError(f"{where} names {class_path!r}; {remedy()}")
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def find_class(path: str, package: str = "linreg") -> Any:
+    """A class by its path, or by its name in a package; None for one that cannot be had, of which the parser tells."""
+    try:
+        return import_allowed(path if "." in path else f"{package}.{path}", path)
+    except (InputError, ImportError, AttributeError):
+        return None
 
 
 def remedy() -> str:
