@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from linreg import LinearRegression, SyntheticData, run
+from linreg import CSVData, LinearRegression, SyntheticData, run
 from tests.conftest import ROOT, Train, completed, read_metrics, read_rows
 
 
@@ -41,3 +41,32 @@ def test_a_card_of_other_data_and_a_rate_of_ones_own(workplace: Path) -> None:
     assert "lr 0.1, " in card
     assert "SHA-256" not in card
     assert "prediction = " in card
+
+
+def test_a_config_run_again_says_what_is_not_as_on_its_card(train: Train, workplace: Path) -> None:
+    lines = Path("configs/penguins.csv").read_text().splitlines()
+    Path("a.csv").write_text("\n".join(lines[:200]) + "\n")
+    digest = hashlib.sha256(Path("a.csv").read_bytes()).hexdigest()
+    assert train("--data.path", "a.csv", "--data.target", "body_mass_g", "--max_epochs", 1)[0] == 0
+    config = "runs/default/version_0/config.yaml"
+    out = train("--config", config)[1]
+    assert "not as on the card" not in out
+    Path("a.csv").write_text("\n".join(lines[:201]) + "\n")
+    card = Path(config).with_name("card.md")
+    card.write_text(card.read_text().replace(f"torch {torch.__version__}", "torch 2.0.1"))
+    out = " ".join(train("--config", config)[1].split())
+    other = hashlib.sha256(Path("a.csv").read_bytes()).hexdigest()
+    assert f"not as on the card of that run: torch {torch.__version__} (was torch 2.0.1); a.csv: " in out
+    assert f"SHA-256 {other} (was a.csv: " in out
+    assert f"SHA-256 {digest})" in out
+    card.write_bytes(b"## Made with\n\xff")
+    assert train("--config", config)[0] == 0
+
+
+def test_a_file_is_told_as_it_was_when_it_was_read(workplace: Path) -> None:
+    Path("a.csv").write_text("a,y\n1,2\n2,3\n3,5\n4,4\n")
+    data, before = CSVData("a.csv", "y"), hashlib.sha256(Path("a.csv").read_bytes()).hexdigest()
+    model = LinearRegression(data.num_features)
+    Path("a.csv").write_text("a,y\n1,2\n")
+    card = (run(model, data, max_epochs=1).folder / "card.md").read_text()
+    assert before in card

@@ -13,11 +13,12 @@ from linreg import evaluation, experiment
 from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
 from linreg.lecture import lecture
+from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
 from linreg.system.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
 from linreg.system.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
-from linreg.system.screen import open_streams
+from linreg.system.screen import open_streams, say, wrapped
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
@@ -56,6 +57,8 @@ def run_command(line: CommandLine) -> None:
     elif line.arguments.task == "lecture":
         lecture(line.model, line.datamodule, line.settings["name"], line.settings)
     elif line.command == "fit":
+        again = [text for config in line.arguments.configs if (text := differences(config, line.datamodule))]
+        say(wrapped(f"        not as on the card of that run: {'; '.join(again)}"), bool(again) and not rank_at_start())
         experiment.run(line.model, line.datamodule, **line.settings)
     elif line.command == "predict":
         evaluation.predict(line.model, line.datamodule, **line.settings)

@@ -1,8 +1,8 @@
 """A run on one page, card.md: what a number was made of, and how to make it again."""
 
-import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +14,9 @@ from typing import Any
 from linreg.report.findings import Findings
 from linreg.system.errors import printable
 
-MOST = 1 << 32  # bytes that are worth their SHA-256, which takes half a second for each of them in GB
+MOST_OF_A_CARD = 1 << 20  # characters of one that is read again
+MADE_WITH = "## Made with"
+FINGERPRINT = re.compile(r"(.*): ([\d,]+ bytes, (?:SHA-256|modified) .*)")  # a file's, see CSVData.files
 PACKAGES = ("torch", "lightning", "numpy", "linreg")
 
 
@@ -24,7 +26,7 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     Args:
         found: with what was reported under ``metrics["run"]``.
         model: what was left to the data is in its ``chosen``, if it has such a thing.
-        data: may have ``describe`` and the ``files`` that it was read from.
+        data: may have ``describe``, and in ``files`` a line for each file that it was read from.
         device: what it was trained on.
     """
     of = found.metrics["run"]
@@ -35,13 +37,17 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
     parts = {
         "Command": [shlex.join(["python", *sys.argv])],
-        "Data": [*told, *map(fingerprint, getattr(data, "files", ()))],
+        "Data": [*told, *data_files(data)],
         "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
         "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
         "Made with": [*made_with(), device],
     }
     bodies = {title: printable("\n".join(lines)).strip("\n") for title, lines in parts.items()}
     return "\n".join(f"## {title}\n```\n{body}\n```\n" for title, body in bodies.items()).encode()
+
+
+def data_files(data: Any) -> list[str]:
+    return [printable(line) for line in getattr(data, "files", ())]
 
 
 def equation(rows: list[dict[str, Any]]) -> list[str]:
@@ -52,16 +58,27 @@ def equation(rows: list[dict[str, Any]]) -> list[str]:
     return ["", f"prediction = {' '.join(terms)}"]
 
 
-def fingerprint(path: Path) -> str:
-    """A file's name, its size, and its SHA-256 unless it is too large."""
-    size = path.stat().st_size
-    if size > MOST:
-        return f"{path}: {size:,} bytes, modified at {path.stat().st_mtime:.0f}; too large for a SHA-256"
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{path}: {size:,} bytes, SHA-256 {digest.hexdigest()}"
+def differences(config: str, data: Any) -> str:
+    """What is no longer as on the card beside a run's config, in one line; empty if all is, or if there is no card.
+
+    Args:
+        config: the path of the config that is run again.
+        data: as for ``make_card``.
+    """
+    try:
+        with Path(config).with_name("card.md").open(encoding="utf-8") as file:
+            card = file.read(MOST_OF_A_CARD).split("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    pairs = list(zip(made_with(), card[card.index(MADE_WITH) + 2 :], strict=False)) if MADE_WITH in card else []
+    before = {found[2]: found[0] for line in card if (found := FINGERPRINT.fullmatch(line))}
+    now = {found[2]: found[0] for line in data_files(data) if (found := FINGERPRINT.fullmatch(line))}
+    gone, new = (
+        ", ".join(one[key] for key in one if key not in other)[:400] for one, other in ((before, now), (now, before))
+    )
+    return "; ".join(
+        f"{after or 'no file'} (was {then or 'none'})" for after, then in [*pairs, (new, gone)] if after != then
+    )
 
 
 def made_with() -> Iterator[str]:

@@ -40,12 +40,8 @@ def convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     with ExitStack() as stack, tqdm(desc="converting", unit=" rows", unit_scale=True, disable=None) as bar:
         buckets = [stack.enter_context(open(folder / str(i), "wb", opener=create)) for i in range(num_buckets)]
         for block in reader.blocks():
-            try:
-                with np.errstate(over="raise", under="raise"):  # the processor tells, at no cost
-                    values: Any = block.astype(dtype, copy=False)
-            except FloatingPointError:
-                return False
-            if precision and precision.is_lost(block):
+            values: Any = precision.rounded(block) if precision else block
+            if values is None:
                 return False
             bucket = generator.integers(num_buckets, size=len(block))
             order = np.argsort(bucket, kind="stable")
@@ -94,7 +90,13 @@ class Precision:
         self.recent: list[np.ndarray] = []  # rows of the last blocks
         self.across: list[np.ndarray] = []  # some rows of the blocks before, for what differs from block to block only
 
-    def is_lost(self, block: np.ndarray) -> bool:
+    def rounded(self, block: np.ndarray) -> np.ndarray | None:
+        """A block in float32; None if that loses what it says, or what those before it say."""
+        try:
+            with np.errstate(over="raise", under="raise"):  # the processor tells, at no cost
+                values = block.astype(np.float32)
+        except FloatingPointError:
+            return None
         sample = block[self.generator.integers(len(block), size=SAMPLE)] if len(block) > SAMPLE else block
         if np.isnan(sample).any():
             missing = np.isnan(block)
@@ -102,12 +104,12 @@ class Precision:
             sample = block[self.generator.choice(whole, SAMPLE) if len(whole) > SAMPLE else whole]
         self.recent.append(sample)
         if sum(map(len, self.recent)) < ENOUGH:
-            return False
+            return values
         rows, self.recent = self.recent, []
         self.across.append(np.concatenate(rows)[::16])
         if len(self.across) == 64:
             del self.across[::2]
-        return self._is_lost(rows)
+        return None if self._is_lost(rows) else values
 
     def is_lost_at_last(self) -> bool:
         return self._is_lost(self.recent) or self._is_lost(self.across + self.recent)

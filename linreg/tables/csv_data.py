@@ -1,5 +1,6 @@
 """The rows of a file: in memory, or mapped where they are too many."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
+MOST_BYTES = 1 << 32  # that are worth their SHA-256, which takes half a second for each GB
 MISJUDGED = 4  # times that many may turn out to be in a file that seemed smaller: one of single digits, or a packed one
 
 
@@ -46,14 +48,32 @@ class CSVData(RegressionData):
     ) -> None:
         super().__init__(**split)
         self.path, self.cache, self.origin = path, cache, str(path)
-        self.files: list[Path] = []  # that it was read from
         self.columns = (target, features, missing, categories, exclude, decimal, missing_values)
+
+    @property
+    def files(self) -> list[str]:
+        """The name, size and SHA-256 of each file that the table was read from, as it was then."""
+        return self.fingerprints if self.table else []
 
     def load(self) -> Table:
         reader = TableReader(self.path, *self.columns)
-        self.files = [file.path for file in reader.files]
         large = sum(file.num_cells for file in reader.files) > MAX_CELLS
         values = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
         if values is None:
-            return mapped_table(reader.again(), self.split_seed, self.cache)
-        return Table.of_reader(reader, torch.from_numpy(values))
+            table = mapped_table(reader.again(), self.split_seed, self.cache)
+        else:
+            table = Table.of_reader(reader, torch.from_numpy(values))
+        self.fingerprints = [fingerprint(file.path) for file in reader.files if file.path.exists()]
+        return table
+
+
+def fingerprint(path: Path) -> str:
+    """A file's name, its size, and its SHA-256 unless it is too large."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        return f"{path}: {size:,} bytes, modified at {path.stat().st_mtime:.0f}; too large for a SHA-256"
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{path}: {size:,} bytes, SHA-256 {digest.hexdigest()}"
