@@ -6,6 +6,10 @@ import sys
 from types import FrameType
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+NUMBERS = (  # which Lightning reads when it is imported
+    *("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NNODES"),
+)
 IS_FIRST = os.environ.get("LOCAL_RANK", "0") == "0"
 FOLLOWS = not IS_FIRST and os.environ.get("LINREG_FIRST_PROCESS") == str(os.getppid())  # which will end this one
 
@@ -19,18 +23,10 @@ def leave(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     for each in STOPS:
         signal.signal(each, leave)
-    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # Lightning reads them when imported
-    for name in (
-        *ranks,
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "SLURM_NTASKS",
-        "SLURM_LOCALID",
-        "SLURM_NODEID",
-        "SLURM_NNODES",
-    ):
+    for name in NUMBERS:
         if not os.environ.get(name, "0").isdecimal():
-            sys.exit(print(f"error: {name}={os.environ[name]!r}: a number is expected; unset it", file=sys.stderr) or 2)
+            print(f"error: {name}={os.environ[name]!r}: a number is expected; unset it", file=sys.stderr)
+            sys.exit(2)
 
     from linreg.command.main import main
     from linreg.stack.stopping import follow, stop

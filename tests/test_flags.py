@@ -412,6 +412,8 @@ REFUSED = {
     "rate finder": (["--callbacks", "LearningRateFinder"], "LearningRateFinder cannot be honoured"),
     "size finder": (["--callbacks", "BatchSizeFinder"], "BatchSizeFinder cannot be honoured"),
     "rich": (["--callbacks", "RichModelSummary"], "requires `rich`"),
+    "xla": (["--profiler", "XLA"], "XLAProfiler cannot be honoured: it needs torch_xla"),
+    "xla by its class": (["--profiler", "XLAProfiler"], "XLAProfiler cannot be honoured: it needs torch_xla"),
     "no rows": (["--overfit_batches", 0.01], "batches"),
     "chunk": (["--chunk", 2, "--overfit_batches", 2], "--chunk"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 import linreg
@@ -132,6 +133,7 @@ def test_a_run_is_shown_by_what_it_found(workplace: Path) -> None:
 
 
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))
+FORKS = DDPStrategy(start_method="fork")
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a dataset": (lambda: linreg.run(LinearRegression(3), ROWS), "a TensorDataset, .*from_datasets"),
     "a text": (lambda: linreg.run(LinearRegression(3), "t.csv"), "a str, .*LightningDataModule"),
@@ -141,6 +143,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a rate": (lambda: linreg.run(LinearRegression(3, lr=-1), SyntheticData()), "lr=-1"),
     "a device": (lambda: linreg.run(LinearRegression(3), SyntheticData(), accelerator="abacus"), "abacus"),
     "devices": (lambda: linreg.run(LinearRegression(3), SyntheticData(), devices=999), "devices 999"),
+    "forks": (lambda: linreg.run(LinearRegression(3), SyntheticData(), devices=2, strategy=FORKS), "give ddp"),
     "a name": (lambda: linreg.run(LinearRegression(3), SyntheticData(), name="../x"), "name '../x'"),
     "no name": (lambda: linreg.run(LinearRegression(3), SyntheticData(), name=3), "name '3'"),
     "a path": (lambda: linreg.run(LinearRegression(3), SyntheticData(), ckpt_path="no.ckpt"), "no.ckpt: no such"),

@@ -516,6 +516,19 @@ def test_a_malformed_checkpoint_is_one_line(name: str, train: Train) -> None:
         assert left == before
 
 
+def test_weights_that_are_no_numbers_measure_and_predict_nothing(train: Train) -> None:
+    assert train(*RUN, "--max_epochs", 1)[0] == 0
+    content = load(f"{CKPT}/last.ckpt")
+    content["state_dict"]["hypothesis.weight"][0, 1] = float("nan")
+    torch.save(content, "nan.ckpt")
+    Path("t.csv").write_text(",".join(content["columns"]["features"]) + "\n1,2,3\n")
+    for typed in (["validate"], ["test"], ["predict", "--data.path", "t.csv"]):
+        code, out = train(*typed, "--ckpt_path", "nan.ckpt")
+        assert code == 1, out
+        assert "hypothesis.weight is nan: its training had diverged" in out.splitlines()[-1]
+    assert not Path("predictions.csv").exists()
+
+
 FLAGS = [
     ["--model.lr", "1e39"],
     ["--model.weight_decay", "1e300"],

@@ -53,7 +53,8 @@ class CommandLine(LightningCLI):
         if (told := told_where(asked)) != asked:
             others = self.arguments.without("--logger", "--trainer.logger")
             self.arguments.flags = [("--trainer.logger", json.dumps(told)), *others]
-        refuse_by_name(" ".join(str(self.arguments.trainer_setting(name)) for name in ("callbacks", "callbacks+")))
+        for name in ("callbacks", "callbacks+", "profiler"):
+            refuse_by_name(str(self.arguments.trainer_setting(name)))
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.settings: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from linreg.lecture import lecture
 from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
 from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
-from linreg.system.errors import RunError, find_input_error, is_in_own_code, one_line, raised_in
+from linreg.system.errors import InputError, RunError, find_own, is_in_own_code, one_line, raised_in
 from linreg.system.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
 from linreg.system.screen import open_streams, say, wrapped
 
@@ -27,9 +27,9 @@ ASKED_FOR = ("profilers.profiler", "callbacks.model_summary", "callbacks.early_s
 
 def find_mistake(error: BaseException) -> str | None:
     """What the user can put right about an error, as a message; None for any other error."""
-    plain = error if isinstance(error, MisconfigurationException) else find_input_error(error)
-    if plain is not None:
-        return str(plain) + ("; leave out --accelerator, or give cpu" if NO_BACKEND in str(plain) else "")
+    told = error if isinstance(error, MisconfigurationException) else find_own(error)
+    if isinstance(told, InputError | MisconfigurationException):
+        return str(told) + ("; leave out --accelerator, or give cpu" if NO_BACKEND in str(told) else "")
     if NO_COMPILER in str(error):
         return "compile() needs a C++ compiler such as g++, and there is none; install one, or leave it out"
     files = [file.replace(os.sep, "/") for file in raised_in(error)]
@@ -72,6 +72,7 @@ def main(typed: list[str]) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 the run failed, 2 wrong input, 128 + N signal N."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler says when it starts, and when it stops
     for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ASKED_FOR:

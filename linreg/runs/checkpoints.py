@@ -28,13 +28,8 @@ def check_names(callbacks: list[Callback]) -> None:
             continue
         name = Path(callback.filename or "")
         plain = FIELD.sub("", str(name))  # a field can be told to become any character, "/" among them
-        if (
-            callback.dirpath
-            or name.is_absolute()
-            or ".." in name.parts
-            or {*plain} & {*"{}"}
-            or not plain.isprintable()
-        ):
+        is_outside = callback.dirpath or name.is_absolute() or ".." in name.parts
+        if is_outside or {*plain} & {*"{}"} or not plain.isprintable():
             raise InputError(
                 f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}: checkpoints "
                 "lie in the run's own folder; give a plain filename such as {epoch:03d}, and no dirpath"

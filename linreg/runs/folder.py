@@ -1,5 +1,6 @@
 """A run's folder, ``runs/NAME/version_N``: its number, its mark, and its lock."""
 
+import itertools
 import os
 import re
 import uuid
@@ -26,23 +27,18 @@ RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run
 def new_run_folder(name: str) -> Path:
     """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]{0,99}", name):
-        raise InputError(
-            f"--name {str(name)[:120]!r}: at most 100 letters, digits, '.', '_', '-' and spaces are expected, "
-            "a letter first"
-        )
+        expected = "at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
+        raise InputError(f"--name {str(name)[:120]!r}: {expected}")
     try:
-        (ROOT / name).mkdir(parents=True, exist_ok=True)
         taken = [int(path.name[8:]) for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()]
-        number = max(taken, default=-1) + 1
-        while True:
-            try:
-                folder = ROOT / name / f"version_{number}"
-                folder.mkdir(parents=True)  # another run, in which nothing was written, may have taken them away
-                return folder
-            except FileExistsError:
-                number += 1
+        for number in itertools.count(max(taken, default=-1) + 1):
+            folder = ROOT / name / f"version_{number}"
+            with suppress(FileExistsError):  # of another run, which was started at the same time
+                folder.mkdir(parents=True)
+                break
     except OSError as error:
         raise RunError(f"{ROOT / name}: a folder for the run cannot be made there: {error.strerror}") from None
+    return folder
 
 
 def newest_checkpoint(name: str) -> str | None:

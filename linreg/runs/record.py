@@ -30,10 +30,10 @@ class RunRecord(Callback):
         self.config = config
         self.is_written = False
         self.resume_flags = ""  # besides --ckpt_path
-        self.is_resumed, self.before = False, None  # and with which config
+        self.before: str | None = None  # the config of the checkpoint that the run goes on from
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.is_resumed, self.before = True, checkpoint.get("config")
+        self.before = checkpoint.get("config", "")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = folder_of(trainer)
@@ -73,7 +73,7 @@ class RunRecord(Callback):
                 logger.log_hyperparams(settings)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.is_resumed and not self.is_written:  # there was no epoch left to train
+        if self.before is not None and not self.is_written:  # there was no epoch left to train
             check_unfinished(self.before, self.config, trainer)
         self.on_train_start(trainer, pl_module)
 

@@ -1,6 +1,5 @@
 """What a checkpoint says of a training, held against that training before any of it is believed."""
 
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +10,12 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from linreg.runs.checkpoints import BestCheckpoint
+from linreg.runs.resumable import check_kind, check_optimizer_state
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.safety.allowed import class_path_of, public_path
-from linreg.safety.checkpoint_file import CheckpointFile, check_complex, own_checkpoint
+from linreg.safety.checkpoint_file import CheckpointFile, check_numbers, own_checkpoint
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say
-
-LARGEST = 2**53
 
 
 class Restored(Callback):
@@ -32,11 +30,11 @@ class Restored(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
-        check_complex(pl_module, checkpoint["state_dict"])
+        check_numbers(pl_module, checkpoint["state_dict"])
         ours, theirs = class_path_of(pl_module), public_path(checkpoint["class_path"])
         if ours != theirs:
             raise InputError(f"the checkpoint is one of {theirs}, not of {ours}; start a new run without it")
-        is_same = getattr(data_of(trainer), "is_same", None)
+        is_same = getattr(trainer.datamodule, "is_same", None)  # type: ignore[attr-defined]
         if isinstance(rows := checkpoint.get("rows"), Tensor) and is_same is not None and not is_same(rows):
             raise InputError(
                 "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
@@ -103,70 +101,12 @@ class Restored(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["began"] = self.began
         checkpoint["class_path"] = class_path_of(pl_module)
-        if hasattr(data := data_of(trainer), "fingerprint"):
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "fingerprint"):
             checkpoint["rows"] = data.fingerprint
         if hasattr(data, "feature_names"):  # of a table, for predictions beside the rows of another
             names = {"features": list(data.feature_names), "targets": list(data.target_names)}
             checkpoint["columns"] = names | ({"levels": levels} if (levels := getattr(data, "levels", {})) else {})
-
-
-def data_of(trainer: Trainer) -> Any:
-    """The data module of a training; None if it has none."""
-    return getattr(trainer, "datamodule", None)
-
-
-def check_kind(value: Any, fresh: Any, where: str) -> None:
-    """InputError unless a saved value could have come from what is there now, by type, shape and keys.
-
-    Args:
-        value: the saved one.
-        fresh: one of the same place in a state that was just made; None stands for anything, {} for any dict.
-        where: that place.
-    """
-    if fresh is None or (isinstance(fresh, list) and not fresh):
-        is_fine = True
-    elif isinstance(fresh, Tensor):
-        is_fine = isinstance(value, Tensor) and value.shape == fresh.shape
-    elif isinstance(fresh, dict):
-        is_fine = isinstance(value, dict) and fresh.keys() <= value.keys()
-    elif isinstance(fresh, list | tuple):
-        is_fine = isinstance(value, list | tuple) and len(value) == len(fresh)
-    elif isinstance(fresh, int | float) and not isinstance(fresh, bool):
-        is_infinite = isinstance(fresh, float) and value in (math.inf, -math.inf)
-        is_fine = type(value) in (int, float) and (abs(value) < LARGEST or is_infinite)
-    else:
-        is_fine = type(value) is type(fresh)
-    if not is_fine:
-        raise InputError(f"the checkpoint's {where} is missing or of another kind; resume from another one")
-    if isinstance(fresh, dict):
-        for key, inner in fresh.items():
-            check_kind(value[key], inner, f"{where}, {key}")
-    elif isinstance(fresh, list | tuple):
-        for i, inner in enumerate(fresh):
-            check_kind(value[i], inner, f"{where}, {i}")
-
-
-def check_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """InputError unless the state that is saved of each parameter fits it."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    order = [[group["params"] for group in each["param_groups"]] for each in (saved, optimizer.state_dict())]
-    states = saved["state"]
-    fits = order[0] == order[1] and states.keys() <= {*range(len(parameters))}
-    fits &= all(isinstance(state, dict) for state in states.values())
-    if fits:
-        kinds = {(parameters[i].dim(), frozenset(state)) for i, state in states.items()}  # Adafactor's go by dimensions
-        fits = len(kinds) == len({dim for dim, _ in kinds})
-        shapes = [(i, v.shape) for i, state in states.items() for v in state.values() if isinstance(v, Tensor)]
-        whole = sum(parameter.numel() for parameter in parameters)  # of LBFGS, all weights in a row
-        fits &= all(shape == (whole,) or _broadcasts(shape, parameters[i].shape) for i, shape in shapes)
-    if not fits:
-        raise InputError("the checkpoint's optimizer state does not fit the weights; resume from another one")
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    """Whether a state has one value for each weight, or for each row, column, or all of them."""
-    sizes = zip(reversed(shape), reversed(to), strict=False)
-    return len(shape) <= len(to) and all(size in (1, whole) for size, whole in sizes)
 
 
 def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: dict[str, Any]) -> None:

@@ -8,59 +8,20 @@ import yaml
 from lightning.pytorch import Trainer
 
 from linreg.runs.recorded import differences
+from linreg.runs.resumable import check_resumable
 from linreg.system.errors import InputError
 from linreg.system.screen import counted
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 LENGTH = {"total_steps", "_schedule_phases"}  # of a schedule, which goes on if only that is another
 Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
-STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
-STATE |= {"global_step": int}
 
 
-def check_resumable(checkpoint: dict[str, Any]) -> None:
-    """InputError for a checkpoint that a run cannot go on from exactly."""
-    wrong = [name for name, kind in STATE.items() if type(checkpoint.get(name)) is not kind]
-    if not {"loops", "optimizer_states"} <= checkpoint.keys() or not (wrong or checkpoint["optimizer_states"]):
-        raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
-    if wrong:
-        raise InputError(f"the checkpoint's {wrong[0]!r} is missing or of another kind; resume from last.ckpt")
-    try:
-        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-        inside = progress["processed"] != progress["started"]
-        inside |= checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] is False
-        epoch = progress["processed"] - 1
-    except (KeyError, TypeError):
-        raise InputError("the checkpoint's 'loops' lack the progress of the training; resume from last.ckpt") from None
-    if "inside" in checkpoint:
-        check_inside(checkpoint, inside)
-        inside, epoch = False, epoch + 1
-    if not inside and epoch != checkpoint["epoch"]:
-        raise InputError(f"the checkpoint says both epoch {checkpoint['epoch']} and {epoch}; resume from another one")
-    if inside:
-        raise InputError(
-            f"the checkpoint was made inside an epoch, at step {checkpoint['global_step']}, and the rest of that epoch "
-            "cannot be repeated exactly; resume from last.ckpt, or from one that was made at an epoch's end: with "
-            "--save_every_n_steps or every_n_epochs in place of every_n_train_steps"
-        )
-
-
-def check_inside(checkpoint: dict[str, Any], is_inside: bool) -> None:
-    """InputError unless it could be how far each process of a run had come in an epoch."""
-    kinds = {"draws": dict, "sums": dict, "logged": dict, "metrics": dict, "gradients": dict}
-    processes, seen = checkpoint["inside"], checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    fits = is_inside and isinstance(processes, list) and bool(processes)
-    fits = fits and all(isinstance(each, dict) and {"of", "batch_size"} <= each.keys() for each in processes)
-    fits = fits and all(isinstance(each.get(name), kind) for each in processes for name, kind in kinds.items())
-    if not fits or any(each.get("batches") != seen["ready"] or seen["ready"] < 1 for each in processes):
-        raise InputError("the checkpoint's 'inside' is of another kind; resume from another one")
-
-
-def check_unfinished(before: str | None, config: str, trainer: Trainer) -> None:
+def check_unfinished(before: str, config: str, trainer: Trainer) -> None:
     """InputError for settings that would only rewrite the record of a training to which nothing was added.
 
     Args:
-        before: the config of that training, as YAML.
+        before: the config of that training, as YAML; empty where it is not known.
         config: the one of now.
         trainer: after its fit.
     """

@@ -17,11 +17,10 @@ from torch import Tensor
 from linreg.safety.allowed import import_allowed, public_path
 from linreg.safety.safe_yaml import MAX_DEPTH
 from linreg.system.atomic import atomic_write
-from linreg.system.errors import InputError, given, one_line
+from linreg.system.errors import InputError, RunError, given, one_line
 from linreg.system.messages import UNSAFE_PICKLE
 
 FORMAT = 1  # of a checkpoint; the next number when an older linreg could not read it
-HANDED_BACK = ".temp.ckpt"  # Lightning's: the weights that forked processes hand to the one that has started them
 MAX_VALUES = 1_000_000  # of hyperparameters, a vocabulary among them
 CONTENT = {"class_path": str, "state_dict": dict}
 
@@ -63,19 +62,17 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), t) for k, t in CONTENT.items()):
         raise InputError(f"{path} is no checkpoint of this template")
     version, ours = str(checkpoint.get("pytorch-lightning_version")), lightning.__version__
-    theirs = [int(number) for number in re.findall(r"\d{1,6}", version)[:2]]
     if checkpoint.get("format", FORMAT) not in range(FORMAT + 1):
         raise InputError(f"{path} was written by a newer version of this template; update linreg to read it")
-    if theirs > [int(number) for number in re.findall(r"\d+", ours)[:2]]:
+    theirs, known = ([int(part) for part in re.findall(r"\d{1,6}", each)[:2]] for each in (version, ours))
+    if theirs > known:
         raise InputError(f"{path} was written by Lightning {version}, and this is {ours}; update lightning to read it")
+    weights, settings = checkpoint["state_dict"], checkpoint.setdefault("hyper_parameters", {})
     is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
-    is_whole &= isinstance(checkpoint.setdefault("hyper_parameters", {}), dict)
-    is_whole &= all(isinstance(value, Tensor) and _is_stored(value) for value in checkpoint["state_dict"].values())
-    is_whole &= _count(checkpoint["hyper_parameters"], MAX_VALUES) >= 0
-    parts = [checkpoint["state_dict"], checkpoint["hyper_parameters"]] if is_whole else []
-    is_whole &= all(isinstance(name, str) for part in parts for name in part)
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
-    if not is_whole:
+    is_whole &= all(isinstance(value, Tensor) and _is_stored(value) for value in weights.values())
+    is_whole &= isinstance(settings, dict) and _count(settings, MAX_VALUES) >= 0
+    if not is_whole or not all(isinstance(name, str) for name in (*weights, *settings)):
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
 
 
@@ -110,7 +107,7 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         check_sizes(cls, checkpoint)
         model = cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
         saved = checkpoint["state_dict"]
-        check_complex(model, saved)
+        check_numbers(model, saved)
         if any(saved[name].dtype == torch.float64 for name, _ in model.named_parameters() if name in saved):
             model.double().load_state_dict(saved)  # of a run with --precision 64-true
         columns = checkpoint.get("columns")
@@ -136,20 +133,29 @@ def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
         raise InputError(f"the weights of the checkpoint are not those of a {cls.__name__} with its hyperparameters")
 
 
-def check_complex(model: LightningModule, state: dict[str, Tensor]) -> None:
-    """InputError for complex weights of a model that has real ones, where torch drops the imaginary part."""
+def check_numbers(model: LightningModule, state: dict[str, Tensor]) -> None:
+    """Refuses a state that would be loaded into a model without a word, and is none.
+
+    Raises:
+        InputError: for complex weights where the model has real ones, since torch drops the imaginary part.
+        RunError: for weights that are no numbers, of a training that has diverged.
+    """
     for name, value in model.state_dict().items():
-        if isinstance(value, Tensor) and name in state and value.is_complex() != state[name].is_complex():
+        if not isinstance(value, Tensor) or name not in state:
+            continue
+        if value.is_complex() != state[name].is_complex():
             raise InputError(f"the checkpoint's {name} is of another kind of numbers; take another checkpoint")
+        if state[name].isnan().any():
+            raise RunError(f"the checkpoint's {name} is nan: its training had diverged; take an earlier checkpoint")
 
 
 def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """The content of a file if the run of another checkpoint has written it, under this very name; None otherwise."""
     try:
-        other = None if path.suffix != ".ckpt" or path.is_symlink() else read_checkpoint(path)
+        if path.suffix != ".ckpt" or path.is_symlink():
+            return None
+        other = read_checkpoint(path)
     except (InputError, OSError):  # the name may be too long for one
-        return None
-    if other is None:
         return None
     if "run" in other:
         return other if other["run"] == checkpoint.get("run") and other.get("file") == path.name else None
@@ -172,7 +178,7 @@ class CheckpointFile(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         buffer = io.BytesIO()
-        torch.save(checkpoint | ({} if path.name == HANDED_BACK else {"format": FORMAT, "file": path.name}), buffer)
+        torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
         for folder in path.absolute().parents if self.folder else ():
             if folder.is_symlink() and folder.is_relative_to(Path(self.folder or "").absolute() / "checkpoints"):
                 raise InputError(f"{folder} is a link, which leads out of the run's folder; remove it")
@@ -182,7 +188,7 @@ class CheckpointFile(TorchCheckpointIO):
         self.own.add(path.absolute())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return torch.load(path, weights_only=True) if Path(path).name == HANDED_BACK else read_checkpoint(path)
+        return read_checkpoint(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         # Lightning's own removes whole folders, and takes their names from what a checkpoint says.

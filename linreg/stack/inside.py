@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
 from linreg.runs.checkpoints import LastCheckpoint
-from linreg.runs.restored import check_kind
+from linreg.runs.resumable import check_kind
 from linreg.stack.draws import Draws, generator_states
 from linreg.system.errors import InputError, given
 

@@ -58,7 +58,7 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for others than the launcher has started, or than this command can start.
     """
-    strategy = str(settings["strategy"])
+    strategy = str(getattr(settings["strategy"], "_start_method", settings["strategy"]))
     if any(way in strategy for way in ("spawn", "fork", "notebook")):
         raise InputError(f"--strategy {strategy}: what its processes have learned would be lost with them; give ddp")
     meet()  # unless the command has; this may be a program of the user's own

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,13 @@ from linreg.system.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_E
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
 DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[1]) / "default.yaml"
 LARGEST = 2**53  # that a flag may say
-INSTEAD = {  # of callbacks that a run here cannot have
+INSTEAD = {  # of callbacks, and a profiler, that a run here cannot have
     "BatchSizeFinder": "it trains before the run; try sizes with --data.batch_size and --max_epochs 1",
     "LearningRateFinder": "it trains before the run; give --model.lr, or leave it to the data",
     "StochasticWeightAveraging": "its weights are in no checkpoint; use EMAWeightAveraging",
 }
+if find_spec("torch_xla") is None:
+    INSTEAD["XLAProfiler"] = "it needs torch_xla, which is not installed; use the profiler simple, or pytorch"
 LEAST = {  # what Lightning would divide by, or wait for, without a word
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1),
     **dict.fromkeys(("max_epochs", "max_steps"), -1),
@@ -118,6 +121,8 @@ def check_flags(settings: dict[str, Any]) -> None:
         raise InputError(
             "--barebones leaves out what a run is made of; use lightning.Trainer(barebones=True) in Python"
         )
+    if str(settings["profiler"]).lower() == "xla":
+        refuse_by_name("XLAProfiler")
     if settings["val_check_interval"] == 0:
         raise InputError("--val_check_interval 0: a number above 0 is expected")
     if settings["default_root_dir"] not in (None, str(ROOT)):
@@ -129,10 +134,10 @@ def check_flags(settings: dict[str, Any]) -> None:
             raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
 
 
-def refuse_by_name(callbacks: str) -> None:
-    """InputError for the name of a callback that a run here cannot have, in a text that names them."""
+def refuse_by_name(named: str) -> None:
+    """InputError for what a run here cannot have, in a text that names callbacks or a profiler."""
     for name, remedy in INSTEAD.items():
-        if re.search(rf"\b{name}\b", callbacks):
+        if re.search(rf"\b{name}\b", named):
             raise InputError(f"{name} cannot be honoured: {remedy}")
 
 

@@ -38,9 +38,9 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def find_input_error(error: BaseException | None) -> InputError | None:
-    """The InputError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
-    while error is not None and not isinstance(error, InputError):
+def find_own(error: BaseException | None) -> InputError | RunError | None:
+    """The InputError or RunError behind an error, if any: jsonargparse wraps those of a constructor in its own."""
+    while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__
     return error
 
@@ -84,8 +84,8 @@ def given(what: str) -> Iterator[None]:
     except (InputError, RunError, OSError):
         raise
     except Exception as error:
-        if isinstance(error.__cause__ or error.__context__, RunError):  # which jsonargparse has wrapped
-            raise (error.__cause__ or error.__context__) from None  # type: ignore[misc]
-        if find_input_error(error) or is_in_own_code(error):
+        if own := find_own(error):
+            raise own from None
+        if is_in_own_code(error):
             raise
         raise InputError(f"{what}: {one_line(error)}") from error
