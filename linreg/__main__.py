@@ -10,14 +10,11 @@ NUMBERS = (  # which Lightning reads when it is imported
     *("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NNODES"),
 )
-IS_FIRST = os.environ.get("LOCAL_RANK", "0") == "0"
-FOLLOWS = not IS_FIRST and os.environ.get("LINREG_FIRST_PROCESS") == str(os.getppid())  # which will end this one
 
 
 def leave(number: int, frame: FrameType | None) -> None:
     """Ends the program while it imports: nothing is open yet, and some module would swallow an exception."""
-    if not FOLLOWS:
-        os._exit(128 + number)
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":
@@ -29,10 +26,10 @@ if __name__ == "__main__":
             sys.exit(2)
 
     from linreg.command.main import main
-    from linreg.stack.stopping import follow, stop
+    from linreg.processes.signals import stop
 
     for each in STOPS:
-        signal.signal(each, follow if FOLLOWS else stop)
+        signal.signal(each, stop)
     try:
         sys.exit(main(sys.argv[1:]))
     finally:

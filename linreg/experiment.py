@@ -89,7 +89,8 @@ def run(
         say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
-    with with_remedies(), explain_interruption(trainer), opening, hooks_put_back(model, data), without_false_alarms():
+    owners = (model, data, trainer.fit_loop.epoch_loop, trainer.profiler, *trainer.callbacks)  # type: ignore[attr-defined]
+    with with_remedies(), explain_interruption(trainer), opening, hooks_put_back(*owners), without_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         with failure_recorded(trainer, start):
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)

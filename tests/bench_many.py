@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from linreg import LinearRegression, SyntheticData
-from linreg.stack.processes import meet
+from linreg.processes.meeting import meet
 from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.ranks import rank, world
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 from linreg import LeastSquares
+from linreg.processes.shares import share
 from linreg.regression.exact.merged import merge_in_order, pack, unpack
 from tests.conftest import LONG, ROOT, command, completed, posix, read_metrics, started, until
 from tests.tools import CKPT, load, scalars
@@ -28,7 +30,7 @@ import sys
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from linreg import LinearRegression, Regressor, SyntheticData, run
 
 class Rows(LightningDataModule):
@@ -43,6 +45,16 @@ class Rows(LightningDataModule):
         return self.loader("val", 7)
     def test_dataloader(self):
         return self.loader("test", 7)
+
+class Rewound(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+    def __iter__(self):
+        return iter(self.rows)
+
+class Stream(Rows):
+    def loader(self, split, size, shuffle=False, **more):
+        return DataLoader(Rewound(super().loader(split, size).dataset), size)
 
 class Bare(LightningModule):
     def __init__(self):
@@ -77,8 +89,10 @@ CASES = {
     "by_itself": lambda: (LinearRegression(3), SyntheticData(3_000), {"max_epochs": None}),
     "adam": lambda: (MLP(lr=0.05, optimizer="Adam"), SyntheticData(999, batch_size=256), TWO_A_STEP),
     "bfloat16": lambda: (MLP(lr=0.05), SyntheticData(500, batch_size=100), {"precision": "bf16-mixed"}),
-    "workers": lambda: (Bare(), Rows(500, 101), {}),
+    "workers": lambda: (Bare(), Rows(511, 102), {}),  # an odd number of each split, and a last batch of one row
     "no_row": lambda: (Bare(), Rows(60, 1), {}),
+    "few_rows": lambda: (Bare(), Rows(10, 4), {}),
+    "stream": lambda: (Bare(), Stream(500, 101), {}),
 }
 for name, case in CASES.items():
     torch.manual_seed(0)
@@ -153,6 +167,12 @@ def test_two_processes_are_one(workplace: Path) -> None:
     for line in (["one_", "1"], ["two_", "2"]):
         done = completed([sys.executable, "cases.py", *line], env=CLEAN | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == 0, done.stderr
+    for note in (
+        "1 row of TensorDataset to measure: fewer than processes, so each counts all of them",
+        "Rewound: each process reads, and counts, all of it, unless it asks torch.distributed for its rank",
+        "the last batch has 1 row, of which a metric in training_step counts more",
+    ):
+        assert note in done.stdout
     names = [path.name.removeprefix("one_") for path in Path("runs").glob("one_*")]
     assert len(names) == CASES.count("lambda")
     for name in names:
@@ -170,6 +190,17 @@ def test_two_processes_are_one(workplace: Path) -> None:
                 values = [[value for _, value in each[tag]] for each in curves]
                 assert steps[1] == steps[0], (name, tag)
                 assert values[1] == pytest.approx(values[0], rel=rel, abs=rel / 10, nan_ok=True), (name, tag)
+
+
+def test_rows_that_a_sampler_repeats_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = TensorDataset(torch.zeros(11))
+    sampler = DistributedSampler(rows, num_replicas=2, rank=0)
+    for loader in (
+        DataLoader(rows, 3, sampler=sampler),
+        DataLoader(rows, batch_sampler=BatchSampler(sampler, 3, False)),  # each process has its own
+    ):
+        assert share(loader, training=False) is loader
+        assert "DistributedSampler: 1 row of TensorDataset counted twice; leave" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -65,14 +65,22 @@ def test_a_stopped_run_says_how_to_go_on(
 @pytest.mark.slow
 @posix
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
-def test_a_process_that_is_lost(workplace: Path) -> None:
+@pytest.mark.parametrize(
+    ("which", "number", "code", "said"),
+    [
+        ("child", signal.SIGKILL, 1, "error: another process of the run was lost"),
+        ("child", signal.SIGTERM, 143, "stopped"),
+        ("first", signal.SIGKILL, -9, "error: the first process of the run was lost"),
+    ],
+)
+def test_a_process_that_is_lost(which: str, number: int, code: int, said: str, workplace: Path) -> None:
     with endless("--devices", 2, "--accelerator", "cpu") as run:
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
-        _, err = run.communicate(timeout=LONG)
-    assert run.returncode == 1
+        os.kill(int(children[0]) if which == "child" else run.pid, number)
+        _, err = run.communicate(timeout=LONG)  # to its end: whoever is left says how to go on
+    assert run.returncode == code
     (line,) = err.splitlines()
-    assert line.startswith("error: another process of the run was lost; ")
+    assert line.startswith(f"{said}; ")
     assert line.endswith(RESUME)
 
 

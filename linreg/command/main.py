@@ -13,9 +13,11 @@ from linreg import evaluation, experiment
 from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
 from linreg.lecture import lecture
+from linreg.processes.ends import blame, end_children, is_lost, leave_after_loss
+from linreg.processes.launchers import rank_at_start
+from linreg.processes.meeting import meet
 from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
-from linreg.stack.processes import after_loss, blame, end_children, is_lost, meet, rank_at_start
 from linreg.system.errors import InputError, RunError, find_own, is_in_own_code, one_line, raised_in
 from linreg.system.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
 from linreg.system.screen import open_streams, say, wrapped
@@ -96,10 +98,7 @@ def main(typed: list[str]) -> int:
 def explain(error: Exception) -> int:
     """Says what has ended the command, and returns the exit code for it; raises what only a traceback explains."""
     if is_lost(error):
-        lost = after_loss()
-        if not isinstance(lost, RunError):
-            raise lost
-        error = lost
+        leave_after_loss()
     if isinstance(error, OSError):
         blame(f"{os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
         return 1

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg.command.signatures import parameters_of
+from linreg.processes.ends import blame
 from linreg.safety.allowed import OURS, remedy
-from linreg.stack.processes import blame
 from linreg.system.errors import did_you_mean
 from linreg.system.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
 

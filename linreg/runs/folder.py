@@ -20,7 +20,6 @@ from linreg.system.screen import say
 
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
-FIRST_PROCESS = "LINREG_FIRST_PROCESS"  # another one: its id, by which those that it has started know that
 RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run the folder is of
 
 
@@ -85,15 +84,6 @@ class RunFolder:
 def folder_of(trainer: Trainer) -> RunFolder | None:
     """The folder of the run that a trainer is at work on; None if it has none."""
     return getattr(trainer, "run_folder", None)
-
-
-def is_first_known() -> bool:
-    """Whether this process was started by the first one of a run, or is one that has had a run itself."""
-    ids = [str(os.getpid()), str(os.getppid())]
-    is_known = os.environ.get(FIRST_PROCESS) in ids
-    if getattr(rank_zero_only, "rank", 0) == 0 and (is_known or os.environ.get("WORLD_SIZE", "1") == "1"):
-        os.environ[FIRST_PROCESS] = ids[0]
-    return is_known
 
 
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunFolder:

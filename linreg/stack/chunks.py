@@ -50,16 +50,11 @@ class Chunks(Callback):
         if self.formula:
             model.formula_step(trainer.optimizers[0])  # which says what it is not for
         self.trainer, self.model = trainer, model
-        self.data: Any = getattr(trainer, "datamodule")  # noqa: B009
-        self.one_by_one = self.data.train_dataloader
-        self.data.train_dataloader = self._together
+        data: Any = getattr(trainer, "datamodule")  # noqa: B009
+        self.one_by_one, data.train_dataloader = data.train_dataloader, self._together
         trainer.fit_loop._combined_loader = None  # a schedule in shares of the run has counted single batches
         trainer.fit_loop.epoch_loop.automatic_optimization.run = self._run  # type: ignore[method-assign]
         self.end_batch, vars(model)["on_train_batch_end"] = model.on_train_batch_end, None  # of each, not of a chunk
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(self.data).pop("train_dataloader", None)
-        vars(pl_module).pop("on_train_batch_end", None)
 
     def _together(self) -> Any:
         batches = self.one_by_one()

@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -63,9 +62,6 @@ class Draws(Callback):
         random.seed(seed)
         np.random.seed(seed % 2**32)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(pl_module).pop("on_train_epoch_start", None)
-
 
 def generator_states() -> dict[str, Any]:
     """The states of all generators, in types that a checkpoint may hold."""
@@ -84,20 +80,6 @@ def restore_generators(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-class Rest:
-    """The batches of a sampler, of which some can be passed over without being loaded."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[Any]:
-        self.iterator = iter(self.sampler)
-        return self.iterator
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-
 def begin_behind(trainer: Trainer, seen: int) -> None:
     """Makes the iterator of an epoch, behind the batches that were seen; says what it has to load again for that."""
     fetcher: Any = trainer.fit_loop._data_fetcher
@@ -108,11 +90,9 @@ def begin_behind(trainer: Trainer, seen: int) -> None:
         loader.seen, seen = seen, 0
     is_plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
     if is_plain and not loader.num_workers and loader.batch_sampler is not None:
-        rest = Rest(loader.batch_sampler)
-        vars(loader)["batch_sampler"] = rest  # torch refuses to be told so
         iter(fetcher)
-        vars(loader)["batch_sampler"] = rest.sampler
-        next(islice(rest.iterator, seen, seen), None)
+        batches: Any = trainer.fit_loop._combined_loader._iterator.iterators[0]  # type: ignore[union-attr]
+        next(islice(batches._sampler_iter, seen, seen), None)
         return
     iter(fetcher)
     for _ in range(seen):

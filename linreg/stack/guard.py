@@ -41,14 +41,10 @@ class DivergenceGuard(Callback):
             loss = loss * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self.epoch_steps += 1
         weight = getattr(pl_module, "loss_weight", 1.0)  # of the rows of this process among those of all
-        if loss.is_cuda:
-            self.epoch_loss = self.epoch_loss + loss.detach() * weight
-            if batch_idx % GPU_STEPS == 0:
-                self._check(trainer, pl_module, loss.item())
-        else:
-            value = loss.item()
-            self.epoch_loss += value * weight
-            self._check(trainer, pl_module, value)
+        value = loss.detach() if loss.is_cuda else loss.item()
+        self.epoch_loss += value * weight
+        if not (loss.is_cuda and batch_idx % GPU_STEPS):
+            self._check(trainer, pl_module, float(value))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.epoch_steps:

@@ -91,9 +91,6 @@ class Inside(Callback):
             for count in (loop.epoch_progress.total, loop.epoch_progress.current):
                 count.started -= 1
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(trainer.fit_loop.epoch_loop).pop("on_advance_end", None)
-
     def _save_if_due(self, trainer: Trainer) -> None:
         steps = trainer.global_step
         is_due = self.every is not None and steps // self.every > self.saved // self.every

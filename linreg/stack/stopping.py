@@ -3,67 +3,34 @@
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from linreg.stack.processes import after_loss, end_children, is_lost, last_words
+from linreg.processes import signals
+from linreg.processes.ends import end, end_children, is_lost, last_words, leave_after_loss
+from linreg.processes.signals import leave, received, stop
 from linreg.system.errors import RunError
 from linreg.system.screen import complain, say
-
-PROCESS = os.getpid()
-received: list[int] = []  # signals, the first of which decides the exit code
-between_batches = False  # whether a callback is about to look at them
-leaving = False
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """A signal handler: ends a training at its next batch, or at once if asked twice; all else at once.
-
-    An exception that is raised between any two instructions can be lost in a library, with a traceback on screen.
-    """
-    if os.getpid() != PROCESS:
-        return  # a worker of a DataLoader, which its parent ends
-    received.append(number)
-    sys.unraisablehook = lambda _: None  # whatever else breaks now is no news
-    if not between_batches or len(received) > 1:
-        leave()
-
-
-def follow(number: int, frame: FrameType | None) -> None:
-    """The signal handler of what ``--devices N`` has started: it ends with the first process."""
-
-
-def leave() -> None:
-    """Raises SystemExit, once, with the exit code that a shell expects of a stopped program."""
-    global leaving
-    if not leaving:
-        leaving = True
-        raise SystemExit(128 + received[0])
 
 
 class StopBetweenBatches(Callback):
     """Ends a run that a signal has asked to stop."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ours = signal.getsignal(signal.SIGINT)
-        if ours in (stop, follow):  # Lightning's own talks to the other processes from within the handler, and may hang
-            signal.signal(signal.SIGTERM, ours)
+        if signal.getsignal(signal.SIGINT) is stop:  # Lightning's own talks to the others from within it, and may hang
+            signal.signal(signal.SIGTERM, stop)
         self._look(True)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         if received:
             leave()
 
-    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if received:
-            leave()
+    on_validation_batch_start = on_train_batch_start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(False)
@@ -73,8 +40,7 @@ class StopBetweenBatches(Callback):
             say(f"stop    after step {trainer.global_step:,}: {why}", trainer.is_global_zero)
 
     def _look(self, on: bool) -> None:
-        global between_batches
-        between_batches = on
+        signals.between_batches = on
         if received:
             leave()
 
@@ -96,29 +62,30 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
 
     In Python without signal handlers of ours, Ctrl-C stays a KeyboardInterrupt, which Lightning makes a SystemExit.
     """
-    global between_batches, leaving
     on_interrupt = signal.getsignal(signal.SIGINT)
     last_words[:] = [lambda: how_to_resume(trainer)]
     try:
         yield
     except BaseException as error:
-        leaving = True  # a signal does not interrupt this
+        signals.leaving = True  # a signal does not interrupt this
         if is_lost(error):
             time.sleep(0.5)  # what has ended the other one may be on its way to this one
-        between_batches, leaving = False, bool(received)
+        signals.between_batches, signals.leaving = False, bool(received)
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
             complain(f"stopped; {how_to_resume(trainer, 'run(model, data, ckpt_path={!r})')}")
             raise KeyboardInterrupt from None
         if received or isinstance(error, SystemExit):
-            if trainer.is_global_zero:
-                complain(f"stopped; {how_to_resume(trainer)}")
+            code = 128 + received[0] if received else getattr(error, "code", 1)
+            if not trainer.is_global_zero:
+                end(code)  # at once: the first one waits for it to say how to go on
+            complain(f"stopped; {how_to_resume(trainer)}")
             end_children()
-            raise SystemExit(128 + received[0] if received else getattr(error, "code", 1)) from None
+            raise SystemExit(code) from None
         what = _denied(error)
         if what is None:
             if is_lost(error):
-                raise after_loss() from None
+                leave_after_loss()
             raise
         raise RunError(f"{what}; {how_to_resume(trainer)}") from None
 

@@ -15,6 +15,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from linreg.processes.meeting import launched
+from linreg.processes.shares import Shares
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
@@ -27,8 +29,6 @@ from linreg.stack.draws import Draws
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
-from linreg.stack.processes import launched
-from linreg.stack.shares import Shares
 from linreg.stack.stopping import StopBetweenBatches
 from linreg.system.errors import InputError, did_you_mean, given
 from linreg.system.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
@@ -71,7 +71,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         **changed: flags that beat the settings.
     """
     settings = settings | changed | {"use_distributed_sampler": False}  # it repeats rows; see Shares
-    added = [Shares(), *as_list(settings["callbacks"]), *callbacks]
+    added = [*as_list(settings["callbacks"]), *callbacks]
     check_flags(settings)
     settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
     settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds
@@ -82,21 +82,23 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
     with given("the flags of the Trainer"):
-        return Trainer(**launched(settings) | {"callbacks": added})
+        trainer = Trainer(**launched(settings) | {"callbacks": added})
+    if trainer.num_devices * trainer.num_nodes > 1:
+        trainer.callbacks.insert(0, Shares())  # type: ignore[attr-defined]
+    return trainer
 
 
 @contextmanager
 def without_false_alarms() -> Iterator[None]:
     """Keeps to itself what Lightning warns of, and what is meant here."""
     with warnings.catch_warnings():
-        # A resumed run goes on in its own folder, which holds its checkpoints.
-        warnings.filterwarnings("ignore", FOLDER_IN_USE)
-        # A short epoch has its curves all the same.
-        warnings.filterwarnings("ignore", SHORT_EPOCH)
-        # A run goes on inside an epoch behind the batches that were seen.
-        warnings.filterwarnings("ignore", INSIDE_EPOCH)
-        # Rows that are not shuffled is what --overfit_batches means.
-        warnings.filterwarnings("ignore", OVERFIT)
+        for message in (
+            FOLDER_IN_USE,  # a resumed run goes on in its own folder, which holds its checkpoints
+            SHORT_EPOCH,  # it has its curves all the same
+            INSIDE_EPOCH,  # a run goes on there, behind the batches that were seen
+            OVERFIT,  # rows that are not shuffled are what --overfit_batches means
+        ):
+            warnings.filterwarnings("ignore", message)
         yield
 
 

@@ -1,0 +1,128 @@
+"""How several processes of one run end: what ends one ends all, within seconds and with one line.
+
+Whoever waits for a process that has gone is told so by its connection; a thread ends those that hear nothing.
+"""
+
+import atexit
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+from lightning.pytorch.strategies.launchers import subprocess_script
+
+from linreg.processes.launchers import is_child, rank_at_start
+from linreg.processes.signals import stop
+from linreg.system.messages import LOST_PROCESS
+from linreg.system.ranks import rank
+from linreg.system.screen import complain
+
+LOOK = 0.5  # seconds between two looks at the other processes
+GRACE = 4.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard
+SAME = 2.0  # seconds for the first process to say, and to end all with, what another has found as well
+children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
+watching: list[socket.socket] = []  # where signals are heard, once that has begun
+last_words: list[Callable[[], str]] = []  # how to go on, while there is a run that could
+
+
+def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:
+    """Begins to look after signals and the other processes, in a thread: the main one may be waiting in C.
+
+    Args:
+        child_processes: what was started, each to be ended with this process, and this one with each.
+    """
+    children[:] = child_processes or []
+    if watching:
+        return
+    with suppress(ValueError):  # not in the main thread
+        hears, tells = socket.socketpair()
+        tells.setblocking(False)
+        signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+        watching.extend((hears, tells))  # closed with the process
+        threading.Thread(target=_look_after, args=(hears, os.getppid()), daemon=True).start()
+        atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
+
+
+# Lightning's own observer kills the first process, without a word, when another one has ended.
+subprocess_script._launch_process_observer = watch
+
+
+def _look_after(hears: socket.socket, parent: int) -> None:
+    follows = is_child()
+    while True:
+        ready, _, _ = select.select([hears], [], [], LOOK)
+        for number in hears.recv(64) if ready else b"":
+            if signal.getsignal(number) is stop:
+                time.sleep(GRACE)
+                end(128 + number, "" if rank_at_start() else _with_last_words("stopped"))
+        if follows and os.getppid() != parent:
+            lost = _with_last_words("error: the first process of the run was lost")
+            end(1, lost if rank_at_start() == 1 else "")
+        if any(process.poll() for process in children):
+            time.sleep(GRACE)
+            end(*reason_of_loss())
+
+
+def reason_of_loss() -> tuple[int, str]:
+    """The exit code that a lost process leaves to this one, and what is to be said: nothing if it has said it."""
+    end = time.monotonic() + GRACE  # a connection breaks before a process has said why, and is gone
+    while children and not any(process.poll() for process in children) and time.monotonic() < end:
+        time.sleep(0.05)
+    code = max((process.poll() or 0 for process in children), default=0)
+    if code > 128:
+        return code, _with_last_words("stopped")
+    return (code, "") if code > 0 else (1, _with_last_words("error: another process of the run was lost"))
+
+
+def _with_last_words(text: str) -> str:
+    return "; ".join([text, *(words() for words in last_words)])
+
+
+def leave_after_loss() -> NoReturn:
+    """Ends this process once another one has gone; the first one says so, unless that one has said why."""
+    if is_child():
+        time.sleep(2 * GRACE)  # the first one ends it, or else the thread that looks after that one
+    code, text = reason_of_loss()
+    if text and not rank_at_start():
+        complain(text)
+    raise SystemExit(code)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process has gone."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PROCESS)
+
+
+def end(code: int, text: str = "") -> NoReturn:
+    """Ends this process and its children at once, from any thread."""
+    end_children()
+    if text:
+        complain(text)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def end_children() -> None:
+    """Ends what this process has started, which would wait for it for ever."""
+    for process in children:
+        process.kill()
+
+
+def blame(message: str) -> None:
+    """Says an error, with the number of the process that has found it.
+
+    The first one may be about to say the same, and to end all others, which wait for that a moment.
+    """
+    if number := rank() or rank_at_start():
+        time.sleep(SAME)
+    complain(f"error: process {number}: {message}" if number else f"error: {message}")

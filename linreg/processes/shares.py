@@ -1,0 +1,156 @@
+"""Several processes, the answer of one: each takes its rows of every batch, and its gradient counts by their number.
+
+What cannot be so: batch norm sees the rows of its own process only; a loss that is no mean over rows is weighted as if
+it were; and what is logged in some batches only needs ``sync_dist=False``, since the other processes wait for it.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
+from torch import Tensor
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.utils.data import DataLoader, IterableDataset
+
+from linreg.system.ranks import check_agreement, from_first, rank, weight, world
+from linreg.system.screen import counted, say
+
+WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
+
+
+class ShareOfBatches:
+    """The rows of this process in each batch that a DataLoader's sampler draws; the first process draws for all.
+
+    Args:
+        batches: the sampler of batches, each a list of rows.
+        training: whether a process without a row takes one that counts for nothing; else batches that have too few rows
+            for all join the one before.
+    """
+
+    def __init__(self, batches: Any, training: bool) -> None:
+        self.batches, self.training = batches, training
+        self.sampler = getattr(batches, "sampler", None)  # whose set_epoch Lightning calls
+        self.sizes: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.batches) if self.training else len(self._joined([*self.batches]))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        drawn = from_first([[*batch] for batch in self.batches] if rank() == 0 else None)
+        drawn = drawn if self.training else self._joined(drawn)
+        self.sizes = [len(batch) for batch in drawn]
+        for batch in drawn:
+            yield batch[rank() :: world()] or (batch[:1] if self.training else batch)
+
+    def _joined(self, batches: list[list[Any]]) -> list[list[Any]]:
+        joined: list[list[Any]] = []
+        for batch in batches:
+            if joined and min(len(batch), len(joined[-1])) < world():
+                joined[-1] = joined[-1] + [*batch]
+            else:
+                joined.append([*batch])
+        return joined
+
+    def weight_of(self, batch_idx: int) -> float:
+        """What a mean over this process's rows of a batch counts in the mean over all processes."""
+        return weight(self.sizes[batch_idx])
+
+
+def share(loader: Any, training: bool) -> Any:
+    """A loader of this process's rows, if it is a DataLoader that can have one; what is counted twice is said."""
+    rows, batches = getattr(loader, "dataset", loader), getattr(loader, "batch_sampler", None)
+    name, num_rows = type(rows).__name__, len(rows) if hasattr(rows, "__len__") else 0
+    samplers = (getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    dealer = next((each for each in samplers if hasattr(each, "num_replicas")), None)
+    if hasattr(loader, "weight_of"):
+        num_rows = loader.num_rows
+    elif not isinstance(loader, DataLoader) or isinstance(rows, IterableDataset) or batches is None:
+        note(f"{name}: each process reads, and counts, all of it, unless it asks torch.distributed for its rank")
+    elif dealer is not None:
+        repeated = getattr(dealer, "total_size", 0) - num_rows
+        if repeated > 0:
+            remedy = "leave the sampler out, and each process gets its share of the rows"
+            note(f"{type(dealer).__name__}: {counted(repeated, 'row')} of {name} counted twice; {remedy}")
+    elif not isinstance(batches, ShareOfBatches):
+        check_agreement(f"the rows of {name}", num_rows)
+        loader = copy.copy(loader)
+        vars(loader)["batch_sampler"] = ShareOfBatches(batches, training)  # torch refuses to be told so
+        size = getattr(batches, "batch_size", 0)
+        if training and size and not getattr(batches, "drop_last", False) and 0 < num_rows % size < world():
+            note(
+                f"the last batch has {counted(num_rows % size, 'row')}, of which a metric in training_step counts more"
+            )
+    if not training and 0 < num_rows < world():
+        note(f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes, so each counts all of them")
+    return loader
+
+
+def note(text: str) -> None:
+    """Says something about several processes, once."""
+    say(f"        {text}", not rank())
+
+
+class Shares(Callback):
+    """Lets each process take its share of the rows, weigh its loss by it, and log what all processes have found."""
+
+    loss_weight = 1.0
+    weights: Any = None  # what knows how much each batch of this epoch counts
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        connector, strategy = cast(Any, trainer._data_connector), cast(Any, trainer.strategy)
+        prepare, reduce, backward, log = (
+            connector._prepare_dataloader,
+            strategy.reduce,
+            pl_module.backward,
+            pl_module.log,
+        )
+
+        def prepare_share(loader: Any, shuffle: bool, mode: RunningStage) -> Any:
+            return share(prepare(loader, shuffle=shuffle, mode=mode), mode == RunningStage.TRAINING)
+
+        def reduce_counts_too(value: Any, *args: Any, **kwargs: Any) -> Any:
+            is_count = isinstance(value, Tensor) and not value.is_floating_point()
+            return reduce(value.double() if is_count else value, *args, **kwargs)
+
+        def backward_weighted(loss: Any, *args: Any, **kwargs: Any) -> None:
+            backward(loss if self.loss_weight == 1 else loss * self.loss_weight, *args, **kwargs)
+
+        def log_own_rows(name: str, value: Any, *args: Any, batch_size: int | None = None, **kwargs: Any) -> None:
+            has_none = not self.loss_weight and pl_module._current_fx_name == "training_step"
+            kwargs["batch_size"] = 0 if has_none else batch_size
+            log(name, value, *args, **{"sync_dist": True} | kwargs)
+
+        vars(connector)["_prepare_dataloader"] = prepare_share
+        vars(strategy)["reduce"] = reduce_counts_too  # Lightning rounds a mean of counts, by which it divides, down
+        log_dict = partial(pl_module.log_dict, sync_dist=True)
+        vars(pl_module).update(backward=backward_weighted, log=log_own_rows, log_dict=log_dict)
+        norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
+        if stage == "fit" and any(not isinstance(norm, SyncBatchNorm) for norm in norms):
+            note("batch norm sees the rows of its own process only; on GPUs: --sync_batchnorm true")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        num_rows = min(getattr(loader, name, None) or WORTH for name in ("batch_size", "num_rows"))
+        is_small = num_rows * sum(each.numel() for each in pl_module.parameters()) < WORTH
+        if is_small and pl_module.device.type == "cpu":
+            note(f"batches of {num_rows:,} rows are little work: one process alone is faster than {world()}")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        batches = loader.batch_sampler if isinstance(loader, DataLoader) else loader
+        self.weights = batches if hasattr(batches, "weight_of") else None
+        if isinstance(loader, dict | list | tuple) and not trainer.current_epoch:
+            note("of several loaders each process's share of a batch counts alike, however many rows it has")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.loss_weight = 1.0 if self.weights is None else self.weights.weight_of(batch_idx)
+        vars(pl_module)["loss_weight"] = self.loss_weight
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        vars(trainer._data_connector).pop("_prepare_dataloader", None)
+        vars(trainer.strategy).pop("reduce", None)
+        for name in ("log", "log_dict", "backward"):
+            vars(pl_module).pop(name, None)
