@@ -19,9 +19,9 @@ from linreg.runs.loggers import make_loggers
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects
 from linreg.safety.checkpoint_file import read_checkpoint
-from linreg.stack.lean import hooks_put_back
+from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
-from linreg.stack.trainer import all_flags, make_fitter, without_false_alarms
+from linreg.stack.trainer import all_flags, make_fitter, no_false_alarms
 from linreg.system.errors import InputError, given, with_remedies
 from linreg.system.screen import say
 
@@ -89,8 +89,7 @@ def run(
         say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
     opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
-    owners = (model, data, trainer.fit_loop.epoch_loop, trainer.profiler, *trainer.callbacks)  # type: ignore[attr-defined]
-    with with_remedies(), explain_interruption(trainer), opening, hooks_put_back(*owners), without_false_alarms():
+    with with_remedies(), explain_interruption(trainer), opening, put_back(trainer, model, data), no_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         with failure_recorded(trainer, start):
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)

@@ -19,7 +19,7 @@ from linreg.runs.loggers import Curves
 from linreg.stack.guard import DivergenceGuard
 from linreg.stack.lean import Lean
 from linreg.stack.stopping import StopBetweenBatches, explain_interruption
-from linreg.stack.trainer import all_flags, make_trainer, without_false_alarms
+from linreg.stack.trainer import all_flags, make_trainer, no_false_alarms
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError
 from linreg.system.screen import counted, say
@@ -82,7 +82,7 @@ def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str
     for regime, batch_size in lesson.regimes.items():
         start, way = time.perf_counter(), Way()
         trainer = make_trainer(flags, (StopBetweenBatches(), DivergenceGuard(), way, Lean()), **FIXED)
-        with explain_interruption(trainer), without_false_alarms():
+        with explain_interruption(trainer), no_false_alarms():
             trainer.fit(lesson.learner(batch_size), datamodule=data)
         ways[regime] = torch.stack(way.points).double()
         size = {"batch_size": batch_size, "steps": len(way.points) - 1, "epochs": trainer.current_epoch}

@@ -25,7 +25,7 @@ HOOK_NAME = "_current_fx_name"
 
 
 class Lean(Callback):
-    """Takes out of each training step what costs time and does nothing; ``hooks_put_back`` puts it back."""
+    """Takes out of each training step what costs time and does nothing; ``put_back`` puts it back."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         drop_unused_hooks(trainer, pl_module)
@@ -36,8 +36,9 @@ class Lean(Callback):
 
 
 @contextmanager
-def hooks_put_back(*owners: Any) -> Iterator[None]:
+def put_back(trainer: Any, *owners: Any) -> Iterator[None]:
     """Takes away at its end what callbacks of this package have put in the place of methods."""
+    owners += (trainer.profiler, trainer.fit_loop.epoch_loop, *trainer.callbacks)
     before = [{*vars(owner)} for owner in owners]
     try:
         yield

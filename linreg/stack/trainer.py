@@ -89,7 +89,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
 
 
 @contextmanager
-def without_false_alarms() -> Iterator[None]:
+def no_false_alarms() -> Iterator[None]:
     """Keeps to itself what Lightning warns of, and what is meant here."""
     with warnings.catch_warnings():
         for message in (
