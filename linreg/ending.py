@@ -82,8 +82,8 @@ def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -
             atomic_write(folder.path / name, content)
         lines.append(f"run     {folder.path}")
         log_reported(found.metrics, trainer)
-        for name in [name for name in found.files if name.endswith(".md")] if board_of(trainer) else ():
-            board_of(trainer).experiment.add_text(name.removesuffix(".md"), found.files[name].decode())
+        if board := board_of(trainer):
+            board.experiment.add_text("card", found.files["card.md"].decode())
         if leave_pictures(found.pictures() if figures else (), folder.path, trainer):
             lines.append(f"curves  tensorboard --logdir {folder.logdir}")
     say("\n".join(lines))

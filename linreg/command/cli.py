@@ -57,7 +57,7 @@ class CommandLine(LightningCLI):
             refuse_by_name(str(self.arguments.trainer_setting(name)))
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
-        self.settings: dict[str, Any] = {}
+        self.own: list[str] = []  # the settings that are none of the Trainer's
         saved = (self.checkpoint or {}).get("config")  # what is in the checkpoint
         self.recorded: dict[str, Any] = read_config(saved, f"the config in {path}") if saved else {}
         self.arguments.flags, notes = mend(self.arguments, flags_of(self.command, self.arguments, self.recorded))
@@ -103,17 +103,16 @@ class CommandLine(LightningCLI):
 
         Of a table its widths are among them, and win over a default.
         """
-        path, given_args = self.arguments.class_path("model"), set()
-        for content in [*self.arguments.contents, self.recorded]:
-            section = content.get("model")
-            if isinstance(section, dict):
-                path = path or section.get("class_path")
-                given_args |= {*init_args} if isinstance(init_args := section.get("init_args"), dict) else set()
-        cls = find_class(str(path or DEFAULTS["model"]))
+        contents = (self.recorded, *self.arguments.contents)
+        sections: list[Any] = [each["model"] for each in contents if isinstance(each.get("model"), dict)]
+        recorded = next((section["class_path"] for section in sections if "class_path" in section), DEFAULTS["model"])
+        given_args = {name.removeprefix("--model.") for name, value in self.arguments.flags if value is not None}
+        for section in sections:
+            given_args |= {*init_args} if isinstance(init_args := section.get("init_args"), dict) else set()
+        cls = find_class(self.arguments.class_path("model") or str(recorded))
         found = {p.name: p.default for p in get_signature_parameters(cls)} if cls else {}
-        names = [name for name, default in found.items() if default is Parameter.empty or name in WIDTHS]
-        given_args |= {name for name in names if self.arguments.value(f"--model.{name}") is not None}
-        return {name: found[name] for name in names if name not in given_args}
+        asked = {name: default for name, default in found.items() if default is Parameter.empty or name in WIDTHS}
+        return {name: default for name, default in asked.items() if name not in given_args}
 
     def _default_classes(self) -> str:
         """The classes that the command is for as long as no other is named: first of all the named ones themselves.
@@ -150,34 +149,30 @@ class CommandLine(LightningCLI):
             self.own = parser.add_function_arguments(run, skip=MADE_HERE)
             return
         parser.add_argument("--ckpt_path", type=str, help="the checkpoint to look at")
-        self.own = ["output"] if self.command == "predict" else []
-        for name in self.own:
+        if self.command == "predict":
             output = "predictions.csv" if self._predicts_a_file() else "predictions.pt"
-            parser.add_argument(f"--{name}", type=str, default=output, help="the file to write")
+            parser.add_argument("--output", type=str, default=output, help="the file to write")
+            self.own = ["output"]
 
     def parse_arguments(self, parser: Parser, args: list[str]) -> None:
         with given("the config"):
             self.config = parser.parse_args(args)
 
     def _set_seed(self) -> None:
-        try:
+        with given("--seed_everything"):
             super()._set_seed()
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"--seed_everything: {error}") from None
 
     def instantiate_classes(self) -> None:
         if self.command != "fit" and self.checkpoint is None:
             raise InputError(f"{self.command} needs --ckpt_path, a checkpoint of the run to look at")
-        if self.config.ckpt_path != self.arguments.value("--ckpt_path"):
-            raise InputError("ckpt_path: a checkpoint has to be typed, as --ckpt_path CKPT")
         loggers = to_be_made(self.config.trainer.logger)
         config = self.config.clone()
         config.trainer.logger = None
         with given("the config"):
             self.config_init = self.parser.instantiate(config)
         self.datamodule = self.config_init.data
-        self.settings = {**self.config_init.trainer, "logger": loggers}
-        self.settings |= {name: self.config_init[name] for name in self.own}
+        own = {name: self.config_init[name] for name in self.own}
+        self.settings: dict[str, Any] = {**self.config_init.trainer, "logger": loggers, **own}
         if self.command == "fit":
             self.model = self.config_init.model
             if not self.model.hparams:  # which has kept none: they are what a checkpoint makes it again of

@@ -100,8 +100,7 @@ def explain(error: Exception) -> int:
     if is_lost(error):
         leave_after_loss()
     if isinstance(error, OSError):
-        blame(f"{os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
-        return 1
+        error = RunError(f"{os.fsdecode(error.filename or 'a file')}: {error.strerror or error}")
     if isinstance(error, RunError):
         blame(str(error))
         return 1

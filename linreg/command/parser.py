@@ -1,11 +1,10 @@
-"""The command line's grammar: bare Trainer flags, config files first, one-line errors with the did_you_mean name."""
+"""The command line's grammar: bare Trainer flags, a help that begins with what most people need, one-line errors."""
 
 import argparse
 import importlib
 import inspect
 import re
 import sys
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
@@ -61,9 +60,11 @@ Every Trainer flag works bare (the whole list is at the end); the most used:
 
 def versions() -> str:
     """What a bug report begins with."""
-    with suppress(PackageNotFoundError):  # run from a clone that is not installed
-        return ", ".join(f"{name} {version(name)}" for name in ("linreg", "lightning", "torch"))
-    return f"linreg, not installed; lightning {version('lightning')}, torch {version('torch')}"
+    try:
+        ours = version("linreg")
+    except PackageNotFoundError:  # run from a clone
+        ours = "(not installed)"
+    return f"linreg {ours}, lightning {version('lightning')}, torch {version('torch')}"
 
 
 def load_default(name: str) -> type:
@@ -101,12 +102,10 @@ class Parser(LightningArgumentParser):
             if typed not in flags and hint:
                 message = message.strip() + hint
                 break
-        no_class, denied = NO_CLASS.search(message), DENIED_IMPORT.search(message)
         text = _one_line(message)
-        if no_class or denied:
-            name = (no_class or denied)[1]  # type: ignore[index]
-            hint = did_you_mean(name, [*OURS, *(f"linreg.{each}" for each in OURS)])
-            text = f"{name!r} is no class that may be named{hint or f'; {remedy()}'}"
+        if refused := NO_CLASS.search(message) or DENIED_IMPORT.search(message):
+            hint = did_you_mean(refused[1], [*OURS, *(f"linreg.{each}" for each in OURS)])
+            text = f"{refused[1]!r} is no class that may be named{hint or f'; {remedy()}'}"
         blame(f"{text} (python train.py --help lists the flags)")
         sys.exit(2)
 
@@ -123,11 +122,8 @@ def _describe_classes() -> list[str]:
     """The flags of the default classes, which a parser that takes any class does not list by itself."""
     shared = set(inspect.signature(load_default("csv").__mro__[1]).parameters)
     texts = []
-    for name, key, skipped in (
-        ("model", "model", {"num_features", "num_targets"}),
-        ("csv", "data", set()),
-        ("data", "data", shared),
-    ):
+    widths = {"num_features", "num_targets"}
+    for name, key, skipped in (("model", "model", widths), ("csv", "data", set()), ("data", "data", shared)):
         parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description="")
         parser.add_class_arguments(load_default(name), key, skip=skipped)
         texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")

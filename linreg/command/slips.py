@@ -47,7 +47,8 @@ def classes_of(section: str, command: str, named: Any) -> list[Any]:
     path = named.get("class_path") if isinstance(named, dict) else named
     if path is None or TABLE.search(str(path)) or command == "predict":
         return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]
-    return [cls for cls in [find_class(path)] if cls is not None]
+    cls = find_class(path)
+    return [cls] if cls else []
 
 
 def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[str]]:

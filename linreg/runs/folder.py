@@ -23,14 +23,18 @@ RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
 RUN_MARK = r"# run ([0-9a-f]{32})\n"  # the first line of config.yaml: which run the folder is of
 
 
+def versions(name: str) -> dict[int, Path]:
+    """The folders of the runs of a name, by their numbers."""
+    return {int(path.name[8:]): path for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()}
+
+
 def new_run_folder(name: str) -> Path:
     """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]{0,99}", name):
         expected = "at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
         raise InputError(f"--name {str(name)[:120]!r}: {expected}")
     try:
-        taken = [int(path.name[8:]) for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()]
-        for number in itertools.count(max(taken, default=-1) + 1):
+        for number in itertools.count(max(versions(name), default=-1) + 1):
             folder = ROOT / name / f"version_{number}"
             with suppress(FileExistsError):  # of another run, which was started at the same time
                 folder.mkdir(parents=True)
@@ -42,9 +46,10 @@ def new_run_folder(name: str) -> Path:
 
 def newest_checkpoint(name: str) -> str | None:
     """Where the newest run of a name stands; None if none of them has saved anything."""
-    found = (ROOT / name).glob("version_*/checkpoints/last.ckpt")
-    numbered = [(int(path.parts[-3][8:]), path) for path in found if path.parts[-3][8:].isdecimal()]
-    return str(max(numbered)[1]) if numbered else None
+    for _, folder in sorted(versions(name).items(), reverse=True):
+        if (path := folder / "checkpoints/last.ckpt").exists():
+            return str(path)
+    return None
 
 
 @dataclass

@@ -42,17 +42,18 @@ class Restored(Callback):
             )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = checkpoint["callbacks"].get(callback.state_key)
-            if state is not None:
-                check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
-                if isinstance(callback, EarlyStopping):
-                    has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
-                    if has_stopped and state["patience"] == callback.patience:
-                        self.is_over = True
-                    else:
-                        state["stopping_reason_message"] = None  # that it had stopped is no news
-                    state["patience"] = callback.patience  # as it is typed now
-                if isinstance(callback, ModelCheckpoint):
-                    restore_paths(callback, trainer.strategy.checkpoint_io, checkpoint)
+            if state is None:
+                continue
+            check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
+            if isinstance(callback, EarlyStopping):
+                has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
+                if has_stopped and state["patience"] == callback.patience:
+                    self.is_over = True
+                else:
+                    state["stopping_reason_message"] = None  # that it had stopped is no news
+                state["patience"] = callback.patience  # as it is typed now
+            if isinstance(callback, ModelCheckpoint):
+                restore_paths(callback, trainer.strategy.checkpoint_io, checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here the optimizers are made, and not yet restored."""
@@ -114,9 +115,7 @@ def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: di
 
     Lightning believes the paths in a checkpoint, which may be a stranger's, or those of a run that was moved or copied.
     """
-    state = checkpoint["callbacks"].pop(callback.state_key, None)
-    if state is None:
-        return
+    state = checkpoint["callbacks"].pop(callback.state_key)
     folder, depth = Path(str(callback.dirpath)), len(Path(state["dirpath"]).parts)
     best, kth, scores = state["best_model_path"], state["kth_best_model_path"], state["best_k_models"]
     now: dict[str, str] = {}  # the path of each, by the path that it had
