@@ -47,13 +47,13 @@ def find_mistake(error: BaseException) -> str | None:
 
 
 def quiet(thread: threading.ExceptHookArgs) -> None:
-    """Prints what ended a thread, unless it is a file that could not be written."""
+    """Prints the traceback of what ended a thread, unless a file could not be written."""
     if not issubclass(thread.exc_type, OSError):
         threading.__excepthook__(thread)
 
 
 def run_command(line: CommandLine) -> None:
-    """Does what was typed."""
+    """Runs the command that was typed on the model and the data that were built for it."""
     if line.arguments.task == "doctor":
         consult(line.model, line.datamodule, line.arguments.value("--name"), line.settings)
     elif line.arguments.task == "lecture":

@@ -59,7 +59,7 @@ Every Trainer flag works bare (the whole list is at the end); the most used:
 
 
 def versions() -> str:
-    """What a bug report begins with."""
+    """The versions that a bug report begins with."""
     try:
         ours = version("linreg")
     except PackageNotFoundError:  # run from a clone
@@ -112,7 +112,7 @@ class Parser(LightningArgumentParser):
 
 def _one_line(message: str) -> str:
     """jsonargparse's list of the types that it has tried, as a sentence."""
-    lines = [line.strip(" -") for line in message.strip().splitlines()]
+    lines = [line.strip().removeprefix("- ") for line in message.strip().splitlines()]
     text = "; ".join(line[:300] for line in lines if line and not line.startswith(TRIED_TYPES)).replace(":;", ":")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
     return re.sub(r"Expected an? (\w+); Expected an? (\w+)", r"\1 or \2 is expected", text)

@@ -43,7 +43,7 @@ def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[s
 
 
 def classes_of(section: str, command: str, named: Any) -> list[Any]:
-    """The classes of which one will stand for a section."""
+    """The class that is named for a section, or those that may stand for it by default; none for one not found."""
     path = named.get("class_path") if isinstance(named, dict) else named
     if path is None or TABLE.search(str(path)) or command == "predict":
         return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]

@@ -97,7 +97,7 @@ class Arguments:
         return not self.configs and all(name.removeprefix("--data.") in split for name in names)
 
     def without(self, *names: str) -> list[Flag]:
-        """The flags but for some."""
+        """The flags but for those of some names."""
         return [(flag, value) for flag, value in self.flags if flag not in names]
 
     def trainer_setting(self, name: str) -> Any:

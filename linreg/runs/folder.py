@@ -105,7 +105,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         path = Path(ckpt_path).resolve()  # through links
         lies_in = path.parents[1] if path.parent.name == "checkpoints" else path.parent
         if lies_in != path.parent and is_run_of(lies_in, checkpoint):
-            folder, purge_step, run = near(lies_in), checkpoint["global_step"], checkpoint.get("run", run)
+            folder, purge_step, run = as_typed(lies_in), checkpoint["global_step"], checkpoint.get("run", run)
         else:
             say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
     folder = folder or new_run_folder(name)
@@ -147,7 +147,7 @@ def _config_in(folder: Path) -> str | None:
     return None
 
 
-def near(folder: Path) -> Path:
+def as_typed(folder: Path) -> Path:
     """A path as one would type it from the current folder, unless that is inside of it or elsewhere."""
     path = Path(os.path.relpath(folder))
     return path if len(path.parts) > 1 and path.parts[0] != ".." else folder

@@ -75,17 +75,8 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
     then = checkpoint.get("began") or _older_beginnings(checkpoint["hyper_parameters"], hparams, now)
     if [each["class"] for each in then["optimizers"]] != [each["class"] for each in now["optimizers"]]:
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
-    anew, lines = then["schedules"] != now["schedules"], []
-    if anew and [_without_length(each) for each in then["schedules"]] == [*map(_without_length, now["schedules"])]:
-        anew = False
-        for schedule, old, new in zip(checkpoint["lr_schedulers"], then["schedules"], now["schedules"], strict=True):
-            schedule.update({name: new[name] for name in LENGTH & new.keys()})
-            lines.append(
-                f"the schedule of the rate spans {new['total_steps']:,} steps, no longer {old['total_steps']:,}"
-            )
-    if anew:
-        checkpoint["lr_schedulers"] = []
-        lines.append("the schedule of the rate is another, and begins anew")
+    lines = _keep_schedules(checkpoint, then["schedules"], now["schedules"])
+    anew = then["schedules"] != now["schedules"] and not checkpoint["lr_schedulers"]
     for state, before, after in zip(checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], strict=True):
         groups = state["param_groups"]
         if len(groups) != len(after["groups"]):
@@ -106,8 +97,18 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
     return lines
 
 
-def _without_length(schedule: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in schedule.items() if name not in LENGTH}
+def _keep_schedules(checkpoint: dict[str, Any], then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+    """Lets schedules that are set otherwise than they were begin anew; those of another length only go on in that."""
+    if then == now:
+        return []
+    but_for_length = [[{name: each[name] for name in each.keys() - LENGTH} for each in part] for part in (then, now)]
+    if but_for_length[0] != but_for_length[1]:
+        checkpoint["lr_schedulers"] = []
+        return ["the schedule of the rate is another, and begins anew"]
+    for schedule, new in zip(checkpoint["lr_schedulers"], now, strict=True):
+        schedule.update({name: new[name] for name in LENGTH & new.keys()})
+    lengths = zip((each["total_steps"] for each in now), (each["total_steps"] for each in then), strict=True)
+    return [f"the schedule of the rate spans {new:,} steps, no longer {old:,}" for new, old in lengths]
 
 
 def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> Beginnings:

@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error's kind and its message, of at most 300 characters, on one line."""
-    lines = (line.strip(" -") for line in str(error).splitlines())
+    lines = (line.strip().removeprefix("- ") for line in str(error).splitlines())
     text = " ".join(" ".join(line for line in lines if not line.startswith(TRIED_TYPES)).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

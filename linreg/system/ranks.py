@@ -26,7 +26,7 @@ def wire() -> torch.device:
 
 
 def from_first(value: Any) -> Any:
-    """What the first process calls this with; all of them have to call it."""
+    """The value of the first process, in all processes; each has to call this."""
     if world() == 1:
         return value
     values = [value]
@@ -35,7 +35,7 @@ def from_first(value: Any) -> Any:
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """The sum of the values of all processes; each has to call this."""
     if world() == 1:
         return values
     total = values.to(wire(), copy=True)
@@ -57,7 +57,7 @@ def weight(num_rows: int) -> float:
 
 
 def gathered(value: Any) -> list[Any]:
-    """What each process calls this with, in the order of their numbers."""
+    """The values of all processes, in the order of their numbers; each has to call this."""
     found: list[Any] = [value] * world()
     if world() > 1:
         dist.all_gather_object(found, value)

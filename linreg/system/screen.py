@@ -8,7 +8,7 @@ import textwrap
 
 from linreg.system.errors import printable
 
-shown = 0  # characters of the line that is redrawn in place
+shown = 0  # characters of the status line
 
 
 def open_streams() -> None:
@@ -34,7 +34,7 @@ def complain(text: str) -> None:
 
 
 def show_status(text: str) -> None:
-    """Draws a line that the next one, or whatever is printed, takes the place of."""
+    """Draws a status line, whose place the next one takes, or whatever is printed."""
     global shown
     text = printable(text)[: shutil.get_terminal_size().columns - 1]
     print(f"\r{text.ljust(shown)}", end="\r", flush=True)  # the cursor waits at its beginning
@@ -42,7 +42,7 @@ def show_status(text: str) -> None:
 
 
 def hide_status() -> None:
-    """Takes that line away."""
+    """Takes the status line away, if there is one."""
     global shown
     if shown:
         print(f"\r{' ' * shown}", end="\r", flush=True)
