@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.command.parser import DEFAULTS, Parser, load_default, versions
+from linreg.command.parser import DEFAULTS, WIDTHS, Parser, load_default, versions
 from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.experiment import run
+from linreg.processes.launchers import rank_at_start
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
 from linreg.safety.allowed import find_class, restrict_imports
@@ -26,7 +26,6 @@ from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
 from linreg.system.errors import InputError, given
 from linreg.system.screen import complain, say
 
-WIDTHS = ("num_features", "num_targets")  # of a table
 MADE_HERE: set[str | int] = {"model", "data", "config", "flags"}  # arguments of a run that are no flags by these names
 
 
@@ -61,7 +60,7 @@ class CommandLine(LightningCLI):
         saved = (self.checkpoint or {}).get("config")  # what is in the checkpoint
         self.recorded: dict[str, Any] = read_config(saved, f"the config in {path}") if saved else {}
         self.arguments.flags, notes = mend(self.arguments, flags_of(self.command, self.arguments, self.recorded))
-        for note in notes if getattr(rank_zero_only, "rank", 0) == 0 else ():
+        for note in notes if rank_at_start() == 0 else ():
             complain(note)
         super().__init__(
             LightningModule,

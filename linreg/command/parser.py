@@ -23,6 +23,7 @@ DEFAULTS = {  # what the command is for, as long as no other class is named
     "csv": "linreg.CSVData",
     "predict": "linreg.PredictionData",
 }
+WIDTHS: set[str | int] = {"num_features", "num_targets"}  # which a model is told by a table
 
 MEANT = {  # by words that other programs have for it
     **dict.fromkeys(("epoch", "epochs", "num_epochs", "n_epochs"), "--max_epochs N"),
@@ -122,8 +123,7 @@ def _describe_classes() -> list[str]:
     """The flags of the default classes, which a parser that takes any class does not list by itself."""
     shared = set(inspect.signature(load_default("csv").__mro__[1]).parameters)
     texts = []
-    widths = {"num_features", "num_targets"}
-    for name, key, skipped in (("model", "model", widths), ("csv", "data", set()), ("data", "data", shared)):
+    for name, key, skipped in (("model", "model", WIDTHS), ("csv", "data", set()), ("data", "data", shared)):
         parser = LightningArgumentParser(usage=argparse.SUPPRESS, add_help=False, description="")
         parser.add_class_arguments(load_default(name), key, skip=skipped)
         texts.append(re.sub(r"^  --\w+ CONFIG .*\n", "", parser.format_help().strip(), flags=re.M) + "\n")

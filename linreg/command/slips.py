@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
-from linreg.command.parser import DEFAULTS, MEANT, load_default
+from linreg.command.parser import DEFAULTS, MEANT, WIDTHS, load_default
 from linreg.command.signatures import parameters_of
 from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments, Flag
 from linreg.experiment import run
@@ -19,7 +19,6 @@ from linreg.system.errors import InputError, did_you_mean
 TABLE = re.compile(r"\.(csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 SEVERAL = re.compile(r"(typing\.)?(Optional\[)?([Ll]ist|Sequence)\[str\](\]| \| None)?")  # a type, as text
 CLASSES = {"model": ["model"], "data": ["data", "csv"], "predict": ["predict"]}  # of no name, by section or command
-LEFT_TO_DATA = ("--model.num_features", "--model.num_targets")
 
 
 def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[str, str]:
@@ -38,8 +37,9 @@ def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[s
         kinds |= {f"--{name}": kind, f"--trainer.{name}": kind}
     for section in ("model", "data") if command == "fit" else ("data",):
         for cls in classes_of(section, command, typed.class_path(section) or recorded.get(section)):
-            kinds |= {f"--{section}.{name}": kind for name, kind in parameters_of(cls).items()}
-    return {name: kind for name, kind in kinds.items() if name not in LEFT_TO_DATA}
+            told = WIDTHS if section == "model" else set()
+            kinds |= {f"--{section}.{name}": kind for name, kind in parameters_of(cls).items() if name not in told}
+    return kinds
 
 
 def classes_of(section: str, command: str, named: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from linreg.system.screen import say
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
-OURS = ("best", "last")  # names that no other callback may write to
+RESERVED = ("best", "last")  # names that no other callback may write to
 USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss")  # where no metric is named, the first of them that is logged
 TRAINING = ("loss/train", "train_loss", "train/loss")  # or of these, where there is no validation
 
@@ -34,7 +34,7 @@ def check_names(callbacks: list[Callback]) -> None:
                 f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}: checkpoints "
                 "lie in the run's own folder; give a plain filename such as {epoch:03d}, and no dirpath"
             )
-        if str(name).removesuffix(".ckpt") in OURS or callback.save_last:
+        if str(name).removesuffix(".ckpt") in RESERVED or callback.save_last:
             raise InputError(
                 f"a ModelCheckpoint with filename={callback.filename!r}, save_last={callback.save_last}: every run "
                 "writes its own best.ckpt and last.ckpt; give another filename, and leave out save_last"

@@ -11,7 +11,7 @@ from linreg.system.errors import InputError
 LARGEST = 2**53
 STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "epoch": int}
 STATE |= {"global_step": int}
-PROGRESS: dict[str, Any] = {  # of the loops, a value of each kind in its place; see ``check_kind``
+LOOPS: dict[str, Any] = {  # of the loops, a value of each kind in its place; see ``check_kind``
     "fit_loop": {
         "epoch_progress": {"current": {"started": 0, "processed": 0}},
         "epoch_loop.batch_progress": {"current": {"ready": 0}, "is_last_batch": True},
@@ -28,7 +28,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
         raise InputError("the checkpoint holds weights only, no state of a training; resume from last.ckpt")
     if wrong:
         raise InputError(f"the checkpoint's {wrong[0]!r} is missing or of another kind; resume from last.ckpt")
-    check_kind(checkpoint["loops"], PROGRESS, "loops")
+    check_kind(checkpoint["loops"], LOOPS, "loops")
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
     batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     is_inside = epochs["processed"] != epochs["started"] or not batches["is_last_batch"]
