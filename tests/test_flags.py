@@ -162,6 +162,10 @@ class Net(Regressor):
         super().__init__(Block(num_features), num_features, num_targets, **training)
         if backend:
             self.hypothesis.compile(backend=backend)
+
+class Inner(Net):
+    def configure_model(self):
+        self.hypothesis.net.compile(backend="eager")
 """
 
 
@@ -174,8 +178,14 @@ def test_a_model_is_compiled_in_place(train: Train, workplace: Path) -> None:
     code, out = train(*typed, "--model.backend", "eager")
     assert code == 0, out
     assert counted["ok"]
+    assert "compiles nothing" not in out
     assert_same(last()["state_dict"], last("plain")["state_dict"])
     assert_same(last()["optimizer_states"], last("plain")["optimizer_states"])
+    torch._dynamo.reset()
+    counted.clear()
+    code, out = train("--model", "compiled.Inner", *typed[2:], "--name", "inner")
+    assert not counted, "torch compiles its own modules now: the line can go"
+    assert "compile() of a Sequential compiles nothing; call that of a module of your own around it" in out
 
 
 @pytest.mark.slow

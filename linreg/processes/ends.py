@@ -87,11 +87,11 @@ def _with_last_words(text: str) -> str:
 
 
 def leave_after_loss() -> NoReturn:
-    """Ends this process once another one has gone; the first one says so, unless that one has said why."""
+    """Ends this process once another one has gone; the first two say so, of which one is left."""
     if is_child():
         time.sleep(2 * GRACE)  # the first one ends it, or else the thread that looks after that one
     code, text = reason_of_loss()
-    if text and not rank_at_start():
+    if text and rank_at_start() < 2:
         complain(text)
     raise SystemExit(code)
 

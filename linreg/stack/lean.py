@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from linreg.schedules import check_intervals
 from linreg.system.errors import InputError
+from linreg.system.screen import say
 
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
 STEP_HOOKS += ("on_before_optimizer_step", "on_train_batch_end")
@@ -33,6 +34,8 @@ class Lean(Callback):
         do_not_profile(trainer)
         remember_signature(pl_module)
         set_hook_names_quickly(type(pl_module))
+        for kind in passed_over(pl_module) if trainer.is_global_zero else ():
+            say(f"        compile() of a {kind} compiles nothing; call that of a module of your own around it")
 
 
 @contextmanager
@@ -106,6 +109,12 @@ def set_hook_names_quickly(cls: type[LightningModule]) -> None:
             nn.Module.__setattr__(self, name, value)
 
     cls.__setattr__ = quick  # type: ignore[method-assign]
+
+
+def passed_over(model: nn.Module) -> set[str]:
+    """The kinds of torch's own modules that were told to compile themselves: it passes over their ``forward``."""
+    told = [module for module in model.modules() if module._compiled_call_impl is not None]
+    return {type(module).__name__ for module in told if type(module).__module__.startswith("torch.nn.")}
 
 
 class PlateausInTime(Callback):

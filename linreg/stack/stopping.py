@@ -68,7 +68,9 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
         yield
     except BaseException as error:
         signals.leaving = True  # a signal does not interrupt this
-        if is_lost(error):
+        if is_lost(error) and not received:
+            if not trainer.is_global_zero:
+                leave_after_loss()
             time.sleep(0.5)  # what has ended the other one may be on its way to this one
         signals.between_batches, signals.leaving = False, bool(received)
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
