@@ -7,16 +7,14 @@ Measured in a step of a small model (32 rows, 8 features) with Lightning 2.6.6: 
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from linreg.schedules import check_intervals
-from linreg.system.errors import InputError
 from linreg.system.screen import say
 
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -125,28 +123,18 @@ class PlateausInTime(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_intervals(trainer.lr_scheduler_configs)
-        step = pl_module.lr_scheduler_step
+        loop, end_epoch = trainer.fit_loop.epoch_loop, pl_module.on_train_epoch_end
+        update = loop.update_lr_schedulers
 
-        def step_others(scheduler: Any, metric: Any) -> None:
-            if not isinstance(scheduler, ReduceLROnPlateau):
-                step(scheduler, metric)
+        def update_others(interval: str, update_plateau_schedulers: bool) -> None:
+            if interval == "step" or not update_plateau_schedulers:
+                update(interval, update_plateau_schedulers)
 
-        end_epoch = pl_module.on_train_epoch_end
-
-        def end_epoch_and_step() -> None:
+        def end_epoch_and_update() -> None:
             end_epoch()
-            self.step_plateaus(trainer)
+            is_validated = not (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1)
+            if is_validated and loop._num_ready_batches_reached():
+                update("epoch", update_plateau_schedulers=True)
 
-        if type(pl_module).lr_scheduler_step is LightningModule.lr_scheduler_step:
-            vars(pl_module).update(lr_scheduler_step=step_others, on_train_epoch_end=end_epoch_and_step)
-
-    def step_plateaus(self, trainer: Trainer) -> None:
-        epoch = trainer.current_epoch + 1
-        for config in trainer.lr_scheduler_configs:
-            is_due = not epoch % (trainer.check_val_every_n_epoch or 1) + epoch % config.frequency
-            if config.reduce_on_plateau and is_due:
-                value = trainer.callback_metrics.get(str(config.monitor))
-                if value is None:
-                    known = ", ".join(trainer.callback_metrics)
-                    raise InputError(f"lr_scheduler monitor={config.monitor!r}: no such metric; there are: {known}")
-                cast(ReduceLROnPlateau, config.scheduler).step(value)
+        vars(loop)["update_lr_schedulers"] = update_others
+        vars(pl_module)["on_train_epoch_end"] = end_epoch_and_update
