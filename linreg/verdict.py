@@ -1,6 +1,8 @@
 """What a check of the doctor says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 class CannotTell(Exception):
@@ -13,6 +15,9 @@ class Verdict:
 
     status: str
     text: str
+
+
+Check = Callable[[Any], Verdict]
 
 
 def judge(is_right: bool, found: str, expected: str, remedy: str) -> Verdict:

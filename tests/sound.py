@@ -257,6 +257,263 @@ class Plain(Module):
         return F.huber_loss(y_hat, y)
 
 
+class Step(Net):
+    """A loss of a whole batch, in training as in validation."""
+
+    def step(self, batch: Any) -> Tensor:
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.step(batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("loss/val", self.step(batch))
+
+
+class Siamese(Step):
+    """Which of two is the larger: its last bias has no gradient, by right."""
+
+    def step(self, batch: Any) -> Tensor:
+        one, other, is_larger = batch
+        return F.binary_cross_entropy_with_logits(self.net(one) - self.net(other), is_larger)
+
+
+class Triplet(Step):
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def step(self, batch: Any) -> Tensor:
+        return F.triplet_margin_loss(*map(self.net, batch))
+
+
+class Contrastive(Step):
+    """Two views of a row are closer than those of two rows: a loss of rows against their neighbours."""
+
+    def build(self) -> nn.Module:
+        self.other = nn.Linear(8, 6)
+        return nn.Linear(8, 6)
+
+    def step(self, batch: Any) -> Tensor:
+        a, b = F.normalize(self.net(batch[0]), dim=1), F.normalize(self.other(batch[1]), dim=1)
+        scores, y = 3 * a @ b.T, torch.arange(len(a), device=a.device)
+        return (F.cross_entropy(scores, y) + F.cross_entropy(scores.T, y)) / 2
+
+
+class Conditional(Step):
+    """A variational autoencoder that is told of which class its row is."""
+
+    def build(self) -> nn.Module:
+        self.decoder = nn.Linear(3, 8)
+        return nn.Linear(9, 4)
+
+    def step(self, batch: Any) -> Tensor:
+        x, y = batch
+        mean, log_std = self.net(torch.cat([x, y], 1)).chunk(2, 1)
+        z = mean + torch.randn_like(mean) * log_std.exp()
+        kl = (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).mean() / 2
+        return F.mse_loss(self.decoder(torch.cat([z, y], 1)), x) + 0.01 * kl
+
+
+class LowRank(Net):
+    """What is trained beside frozen layers begins at zero (Hu et al. 2021)."""
+
+    def build(self) -> nn.Module:
+        self.a, self.b = nn.Parameter(torch.randn(8, 2) / 3), nn.Parameter(torch.zeros(2, 32))
+        self.c, self.d = nn.Parameter(torch.randn(32, 2) / 5), nn.Parameter(torch.zeros(2, 1))
+        return super().build().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.net[1](self.net[0](x) + x @ self.a @ self.b)
+        return self.net[2](h) + h @ self.c @ self.d
+
+
+class Residual(nn.Module):
+    """A block that begins as the identity: the scale of its last norm is zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.second, self.last = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(2, width)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.last(self.second(self.norm(self.first(x)).relu()))).relu()
+
+
+class Residuals(DropoutAndBatchNorm):
+    def build(self) -> nn.Module:
+        stem, pool = nn.Conv2d(1, 8, 3, padding=1), nn.AdaptiveAvgPool2d(2)
+        return nn.Sequential(stem, Residual(8), Residual(8), pool, nn.Flatten(), nn.Linear(32, 4))
+
+
+class FrozenBackbone(Convolution):
+    def build(self) -> nn.Module:
+        net = super().build()
+        net[:5].requires_grad_(False)
+        return net
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.net[:5].eval()
+        return self
+
+
+class Words(Net):
+    """The mean of words, most of them rare, among them that of the padding, whose row gets no gradient."""
+
+    def build(self) -> nn.Module:
+        self.words = nn.Embedding(1000, 16, padding_idx=0)
+        return nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.words(x).mean(1))
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat, y, label_smoothing=0.1)
+
+
+class Uncertain(Net):
+    """A normal distribution for each row, whose loss may be negative; its rate falls where validation stands still."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        mean, log_std = y_hat.chunk(2, 1)
+        return (log_std + ((y - mean) / log_std.exp()).square() / 2).mean()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), 3e-3)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "loss/val"}}
+
+
+class Tasks(Step):
+    """Two heads, whose losses have learned weights, and batches that are dicts."""
+
+    def build(self) -> nn.Module:
+        self.score, self.label = nn.Linear(32, 1), nn.Linear(32, 2)
+        self.shares = nn.Parameter(torch.zeros(2))
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU())
+
+    def step(self, batch: Any) -> Tensor:
+        h = self.net(batch["x"])
+        losses = F.mse_loss(self.score(h), batch["score"]), F.cross_entropy(self.label(h), batch["label"])
+        return (torch.stack(losses) * (-self.shares).exp() + self.shares).sum()
+
+
+class Masked(Net):
+    """Attention that leaves padding out, and batches that are dicts."""
+
+    def build(self) -> nn.Module:
+        self.words = nn.Embedding(1000, 16, padding_idx=0)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        return nn.Linear(16, 2)
+
+    def forward(self, batch: Any) -> Tensor:
+        is_word = batch["mask"]
+        h = self.block(self.words(batch["tokens"]), src_key_padding_mask=~is_word) * is_word[..., None]
+        return self.net(h.sum(1) / is_word.sum(1, keepdim=True))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch), batch["label"])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self(batch), batch["label"]))
+
+
+class Translator(Step):
+    """Its decoder is given the letters before the one that it is to say."""
+
+    def build(self) -> nn.Module:
+        self.letters = nn.Embedding(27, 16)
+        self.encoder, self.decoder = nn.GRU(16, 32, batch_first=True), nn.GRU(16, 32, batch_first=True)
+        return nn.Linear(32, 26)
+
+    def given(self, y: Tensor) -> Tensor:
+        return F.pad(y, (1, 0), value=26)[:, :-1]
+
+    def step(self, batch: Any) -> Tensor:
+        x, y = batch
+        state = self.encoder(self.letters(x))[1]
+        y_hat = self.net(self.decoder(self.letters(self.given(y)), state)[0])
+        return F.cross_entropy(y_hat.flatten(0, 1), y.flatten())
+
+
+class Wasserstein(Adversarial):
+    """The critic takes five steps for one of the generator."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x, (step, critic_step) = batch[0], self.optimizers()
+        made = self.generator(torch.randn(len(x), 4, device=x.device))
+        critic_step.zero_grad()
+        self.manual_backward(self.critic(made.detach()).mean() - self.critic(x).mean())
+        critic_step.step()
+        if batch_idx % 5 == 4:
+            step.zero_grad()
+            self.manual_backward(-self.critic(made).mean())
+            step.step()
+
+
+class Dicts(Rows):
+    """Batches that are dicts."""
+
+    def __init__(self, make: Any, names: str, seed: int = 0) -> None:
+        super().__init__(make, seed)
+        self.names = names.split()
+
+    def setup(self, stage: str) -> None:
+        columns = self.make(torch.Generator().manual_seed(self.seed))
+        rows: Any = [dict(zip(self.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        self.train, self.val = rows[:400], rows[400:]
+
+
+class Mixup(Rows):
+    """Training rows are mixed by twos, and so are their classes (Zhang et al. 2017)."""
+
+    def train_dataloader(self) -> DataLoader:
+        def collate(rows: Any) -> Any:
+            x, y = torch.utils.data.default_collate(rows)
+            y, order, share = F.one_hot(y, 4).float(), torch.randperm(len(x)), torch.rand(())
+            return share * x + (1 - share) * x[order], share * y + (1 - share) * y[order]
+
+        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=collate)
+
+
+def pairs(g: torch.Generator) -> tuple[Tensor, ...]:
+    one, other = torch.randn(500, 8, generator=g), torch.randn(500, 8, generator=g)
+    return one, other, (one[:, :1] > other[:, :1]).float()
+
+
+def triplets(g: torch.Generator) -> tuple[Tensor, ...]:
+    x = torch.randn(500, 8, generator=g)
+    return x, x + 0.3 * torch.randn(500, 8, generator=g), torch.randn(500, 8, generator=g)
+
+
+def sentences(g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randint(3, 1000, (500, 12), generator=g)
+    x[:, 0] = torch.randint(1, 3, (500,), generator=g)
+    x[torch.arange(12) >= torch.randint(4, 13, (500, 1), generator=g)] = 0
+    return x, x > 0, x[:, 0] - 1
+
+
+def levels(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Columns of which one holds in each row, and others."""
+    x = torch.randn(500, 8, generator=g)
+    x[:, :5] = F.one_hot(torch.randint(0, 5, (500,), generator=g), 5)
+    return x, x @ torch.randn(8, 1, generator=g)
+
+
+def tasks(g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    x, y = table(g)
+    return x, y, (x[:, 0] > x[:, 1]).long()
+
+
+def words(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    x = torch.randint(0, 26, (400, 8), generator=g)
+    return x, x.flip(1)
+
+
 SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "linear": lambda s: (LinearRegression(3), SyntheticData(data_seed=s), {}),
     "linear, stochastic": lambda s: (LinearRegression(3, lr=0.02), SyntheticData(250, batch_size=1, data_seed=s), {}),
@@ -274,4 +531,19 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "two optimizers": lambda s: (Adversarial(), Rows(lambda g: table(g)[:1], s), {"max_epochs": 20}),
     "moving average": lambda s: (Averaged(), Rows(table, s), {"max_epochs": 20}),
     "weight decay": lambda s: (Decayed(), Rows(table, s), {"max_epochs": 20}),
+    "siamese": lambda s: (Siamese(), Rows(pairs, s), {"max_epochs": 20}),
+    "triplet": lambda s: (Triplet(), Rows(triplets, s), {"max_epochs": 20}),
+    "contrastive": lambda s: (Contrastive(), Rows(lambda g: triplets(g)[:2], s), {"max_epochs": 20}),
+    "conditional": lambda s: (Conditional(), Rows(table, s), {"max_epochs": 20}),
+    "low rank": lambda s: (LowRank(1e-2), Rows(table, s), {"max_epochs": 20}),
+    "residuals from zero": lambda s: (Residuals(), Rows(pictures, s), {"max_epochs": 20}),
+    "frozen backbone": lambda s: (FrozenBackbone(), Rows(pictures, s), {"max_epochs": 20}),
+    "padding": lambda s: (Words(1e-2), Rows(lambda g: sentences(g)[::2], s), {"max_epochs": 20}),
+    "negative loss": lambda s: (Uncertain(), Rows(table, s), {"max_epochs": 20}),
+    "tasks": lambda s: (Tasks(), Dicts(tasks, "x score label", s), {"max_epochs": 20}),
+    "masked": lambda s: (Masked(), Dicts(sentences, "tokens mask label", s), {"max_epochs": 20}),
+    "translator": lambda s: (Translator(), Rows(words, s), {"max_epochs": 20}),
+    "critic": lambda s: (Wasserstein(), Rows(lambda g: table(g)[:1], s), {"max_epochs": 20}),
+    "mixup": lambda s: (Convolution(), Mixup(pictures, s), {"max_epochs": 20}),
+    "one of several": lambda s: (Net(), Rows(levels, s), {"max_epochs": 20}),
 }

@@ -1,5 +1,6 @@
 """The doctor: finds the one fault that a model or its data have, and none in what is sound."""
 
+import copy
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import linreg
-from linreg import LinearRegression, RegressionData, SyntheticData
+from linreg import DataModule, LinearRegression, RegressionData, SyntheticData
 from linreg.checks import doctor as module
+from linreg.examples.gpt import GPT
 from linreg.tables.batches import TensorBatches
 from linreg.verdict import Verdict, judge
 from tests import sound
@@ -87,6 +89,13 @@ class NoStep(Net):
         return loss
 
 
+class KeepsGradients(NoStep):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.optimizers().step()
+        return loss
+
+
 class TrainsOn(Net):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.train()
@@ -118,6 +127,11 @@ class BroadcastingByHand(Net):
         return ((y_hat - y.squeeze(1)) ** 2).mean()
 
 
+class Counts(Net):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.poisson_nll_loss(y_hat, y.squeeze(1))
+
+
 class Minus(Net):
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         return -F.mse_loss(y_hat, y)
@@ -145,6 +159,20 @@ class Gregarious(Net):
         return self.net(x - x.mean(0))
 
 
+class GregariousStep(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return self.loss(self(x - x.mean(0)), y)
+
+
+class GregariousDict(Gregarious):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step((batch["x"], batch["y"]), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step((batch["x"], batch["y"]), batch_idx)
+
+
 class Cheating(Net):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.loss(self(batch[0]) + 0.1 * batch[1], batch[1])
@@ -156,6 +184,25 @@ class Clairvoyant(sound.Characters):
         n = self.norms[0](h)
         h = h + self.attention(n, n, n, need_weights=False)[0]
         return self.net(self.norms[2](h + self.mlp(self.norms[1](h))))
+
+
+class Unshifted(sound.Translator):
+    def given(self, y: Tensor) -> Tensor:
+        return y
+
+
+class SeesTheNext(GPT):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.token(x) + self.place.weight[: x.shape[1]]))
+
+
+class Letters(DataModule):
+    """Rows of letters that repeat themselves, and some that do not."""
+
+    def load(self) -> Any:
+        g = torch.Generator().manual_seed(0)
+        rows = (torch.randint(0, 3, (400, 1), generator=g) + torch.arange(9)) % 3
+        return rows.where(torch.rand(400, 9, generator=g) < 0.8, 1)
 
 
 class SharedRows(Rows):
@@ -196,6 +243,29 @@ class Forgetful(Net):
         return super().training_step(batch, batch_idx) / self.steps
 
 
+class UnsavedAverage(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        vars(self)["average"] = copy.deepcopy(self.net)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        for mean, p in zip(self.average.parameters(), self.net.parameters(), strict=True):
+            mean.data.lerp_(p.data, 0.1)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("loss/val", self.loss(self.average(batch[0]), batch[1]))
+
+
+class UnsavedCenter(Net):
+    center = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - self.center)
+
+    def on_train_start(self) -> None:
+        self.center = 0.5
+
+
 class Unsaved(Net):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -211,6 +281,34 @@ class Unsaved(Net):
 class DropsAlways(Net):
     def forward(self, x: Tensor) -> Tensor:
         return self.net[2](F.dropout(self.net[1](self.net[0](x)), 0.2))
+
+
+class StillStatistics(sound.DropoutAndBatchNorm):
+    def build(self) -> nn.Module:
+        net = super().build()
+        net[1].momentum = 0.0
+        return net
+
+
+class Scores(Classes):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.nll_loss(y_hat, y)
+
+
+class Ignoring(Classes):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat, y, ignore_index=0)
+
+
+class Shrinking(Net):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), self.hparams.lr, weight_decay=30.0)
+
+
+class RawUnits(sound.Wide):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return F.mse_loss(self(x), y)
 
 
 class Upwards(Net):
@@ -265,20 +363,13 @@ class Unshuffled(InOrder):
         return DataLoader(self.train, 16)
 
 
-class ScaledByAll(Rows):
-    def setup(self, stage: str) -> None:
-        x, y = self.make(torch.Generator().manual_seed(0))
-        x = (x - x.mean(0)) / x.std(0)
-        self.train, self.val = TensorDataset(x[:350], y[:350]), TensorDataset(x[350:], y[350:])
-
-
-class Augmented(Rows):
-    def val_dataloader(self) -> DataLoader:
+class Reversed(Rows):
+    def train_dataloader(self) -> DataLoader:
         def collate(rows: Any) -> Any:
             x, y = torch.utils.data.default_collate(rows)
-            return x + torch.randn_like(x), y
+            return x, y.flip(0)
 
-        return DataLoader(self.val, self.batch_size, collate_fn=collate)
+        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=collate)
 
 
 class Sleeping(Rows):
@@ -315,20 +406,29 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "dead": ("gradients_arrive", lambda: (Dead(), Rows(sound.table), LEARNS)),
     "plain list": ("what_is_trained_is_a_parameter", lambda: (PlainList(), Rows(sound.table), LEARNS)),
     "no step": ("ten_steps_lower_the_loss", lambda: (NoStep(), Rows(sound.table), LEARNS)),
+    "keeps gradients": ("gradients_are_of_one_step", lambda: (KeepsGradients(), Rows(sound.table), LEARNS)),
     "trains on": ("evaluation_is_evaluation", lambda: (TrainsOn(), Rows(sound.table), LEARNS)),
     "wrong backward": ("finite_differences", lambda: (WrongBackward(), Rows(sound.table), LEARNS)),
     "broadcasting": ("loss_does_not_broadcast", lambda: (Broadcasting(), Rows(sound.table), LEARNS)),
     "broadcasting by hand": ("loss_does_not_broadcast", lambda: (BroadcastingByHand(), Rows(sound.table), LEARNS)),
+    "counts": ("loss_does_not_broadcast", lambda: (Counts(), rows(lambda x, y: (x, y.exp().round())), LEARNS)),
+    "scores": ("loss_at_start", lambda: (Scores(), Rows(sound.classes), LEARNS)),
+    "raw units": ("training_and_validation_agree", lambda: (RawUnits(5, 3, lr=0.05), sound.Targets(), LEARNS)),
     "minus": ("loss_at_start", lambda: (Minus(), Rows(sound.table), LEARNS)),
-    "mixed": ("order_of_rows_is_no_matter", lambda: (Mixed(), Rows(sound.text), LEARNS)),
-    "sum": ("loss_is_a_mean", lambda: (Summing(), Rows(sound.table), LEARNS)),
+    "mixed": ("loss_is_a_mean_over_rows", lambda: (Mixed(), Rows(sound.text), LEARNS)),
+    "sum": ("loss_is_a_mean_over_rows", lambda: (Summing(), Rows(sound.table), LEARNS)),
     "gregarious": ("neighbours", lambda: (Gregarious(), Rows(sound.table), LEARNS)),
+    "gregarious step": ("neighbours", lambda: (GregariousStep(), Rows(sound.table), LEARNS)),
+    "gregarious dict": (
+        "neighbours",
+        lambda: (GregariousDict(), sound.Dicts(lambda g: sound.table(g)[::-1], "y x"), LEARNS),
+    ),
     "cheating": ("target_unseen", lambda: (Cheating(), Rows(sound.table), LEARNS)),
-    "clairvoyant": ("future_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
+    "unshifted": ("target_unseen", lambda: (Unshifted(), Rows(sound.words), LEARNS)),
+    "sees the next": ("target_unseen", lambda: (SeesTheNext([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
+    "clairvoyant": ("target_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
     "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
-    "scaled by all": ("units_are_of_training_rows", lambda: (Net(), ScaledByAll(sound.table), LEARNS)),
-    "augmented": ("validation_rows_stay", lambda: (Net(), Augmented(sound.table), LEARNS)),
-    "not shuffled": ("batches_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
+    "not shuffled": ("splits_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
     "rate gone": ("rate_is_neither_small_nor_large", lambda: (RateGone(), Rows(sound.table), LEARNS)),
     "target column": (
         "no_column_is_the_target",
@@ -342,15 +442,19 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),
     "seeds itself": ("same_seed_same_bits", lambda: (SeedsItself(), Rows(sound.table), LEARNS)),
     "forgetful": ("one_and_one_epochs_are_two", lambda: (Forgetful(), Rows(sound.table), LEARNS)),
+    "unsaved average": ("one_and_one_epochs_are_two", lambda: (UnsavedAverage(), Rows(sound.table), LEARNS)),
+    "unsaved center": (NEW_PROCESS, lambda: (UnsavedCenter(), Rows(sound.table), LEARNS)),
     "unsaved": (NEW_PROCESS, lambda: (Unsaved(16), Rows(sound.table), LEARNS)),
     "drops always": ("evaluation_is_evaluation", lambda: (DropsAlways(), Rows(sound.table), LEARNS)),
+    "still statistics": ("evaluation_is_evaluation", lambda: (StillStatistics(), Rows(sound.classes), LEARNS)),
     "unshared": ("two_processes_are_one", lambda: (LinearRegression(3, lr=0.1), Unshared(), LEARNS)),
     "upwards": ("ten_steps_lower_the_loss", lambda: (Upwards(), Rows(sound.table), LEARNS)),
     "too fast": ("rate_is_neither_small_nor_large", lambda: (LinearRegression(3, lr=2.0), SyntheticData(), LEARNS)),
     "too slow": ("rate_is_neither_small_nor_large", lambda: (Net(1e-7), Rows(sound.table), LEARNS)),
+    "shrinking": ("rate_is_neither_small_nor_large", lambda: (Shrinking(), Rows(sound.table), LEARNS)),
     "imprecise": ("bfloat16", lambda: (Imprecise(), Rows(sound.table), LEARNS | {"precision": "bf16-mixed"})),
     "constant": (
-        "no_constant_column",
+        "no_collinear_column",
         lambda: (Net(), rows(lambda x, y: (with_column(x, torch.ones(len(x), 1)), y)), LEARNS),
     ),
     "collinear": (
@@ -370,6 +474,8 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
         "classes_are_balanced",
         lambda: (Classes(), rows(lambda x, y: (x, (x[:, 0] > 1.7).long()), sound.classes), LEARNS),
     ),
+    "ignoring": ("classes_are_balanced", lambda: (Ignoring(), Rows(sound.classes), LEARNS)),
+    "reversed": ("target_follows_from_inputs", lambda: (Classes(), Reversed(sound.classes), LEARNS)),
     "shuffled": ("target_follows_from_inputs", lambda: (Net(), rows(lambda x, y: (x, y.roll(7, 0))), LEARNS)),
     "sleeping": ("loader_keeps_up", lambda: (Net(), Sleeping(sound.table), LEARNS)),
 }
@@ -406,7 +512,23 @@ def test_and_no_other_check_finds_one(fault: str, monkeypatch: pytest.MonkeyPatc
     assert len(found["ok"]) > 5
 
 
-QUICK = ("linear", "several targets", "dropout and batch norm", "characters", "two optimizers", "moving average")
+def test_without_a_step_nothing_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = BROKEN["no step"][1]()
+    assert examine(given, [check for check in checks() if check.__name__ == NEW_PROCESS], monkeypatch)["FAIL"] == []
+
+
+QUICK = (
+    "siamese",
+    "linear",
+    "several targets",
+    "dropout and batch norm",
+    "characters",
+    "two optimizers",
+    "moving average",
+)
+
+
+NEWER = [*SOUND][[*SOUND].index("siamese") :]  # what a false alarm was once given of, with one seed
 
 
 @pytest.mark.parametrize(
@@ -414,7 +536,7 @@ QUICK = ("linear", "several targets", "dropout and batch norm", "characters", "t
     [
         pytest.param(kind, seed, marks=[] if kind in QUICK and not seed else [pytest.mark.slow])
         for kind in SOUND
-        for seed in range(5)
+        for seed in range(1 if kind in NEWER else 5)
     ],
 )
 def test_nothing_fails_on_what_is_sound(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,8 +547,8 @@ def test_nothing_fails_on_what_is_sound(kind: str, seed: int, monkeypatch: pytes
 
 
 def test_every_check_that_can_fail_has_its_fault() -> None:
-    never = ("gradient_noise", "curvature_is_the_known_one")  # fails of a regression only: see below
-    assert {name for name, _ in BROKEN.values()} == {check.__name__ for check in checks(*never)}
+    never = "curvature_is_the_known_one"  # fails of a regression only: see below
+    assert {name for name, _ in BROKEN.values()} == {check.__name__ for check in checks(never)}
 
 
 def test_the_command_says_a_line_for_each_check(process: Process) -> None:

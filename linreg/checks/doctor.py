@@ -2,13 +2,13 @@
 
 import inspect
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from linreg.checks.context import Context
+from linreg.checks.gradients import GRADIENTS
 from linreg.checks.leaks import LEAKS
 from linreg.checks.learning import LEARNING
 from linreg.checks.rate import RATE
@@ -17,12 +17,12 @@ from linreg.checks.rows import ROWS
 from linreg.runs.folder import new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
-from linreg.system.errors import InputError, RunError, one_line
+from linreg.system.errors import InputError, RunError
 from linreg.system.screen import say
-from linreg.verdict import CannotTell, Verdict
+from linreg.verdict import Check, Verdict
 
-CHECKS: list[Callable[[Any], Verdict]] = [*LEARNING, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
-FITS, STEPS, PROCESSES = 30, 100, 15.0  # that all of them take; the seconds of the processes that they start
+CHECKS: list[Check] = [*LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
+FITS, PROCESSES = 45, 12.0  # about as many all of them take; the seconds of the processes that they start
 UNFIT = ("check", "confidence", "ckpt_path")  # flags of fit that are of a whole run; others of its own move no weight
 
 
@@ -40,12 +40,11 @@ def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict
     """
     context = Context(model, data, all_flags(flags))
     checks = [*CHECKS, *getattr(model, "checks", list)()]
-    begin, step = context.seconds
-    say(f"doctor  {len(checks)} checks, about {FITS * begin + STEPS * step + PROCESSES:.0f} s")
+    say(f"doctor  {len(checks)} checks, about {FITS * context.seconds + PROCESSES:.0f} s")
     table: dict[str, Verdict] = {}
     for check in checks:
         title = check.__name__.replace("_", " ")
-        table[title] = examine(check, context)
+        table[title] = context.verdict(check)
         say(f"{table[title].status:5} {title:34} {table[title].text}")
     counts = [sum(verdict.status == status for verdict in table.values()) for status in ("ok", "FAIL", "skip")]
     say("doctor  {} ok, {} FAIL, {} skip".format(*counts))
@@ -54,18 +53,6 @@ def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict
         atomic_write(folder / "doctor.json", json.dumps(content, indent=2).encode())
         say(f"run     {folder}")
     return table
-
-
-def examine(check: Callable[[Any], Verdict], context: Context) -> Verdict:
-    """The verdict of a check; one that cannot be made here is skipped with the reason."""
-    try:
-        return check(context)
-    except CannotTell as reason:
-        return Verdict("skip", str(reason))
-    except RunError as error:
-        return Verdict("skip", f"a run fails here: {str(error).partition(':')[0]}")
-    except Exception as error:
-        return Verdict("skip", f"it could not be made: {one_line(error)}")
 
 
 def consult(model: Any, data: Any, name: str | None, settings: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 UNNEEDED = (Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar)  # callbacks that write, stop or draw
@@ -26,8 +27,8 @@ SEED = "PL_GLOBAL_SEED"  # in the environment: Lightning's, and of a run's own d
 @contextlib.contextmanager
 def alone(seed: int = 0) -> Iterator[None]:
     """Draws from a seed, prints nothing, and leaves every generator as it was."""
-    python, numpy, typed = random.getstate(), np.random.get_state(), os.environ.get(SEED)
-    with torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    typed = os.environ.get(SEED)
+    with isolate_rng(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         os.environ[SEED] = str(seed)
@@ -37,8 +38,6 @@ def alone(seed: int = 0) -> Iterator[None]:
             yield
         finally:
             logging.disable(logging.NOTSET)
-            random.setstate(python)
-            np.random.set_state(numpy)
             del os.environ[SEED]
             os.environ.update({} if typed is None else {SEED: typed})
 
@@ -52,7 +51,10 @@ class Probe(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for group in [group for optimizer in trainer.optimizers for group in optimizer.param_groups]:
             group.update({name: group[name] * self.scale for name in RATES if isinstance(group.get(name), float)})
-        for config in trainer.lr_scheduler_configs:
+        configs = trainer.lr_scheduler_configs
+        if not trainer.limit_val_batches:  # for which a schedule on a plateau would wait
+            trainer.strategy.lr_scheduler_configs = [config for config in configs if not config.reduce_on_plateau]
+        for config in configs:
             if hasattr(config.scheduler, "base_lrs"):
                 config.scheduler.base_lrs = [lr * self.scale for lr in config.scheduler.base_lrs]
         trainer.should_stop = self.steps == 0

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LOSSES: dict[Any, str] = {F.mse_loss: "squared", F.l1_loss: "absolute", F.huber_loss: "huber"}
 LOSSES |= {F.smooth_l1_loss: "huber", F.cross_entropy: "classes", F.nll_loss: "classes"}
 LOSSES |= {F.binary_cross_entropy: "binary", F.binary_cross_entropy_with_logits: "binary"}
+LOSSES |= {F.poisson_nll_loss: "other", F.gaussian_nll_loss: "other", F.kl_div: "other"}
+PAIRWISE = ("sub", "subtract", "rsub", "mul", "multiply", "div", "true_divide", "divide")
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout)
 CUTS = ("detach", "detach_", "_set_grad_enabled")
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -20,8 +22,9 @@ DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 @dataclass
 class LossCall:
-    """One call of a loss function: its kind, what went in, and what came out."""
+    """One call of a loss function: its name and kind, what went in, and what came out."""
 
+    name: str
     kind: str
     prediction: Tensor
     target: Tensor
@@ -42,18 +45,21 @@ class LossCall:
 
 
 class Observer(TorchFunctionMode):
-    """Notes, while it is active, every loss, every cut of the graph, dropout, and subtractions that broadcast."""
+    """Notes, while it is active, losses, cuts of the graph, dropout, and what broadcasts to every pair of rows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[LossCall] = []
         self.broadcasts: list[tuple[Tensor, Tensor]] = []
+        self.parameters: set[nn.Parameter] = set()  # of which gradients are computed
         self.cuts = self.drops = False
         self.loss = torch.tensor(math.nan)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "").strip("_")
+        if torch.is_grad_enabled():
+            self.parameters |= {each for each in args if isinstance(each, nn.Parameter) and each.requires_grad}
         if func in LOSSES or func in DROPOUTS:
             given = inspect.signature(func).bind(*args, **(kwargs or {}))
             given.apply_defaults()
@@ -61,9 +67,9 @@ class Observer(TorchFunctionMode):
             self.drops |= bool(settings.get("training") and settings.get("p"))
             if func in LOSSES:
                 a, b, *_ = settings.values()
-                self.calls.append(LossCall(LOSSES[func], a, b, settings, result.detach()))
+                self.calls.append(LossCall(name, LOSSES[func], a, b, settings, result.detach()))
                 self.broadcasts += [(a, b)] * (LOSSES[func] not in ("classes", "binary") and a.shape != b.shape)
-        elif name in ("sub", "subtract", "rsub") and all(isinstance(each, Tensor) for each in args[:2]):
+        elif name in PAIRWISE and all(isinstance(each, Tensor) and each.is_floating_point() for each in args[:2]):
             column, row = sorted(args[:2], key=lambda each: -each.ndim)
             is_pairwise = row.ndim == 1 < len(row) and column.shape == (len(row), 1)
             self.broadcasts += [(column, row)] * (is_pairwise and column.requires_grad != row.requires_grad)
@@ -78,5 +84,5 @@ class Observer(TorchFunctionMode):
     @property
     def known(self) -> LossCall | None:
         """The one call that the whole loss is; None where it is something else."""
-        is_all = len(self.calls) == 1 and torch.allclose(self.calls[0].value, self.loss, rtol=1e-4)
+        is_all = len(self.calls) == 1 and torch.allclose(self.calls[0].value.mean(), self.loss, rtol=1e-4)
         return self.calls[0] if is_all else None

@@ -4,35 +4,47 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from linreg.checks.batch import num_rows
+from linreg.checks.batch import tensors
 from linreg.checks.context import Context
 from linreg.checks.fits import alone, weights
-from linreg.checks.learning import trainable
+from linreg.checks.gradients import trainable
 from linreg.verdict import CannotTell, Verdict, judge
+
+
+def derivative(of: Tensor, model: nn.Module, **how: Any) -> Tensor:
+    """By all parameters, as one vector."""
+    parts = torch.autograd.grad(of, [*trainable(model).values()], materialize_grads=True, **how)
+    return torch.cat([part.flatten() for part in parts])
 
 
 def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
     """The largest eigenvalue of the Hessian of the loss over some batches, by power iteration."""
-    model = context.copy(training=False)
-    parameters = [*trainable(model).values()]
+    model, top = context.copy(training=False), 0.0
     with alone():
-        direction, top = [torch.randn_like(p) for p in parameters], 0.0
+        product = torch.cat([torch.randn_like(p).flatten() for p in trainable(model).values()])
     for _ in range(steps):
-        norm = math.sqrt(sum(float(v.square().sum()) for v in direction))
-        direction, product = [v / norm for v in direction], [torch.zeros_like(p) for p in parameters]
+        direction = product / product.norm()
+        product = torch.zeros_like(direction)
         for batch in batches:
             loss = context.observe(model, batch).loss / len(batches)
-            gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-            along = torch.stack([(g * v).sum() for g, v in zip(gradients, direction, strict=True)]).sum()
-            if along.requires_grad:
-                more = torch.autograd.grad(along, parameters, materialize_grads=True)
-                product = [a + b for a, b in zip(product, more, strict=True)]
-        before, top = top, sum(float((a * v).sum()) for a, v in zip(product, direction, strict=True))
-        direction = product
+            along = derivative(loss, model, create_graph=True) @ direction
+            product += derivative(along, model) if along.requires_grad else 0.0
+        before, top = top, float(product @ direction)
         if abs(top - before) <= 0.03 / steps * abs(top):
             break
     return top
+
+
+def noise(context: Context) -> str:
+    """Up to what size a larger batch saves steps: tr(S) / |G|^2 (McCandlish et al. 2018)."""
+    model, rows = context.copy(training=False), len(tensors(context.train[0])[0])
+    gradients = torch.stack([derivative(context.observe(model, batch).loss, model) for batch in context.train])
+    variance = float(gradients.var(0).sum())  # tr(S) / B
+    signal = float(gradients.mean(0).square().sum()) - variance / len(gradients)
+    most = rows * variance / signal if signal > 0 else math.inf
+    return f"; batches of {rows:,}, up to {most:,.0f} larger ones save steps"
 
 
 def ten_steps_lower_the_loss(context: Context) -> Verdict:
@@ -53,14 +65,16 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
     small = context.after(0.001)
     if min(tenth, once, ten, small) >= start:
         raise CannotTell("the loss falls at no rate")
-    optimizer = context.trainer.optimizers[0]
-    group = optimizer.param_groups[0]
+    group = context.trainer.optimizers[0].param_groups[0]
     text = f"lr {group['lr']:.3g}; ten steps at a tenth, once, ten times of it: {start:.3g} -> "
     text += ", ".join(f"{loss:.3g}" for loss in (tenth, once, ten))
-    if isinstance(optimizer, torch.optim.SGD):
+    if isinstance(context.trainer.optimizers[0], torch.optim.SGD):
         b, top = group["momentum"], curvature(context, context.train)
         limit = 2 * (1 + b) / ((1 + 2 * b if group["nesterov"] else 1) * top) if top > 0 else math.inf
         text += f"; {group['lr'] / limit:.2g} of the limit by the largest curvature, {top:.3g}"
+    text += noise(context) if len(context.train) > 3 else ""
+    if (share := group["lr"] * group.get("weight_decay", 0.0)) > 0.02:
+        return judge(False, f"weight decay takes {share:.0%} of the weights in each step", "2 % at most", "take less")
     if once > start and min(tenth, small) < start:
         return judge(False, text, "a fall", f"take a {'tenth' if tenth < start else 'thousandth'} of it")
     if (left := context.rates.get(1, math.inf) / group["lr"]) < 0.01:
@@ -72,41 +86,22 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
 
 def curvature_is_the_known_one(context: Context) -> Verdict:
     """The largest curvature by power iteration is the one that the model knows."""
-    known = getattr(context.prepared, "curvature", None)
-    if known is None:
+    if (known := getattr(context.prepared, "curvature", None)) is None:
         raise CannotTell("the model does not know its own")
     found = curvature(context, [context.rows()], steps=300)
     remedy = "look at the loss, or at which rows it is of"
     return judge(abs(found / known - 1) < 0.05, f"{found:.4g}; known: {known:.4g}", "within 5 %", remedy)
 
 
-def gradient_noise(context: Context) -> Verdict:
-    """How noisy the gradient of a batch is, and up to what size a larger one saves steps; it never fails."""
-    model = context.copy(training=False)
-    if len(context.train) < 4:
-        raise CannotTell("there are fewer than four batches")
-    gradients, weights = [], [*trainable(model).values()]
-    for batch in context.train:
-        parts = torch.autograd.grad(context.observe(model, batch).loss, weights, materialize_grads=True)
-        gradients.append(torch.cat([part.flatten() for part in parts]))
-    rows, noise = num_rows(context.train[0]), float(torch.stack(gradients).var(0).sum())  # tr(S) / B
-    signal = float(torch.stack(gradients).mean(0).square().sum()) - noise / len(gradients)
-    # McCandlish et al. 2018, "An Empirical Model of Large-Batch Training": B = tr(S) / |G|^2
-    size = f"about {rows * noise / signal:,.0f}" if signal > 0 else "any size"
-    return Verdict("ok", f"batches of {rows:,}; up to {size} a larger one saves steps")
-
-
 def bfloat16(context: Context) -> Verdict:
     """The loss in bfloat16 is that in float32, where the run has half precision."""
-
-    model, batch = context.copy(training=False), context.train[0]
-    full = context.observe(model, batch).size
+    full = context.step(context.train[0], training=False).size
     with torch.autocast(context.device.type, torch.bfloat16):
-        half = context.observe(model, batch).size
+        half = context.step(context.train[0], training=False).size
     is_close = abs(half - full) <= 0.05 * abs(full) or "16" not in str(context.flags["precision"])
-    text = f"{full:.4g} in float32, {half:.4g} in bfloat16"
-    return judge(is_close, text, "within 5 %", "train with --precision 32-true")
+    return judge(
+        is_close, f"{full:.4g} in float32, {half:.4g} in bfloat16", "within 5 %", "train with --precision 32-true"
+    )
 
 
-RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, curvature_is_the_known_one]
-RATE += [gradient_noise, bfloat16]
+RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, curvature_is_the_known_one, bfloat16]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,13 +12,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from linreg.checks.batch import flat, tensors, together
+from linreg.checks.batch import change, predict, tensors
 from linreg.checks.context import Context
-from linreg.checks.fits import alone, weights
-from linreg.checks.learning import gradients_arrive
+from linreg.checks.fits import weights
+from linreg.checks.gradients import gradients_are_of_one_step, gradients_arrive
+from linreg.checks.leaks import SAME, difference
+from linreg.checks.learning import loss_does_not_broadcast
 from linreg.checks.observer import Observer
+from linreg.checks.rate import ten_steps_lower_the_loss
 from linreg.verdict import CannotTell, Verdict, judge
 
 FEW: dict[str, Any] = {"limit_train_batches": 4}
@@ -31,7 +37,7 @@ torch.save(model.state_dict(), folder + "/loaded.pt")"""
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """The largest difference of two sets of weights."""
     pairs = [(value.double(), other[name].double()) for name, value in one.items() if value.numel()]
-    return max(0.0 if torch.equal(a, b) else float((a - b).abs().max()) for a, b in pairs)
+    return max((0.0 if torch.equal(a, b) else float((a - b).abs().max()) for a, b in pairs), default=0.0)
 
 
 def same_seed_same_bits(context: Context) -> Verdict:
@@ -50,75 +56,95 @@ def same_seed_same_bits(context: Context) -> Verdict:
 
 def one_and_one_epochs_are_two(context: Context) -> Verdict:
     """A run that was stopped after an epoch goes on to what it would have been, with its own loader and workers."""
-    if not context.repeats:
-        raise CannotTell("not even the same seed gives the same bits")
-    how = FEW | {"max_epochs": max(context.flags["max_epochs"] or 2, 2)}
+    context.needs(ten_steps_lower_the_loss, same_seed_same_bits, gradients_are_of_one_step)
+    how = FEW | {"max_epochs": max(context.flags["max_epochs"] or 2, 2), "limit_val_batches": 2}
     with tempfile.TemporaryDirectory() as folder:
         context.fit(epochs=1, folder=folder, **how)
-        if not Path(folder, "last.ckpt").exists():
-            raise CannotTell("no step was taken, so that there is no checkpoint")
-        resumed = weights(context.fit(epochs=2, ckpt_path=f"{folder}/last.ckpt", **how))
-    found = distance(weights(context.fit(epochs=2, **how)), resumed)
+        resumed = context.fit(epochs=2, ckpt_path=f"{folder}/last.ckpt", **how)
+    whole = context.fit(epochs=2, **how)
+    found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
+    text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
     remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint"
-    return judge(not found, f"weights differ by {found:.2g}", "0", remedy)
+    return judge(not found and not metrics, text, "0", remedy)
 
 
 def loads_in_a_new_process(context: Context) -> Verdict:
-    """A checkpoint alone is the model: a new process makes it from that, with the same weights."""
+    """A checkpoint alone is the model: a new process makes it from that, and it predicts the same."""
     cls = type(context.model)
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         raise CannotTell(f"{cls.__qualname__} lies in no file that could be imported")
+    context.needs(ten_steps_lower_the_loss)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    remedy = "call self.save_hyperparameters(), with plain values only"
     with tempfile.TemporaryDirectory() as folder:
-        trained = weights(context.fit(epochs=1, limit_train_batches=1, folder=folder))
+        trained = context.fit(epochs=1, limit_train_batches=1, folder=folder)
         command = [sys.executable, "-c", LOAD, cls.__module__, cls.__qualname__, folder]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-        loaded = torch.load(Path(folder, "loaded.pt"), weights_only=True) if not done.returncode else {}
-    said = (done.stderr.strip().splitlines() or ["it makes other weights"])[-1][:150]
-    is_same = loaded.keys() == trained.keys() and not distance(trained, loaded)
-    text = f"{len(loaded)} weights and buffers" if is_same else said
-    return judge(is_same, text, "the same weights", "call self.save_hyperparameters(), with plain values only")
+        if done.returncode:
+            return judge(False, done.stderr.strip().splitlines()[-1][:150], "a model", remedy)
+        loaded = torch.load(Path(folder, "loaded.pt"), weights_only=True)
+        again = cls.load_from_checkpoint(f"{folder}/last.ckpt", map_location="cpu", weights_only=True)
+    if loaded.keys() != (kept := weights(trained)).keys() or distance(kept, loaded):
+        return judge(False, "it has other weights", "the same", remedy)
+    off, batch = 0.0, change(context.val[0], Tensor.cpu)
+    with contextlib.suppress(CannotTell):
+        off = difference(*(predict(model.cpu().eval(), batch) for model in (again, trained.lightning_module)))
+    text = f"{len(loaded)} weights and buffers; predictions differ by {off:.1g}"
+    return judge(off < SAME, text, "rounding", "register_buffer whatever a prediction needs")
 
 
 def evaluation_is_evaluation(context: Context) -> Verdict:
-    """What is reported is measured in evaluation mode: nothing is dropped, no statistics are of the batch."""
-    found: list[str] = []
+    """What is reported is measured in evaluation mode, and with statistics that were gathered in training."""
+    found = ["the model is trained in evaluation mode"] * (not context.prepared.training)
 
     def watch(model: Any, data: Any) -> None:
-        step, modules, begin = model.validation_step, model.named_modules, model.on_train_batch_start
-
-        def begun(*args: Any) -> Any:
-            result = begin(*args)
-            found.extend(["the model is trained in evaluation mode"] * (not model.training))
-            return result
+        step = model.validation_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            found.extend(f"{name or 'the model'} is in training mode" for name, m in modules() if m.training)
+            for name, m in model.named_modules():
+                found.extend([f"{name or 'the model'} is in training mode"] * m.training)
+                is_still = bool(getattr(m, "num_batches_tracked", None) and (m.running_var == 1).all())
+                found.extend([f"{name} gathers no statistics"] * is_still)
             with Observer() as observer:
                 result = step(*args, **kwargs)
             found.extend(["the model is put in training mode"] * model.training)
             found.extend(["a dropout function drops"] * observer.drops)
             return result
 
-        vars(model).update(validation_step=watched, on_train_batch_start=begun)
+        vars(model)["validation_step"] = watched
 
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
     context.fit(epochs=1, limit_train_batches=1, limit_val_batches=1, prepare=watch)
-    text = found[0] if found else "all of it is in evaluation mode"
-    return judge(not found, text, "the right mode", "leave that to Lightning; F.dropout(x, p, self.training)")
+    remedy = "leave the mode to Lightning; F.dropout(x, p, self.training); BatchNorm(momentum=0.1)"
+    return judge(not found, found[0] if found else "all of it is in evaluation mode", "another", remedy)
 
 
-def validation_rows_stay(context: Context) -> Verdict:
-    """The validation rows are the same in each epoch, in whatever order."""
+def validation_moves_nothing(context: Context) -> Verdict:
+    """Other validation rows leave the same weights and buffers behind."""
+
+    def repeat(model: Any, data: Any) -> None:
+        rows: Any = [change(batch, lambda each: each[:1].expand_as(each).clone()) for batch in context.val[:2]]
+        vars(data)["val_dataloader"] = lambda: DataLoader(rows, batch_size=None, collate_fn=lambda batch: batch)
+
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
-    with alone(1), contextlib.closing(context.load("val")) as loader:
-        again = together([batch for batch, _ in zip(loader, context.read("val"), strict=False)])
-    pairs = zip(tensors(context.rows("val")), tensors(again), strict=True)
-    sizes = [(flat(a).mean(0), flat(b).mean(0), flat(a).abs().mean().clamp(min=1e-12)) for a, b in pairs]
-    off = max(float((a - b).abs().max() / size) for a, b, size in sizes)
-    return judge(off < 1e-3, f"their means differ by {off:.1g}", "nothing", "leave augmentation to the training rows")
+    context.needs(same_seed_same_bits)
+    how: dict[str, Any] = {"epochs": 1, "limit_train_batches": 4, "limit_val_batches": 2}
+    one, other = weights(context.fit(**how)), weights(context.fit(**how, prepare=repeat))
+    moved = [name for name, value in one.items() if value.ndim and not torch.equal(value, other[name])]
+    found = f"{moved[0]} is another" if moved else f"{len(one)} weights and buffers are the same"
+    return judge(not moved, f"after other validation rows {found}", "the same", "look at the hooks of validation")
+
+
+class Forks(_MultiProcessingLauncher):
+    """Processes that begin as this one, of which it takes the weights back."""
+
+    def _recover_results_in_main_process(self, worker_output: Any, trainer: Any) -> None:
+        trainer.lightning_module.load_state_dict(
+            torch.load(worker_output.weights_path, weights_only=True), strict=False
+        )
+        shutil.rmtree(Path(worker_output.weights_path).parent)
 
 
 def two_processes_are_one(context: Context) -> Verdict:
@@ -127,16 +153,17 @@ def two_processes_are_one(context: Context) -> Verdict:
     reasons = [f"{type(m).__name__} is of each process" for m in context.model.modules() if isinstance(m, kinds)]
     reasons += ["a batch has one row"] * (len(tensors(context.train[0])[0]) < 2)
     reasons += ["it needs fork, and no GPU in use"] * (not hasattr(os, "fork") or torch.cuda.is_initialized())
-    reasons += ["not every parameter gets a gradient"] * (gradients_arrive(context).status != "ok")
-    if isinstance(context.trainer.train_dataloader, torch.utils.data.DataLoader):
+    if isinstance(context.trainer.train_dataloader, DataLoader):
         reasons.append("a DataLoader's batch_size is that of each process, so that two take larger batches")
     if reasons:
         raise CannotTell(reasons[0])
-    fork = DDPStrategy(start_method="fork", timeout=timedelta(minutes=2))  # and not half an hour
-    two = context.fit(epochs=1, **FEW, devices=2, strategy=fork, accelerator="cpu")
+    context.needs(gradients_arrive, loss_does_not_broadcast)
+    forked: Any = DDPStrategy(timeout=timedelta(minutes=2))  # and not half an hour
+    forked._configure_launcher = lambda: setattr(forked, "_launcher", Forks(forked, "fork"))
+    two = context.fit(epochs=1, **FEW, devices=2, strategy=forked, accelerator="cpu")
     found = distance(weights(context.fit(epochs=1, **FEW)), weights(two))
     return judge(found < 1e-4, f"weights differ by {found:.2g}", "rounding", "let each take its share of a batch")
 
 
 REPRODUCING = [same_seed_same_bits, one_and_one_epochs_are_two, loads_in_a_new_process, evaluation_is_evaluation]
-REPRODUCING += [validation_rows_stay, two_processes_are_one]
+REPRODUCING += [validation_moves_nothing, two_processes_are_one]

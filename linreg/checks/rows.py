@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import WeightedRandomSampler
 
-from linreg.checks.batch import flat, pair, tensors
+from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
 from linreg.verdict import CannotTell, Verdict, judge
@@ -26,26 +27,20 @@ def quantities(y: Tensor) -> Tensor:
     return (flat(y) == y.unique()[:1000]).double()
 
 
-def no_constant_column(context: Context) -> Verdict:
-    """No column has one value only."""
-    x = context.table()[0]
-    constant = (x == x[:1]).all(0).nonzero().flatten().tolist()
-    return judge(not constant, f"constant columns: {context.names(constant)}", "none", "leave them out")
-
-
 def no_collinear_column(context: Context) -> Verdict:
-    """No column follows from the others."""
+    """No column follows from the others and a constant; of two values, as levels of a category have, each may."""
     x = context.table()[0]
-    kept = (x != x[:1]).any(0).nonzero().flatten()
-    x = x[:, kept]
+    values = torch.tensor([len(column.unique()) for column in x.T], device=x.device)
+    if constant := (values == 1).nonzero().flatten().tolist():
+        return judge(False, f"constant columns: {context.names(constant)}", "none", "leave them out")
     if len(x) < max(FEW, 2 * x.shape[1]):
         raise CannotTell(f"there are {len(x)} rows of {x.shape[1]} columns")
     z = (x - x.mean(0)) / x.std(0)
     inverse = torch.linalg.inv(z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device))
-    own = 1 / inverse.diagonal()  # 1 - R^2 of each column on the others
-    bad = kept[own < OWN].tolist()
-    found = f"columns {context.names(bad)} have" if bad else "each column has"
-    return judge(not bad, f"{found} {float(own.min()):.2g} of its own", f"{OWN:g}", "leave one of them out")
+    own = torch.where(values == 2, 1, 1 / inverse.diagonal())  # 1 - R^2 of each column on the others
+    bad = (own < OWN).nonzero().flatten().tolist()
+    text = f"columns that follow from others: {context.names(bad)}; least of its own: {float(own.min()):.2g}"
+    return judge(not bad, text, f"{OWN:g}", "leave one of them out")
 
 
 def first_layer_gets_scaled_columns(context: Context) -> Verdict:
@@ -54,15 +49,15 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
     model, seen = context.copy(), []
     for layer in model.modules():
         if any(p.requires_grad for p in layer.parameters(recurse=False)):
-            layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, args[0])))
-    for batch in context.train:
-        context.observe(model, batch)
+            layer.register_forward_pre_hook(lambda layer, args: seen.extend([(layer, args[0])] if args else []))
+    context.observe(model, together(context.train))
     x = torch.cat([x.detach().double() for layer, x in seen if layer is seen[0][0]]) if seen else torch.zeros(0)
     if x.ndim != 2 or len(x) < FEW or not isinstance(seen[0][0], nn.Linear):
         raise CannotTell(f"the first layer is no linear one that gets {FEW} rows")
-    std, mean = (each[x.std(0) > 0] for each in (x.std(0), x.mean(0)))
-    found = max([1.0, *(std / std.min()).tolist(), *(mean.abs() / std).tolist()])
-    return judge(found < FAR, f"spreads, and distances from 0, by {found:.3g}", f"below {FAR:g}", "standardize them")
+    x = x[:, x.std(0) > 0]
+    size = (x - x.mean(0)).abs().amax(0)  # and not the spread, which is small where a column is rarely 1
+    found = max([1.0, *(size / size.min()).tolist(), *(x.mean(0).abs() / x.std(0)).tolist()])
+    return judge(found < FAR, f"sizes, and distances from 0, by {found:.3g}", f"below {FAR:g}", "standardize them")
 
 
 def nothing_is_missing(context: Context) -> Verdict:
@@ -87,45 +82,39 @@ def target_varies(context: Context) -> Verdict:
     if y.ndim > 2 or len(y) < FEW:
         raise CannotTell(f"the targets are no columns of {FEW} or more rows")
     fewest = min(len(column.unique()) for column in flat(y).T)
-    calls = context.observe(context.copy(), context.train[0]).calls
-    is_quantity = bool(calls) and calls[0].kind == "squared" and calls[0].target[0].numel() == y[0].numel()
+    calls = context.step(context.train[0]).calls
+    is_quantity = bool(calls) and calls[0].kind == "squared" and len(calls[0].target.unique()) < 4
     least = 4 if is_quantity and len(y) >= MANY else 2
     remedy = "take another target" if fewest < 2 else "these are classes: a cross-entropy would fit them"
     return judge(fewest >= least, f"{fewest:,} different values", f"{least} or more", remedy)
 
 
 def splits_are_alike(context: Context) -> Verdict:
-    """The targets of validation and test are those of training, but for chance."""
+    """The targets of training, validation and test, and of both halves of training, differ by chance only."""
     y = pair(context.rows())[1]
-    others = {split: pair(context.rows(split))[1] for split in ("val", "test") if context.read(split)}
-    if not others:
-        raise CannotTell("there is no other split")
-    found = (0.0, 0.0, "none")
-    for split, other in others.items():
-        a, b = quantities(torch.cat([y, other])).split([len(y), len(other)])
+    pairs = {"the first half": y.chunk(2)[::-1]} if len(context.train) > 3 else {}
+    is_weighed = isinstance(getattr(context.trainer.train_dataloader, "sampler", None), WeightedRandomSampler)
+    if not is_weighed and getattr(context.data, "split", "") != "order":  # else training has other rows on purpose
+        pairs |= {split: (y, pair(context.rows(split))[1]) for split in ("val", "test") if context.read(split)}
+    if not pairs or any(one.shape[1:] != other.shape[1:] for one, other in pairs.values()):
+        raise CannotTell("there is no other split, or its targets are of another kind")
+    found = (0.0, 0.0, 0.0, "none")
+    for name, (one, other) in pairs.items():
+        a, b = quantities(torch.cat([one, other])).split([len(one), len(other)])
         shift = float(((a.mean(0) - b.mean(0)).abs() / a.std(0).clamp(min=1e-12)).max())
-        found = max(found, (shift, shift / (1 / len(a) + 1 / len(b)) ** 0.5, split))
-    text = f"the mean of {found[2]} is {found[0]:.2g} spreads off, {found[1]:.2g} times what chance does"
-    return judge(found[0] < 0.5 or found[1] < 6, text, "chance", "shuffle before the split, unless it is one by time")
-
-
-def batches_are_alike(context: Context) -> Verdict:
-    """The targets of the first training batches differ by chance only: their rows are shuffled."""
-    targets = [quantities(pair(batch)[1]) for batch in context.train]
-    if len(targets) < 4 or len(targets[0]) < 8:
-        raise CannotTell("there are fewer than four batches, or eight rows in one")
-    y = quantities(torch.cat([pair(batch)[1] for batch in context.train]))
-    parts = y.split([len(each) for each in targets])
-    between = torch.stack([part.mean(0) for part in parts]).var(0) * len(parts[0])
-    found = float((between / torch.stack([part.var(0) for part in parts]).mean(0).clamp(min=1e-12)).max())
-    return judge(found < 10, f"their means vary {found:.2g} times as chance does", "about 1", "shuffle the rows")
+        times = shift / (1 / len(a) + 1 / len(b)) ** 0.5
+        found = max(found, (min(shift / 0.5, times / 6), shift, times, name))
+    text = f"the mean of {found[3]} is {found[1]:.2g} spreads off, {found[2]:.2g} times what chance does"
+    return judge(found[0] < 1, text, "chance", "shuffle rows, also before the split unless it is one by time")
 
 
 def classes_are_balanced(context: Context) -> Verdict:
-    """No class is nearly all rows, so that one could always name it."""
-    y, known = pair(context.rows())[1], context.known_loss(context.copy(), context.train[0])
-    if known.kind not in ("classes", "binary") or y.numel() != len(y):
-        raise CannotTell("the target is no class of a row")
+    """No class is nearly all rows, so that one could always name it, and the loss ignores none."""
+    y, known = pair(context.rows())[1], context.step(context.train[0]).known
+    if known is None or known.kind not in ("classes", "binary") or y.numel() != len(y):
+        raise CannotTell("the target is no class of a row, or the loss is not known")
+    if known.settings.get("ignore_index", -1) in y:
+        return judge(False, f"the loss ignores class {known.settings['ignore_index']}", "none", "see ignore_index")
     share = float(y.flatten().unique(return_counts=True)[1].max() / len(y))
     is_weighed = any(known.settings.get(name) is not None for name in ("weight", "pos_weight"))
     return judge(share < 0.9 or is_weighed, f"the largest has {share:.0%} of the rows", "below 90 %", "weigh the loss")
@@ -153,21 +142,19 @@ def target_follows_from_inputs(context: Context) -> Verdict:
 
 def loader_keeps_up(context: Context) -> Verdict:
     """A batch is there when the step needs it."""
-    moments, workers = [], getattr(context.trainer.train_dataloader, "num_workers", 0)
+    workers = getattr(context.trainer.train_dataloader, "num_workers", 0)
     with alone():
-        for _ in zip(context.load("train"), range(6), strict=False):
-            moments.append(time.perf_counter())
+        moments = [time.perf_counter() for _ in zip(context.load("train"), range(6), strict=False)]
         if len(moments) < 4:
             raise CannotTell("there are fewer than four batches")
         model, start = context.copy(), time.perf_counter()
         for batch in context.train[:4]:
-            context.loss(model, batch).backward()
+            context.observe(model, batch).loss.backward()
     loading, step = (moments[-1] - moments[0]) / (len(moments) - 1), (time.perf_counter() - start) / 4
     text = f"a batch takes {1e3 * loading:.2g} ms, a step {1e3 * step:.2g} ms"
     remedy = f"num_workers={min(math.ceil(loading / step) * max(workers, 1), 64)} would keep up"
     return judge(loading < max(2 * step, 0.02), text, "no longer than a step", remedy)
 
 
-ROWS: list[Any] = [no_constant_column, no_collinear_column, first_layer_gets_scaled_columns, nothing_is_missing]
-ROWS += [target_varies, splits_are_alike, batches_are_alike, classes_are_balanced, target_follows_from_inputs]
-ROWS += [loader_keeps_up]
+ROWS: list[Any] = [no_collinear_column, first_layer_gets_scaled_columns, nothing_is_missing]
+ROWS += [target_varies, splits_are_alike, classes_are_balanced, target_follows_from_inputs, loader_keeps_up]

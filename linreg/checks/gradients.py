@@ -1,0 +1,130 @@
+"""Is the gradient right? It arrives everywhere, is of one step alone, and that of finite differences."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from linreg.checks.batch import change, flat
+from linreg.checks.context import Context
+from linreg.checks.fits import alone
+from linreg.verdict import CannotTell, Verdict, judge
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def leave_zero(model: nn.Module) -> None:
+    """Moves what begins at zero, behind which nothing else would get a gradient."""
+    for p in [p for p in trainable(model).values() if not p.any()]:
+        p.normal_(std=1e-2)
+
+
+def gradients_arrive(context: Context) -> Verdict:
+    """Each parameter that an optimizer has gets a gradient, a finite one, and a layer's is not zero on all rows."""
+    seen: dict[nn.Parameter, Tensor] = {}  # the largest gradient of each unit: of a row of a weight, of a bias
+
+    def note(p: nn.Parameter) -> None:
+        if p.grad is not None:
+            units = flat(p.grad.to_dense().detach().abs().reshape(len(p) if p.ndim else 1, -1)).amax(1)
+            seen[p] = units.maximum(seen.get(p, units))
+
+    def watch(model: Any, data: Any) -> None:
+        leave_zero(model)
+        for p in trainable(model).values():
+            p.register_post_accumulate_grad_hook(note)
+
+    trainer = context.fit(steps=10, scale=1e-3, prepare=watch)
+    has = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
+    for path, layer in trainer.lightning_module.named_modules():
+        own = {name: p for name, p in layer.named_parameters(path, recurse=False) if p.requires_grad}
+        for name, p in own.items():
+            if p not in seen and p in has:
+                return judge(False, f"{name} gets no gradient", "one", "use it; look for detach(), no_grad() or .data")
+            if p in seen and p not in has:
+                return judge(False, f"no optimizer has {name}", "one that has it", "see configure_optimizers")
+            if p not in seen or isinstance(layer, nn.Embedding | nn.EmbeddingBag):  # where rare words get none
+                continue
+            if not seen[p].isfinite().all():
+                return judge(False, f"{name}: not finite", "numbers", "look for log(0), sqrt(0), 0 / 0")
+            # A bias alone may have none by right: that of a score of which only differences count.
+            units = torch.stack([seen[q] for q in own.values() if q in seen and len(seen[q]) == len(seen[p])]).amax(0)
+            if (share := (units == 0).double().mean()) > 0.9:
+                found = f"{share:.0%} of {name} has gradient 0 on all rows"
+                return judge(False, found, "90 % at most", "look for a ReLU that is never above 0, or a product with 0")
+    return Verdict("ok", f"{len(seen)} of {len([*trainer.lightning_module.parameters()])} parameters have one")
+
+
+def gradients_are_of_one_step(context: Context) -> Verdict:
+    """No step is taken along the gradient of an earlier one once more."""
+    used: set[Tensor] = set()  # parameters that took a step along a gradient, which has not been zero since
+    kept: list[Tensor] = []
+
+    def before(p: Tensor) -> None:
+        if p.grad is None or not p.grad.to_dense().any():
+            used.discard(p)
+
+    def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        moved = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        kept.extend(used & moved)
+        used.update(moved)
+
+    def watch(model: Any, data: Any) -> None:
+        for p in trainable(model).values():
+            p.register_hook(lambda gradient, p=p: before(p))
+
+    with register_optimizer_step_post_hook(after):
+        context.fit(steps=4, scale=1e-3, prepare=watch)
+    text = f"{len({*kept})} parameters kept a gradient from one step to the next"
+    return judge(not kept, text, "none", "call optimizer.zero_grad() before manual_backward()")
+
+
+def what_is_trained_is_a_parameter(context: Context) -> Verdict:
+    """Each weight that a step computes gradients of is among the model's parameters, and so in its checkpoint."""
+    model = context.copy()
+    hidden = context.observe(model, context.train[0]).parameters - {*model.parameters()}
+    found = f"{len(hidden)} of its weights, of shapes {[tuple(p.shape) for p in hidden]}, are none of the model's"
+    return judge(not hidden, found if hidden else "all", "parameters", "put layers into an nn.ModuleList")
+
+
+def varies(context: Context, model: nn.Module, batch: Any, seeds: tuple[int, ...]) -> bool:
+    """Whether the loss of a batch is another one; several times, as a byte of noise is the same in one of 256."""
+    return len({context.observe(model, batch, seed=seed).size for seed in seeds}) > 1
+
+
+def finite_differences(context: Context) -> Verdict:
+    """The gradient of autograd is that of finite differences, along a random direction of each parameter."""
+    model = context.copy(training=False).double()
+    leave_zero(model)
+    batch = change(context.train[0], lambda each: each.double() if each.is_floating_point() else each)
+    first = context.observe(model, batch)
+    if first.loss.dtype != torch.float64 or varies(context, model, batch, seeds=(0, 0, 0, 0)):
+        raise CannotTell("the loss is computed in float32 whatever it is given, or is not the same twice")
+    some = [*trainable(model).items()]
+    some = some[:: len(some) // 25 + 1]
+    gradients = torch.autograd.grad(first.loss, [p for _, p in some], materialize_grads=True)
+
+    def slope(p: Tensor, direction: Tensor, size: float) -> float:
+        values = []
+        for move in (size, -2 * size, size):
+            with torch.no_grad():
+                p.add_(direction, alpha=move)
+                values.append(context.observe(model, batch).size)
+        return (values[0] - values[1]) / (2 * size)
+
+    worst, where = 0.0, ""
+    for (name, p), gradient in zip(some, gradients, strict=True):
+        with alone():
+            direction = torch.randn_like(p) * (gradient != 0)  # a row that stands for padding stays
+        expected = float((gradient * direction).sum())
+        error = min(abs(slope(p, direction, size) - expected) for size in (1e-4, 1e-5, 1e-6))
+        worst, where = max((worst, where), (error / (abs(expected) + 1e-4 * max(abs(first.size), 1)), name))
+    if worst > 0.01 and first.cuts:
+        raise CannotTell("the graph is cut (detach, no_grad, a metric), so that they need not be equal")
+    return judge(worst <= 0.01, f"they differ by {worst:.1g} of it at {where}", "0.01", "look at your own backward()")
+
+
+GRADIENTS = [gradients_arrive, gradients_are_of_one_step, what_is_trained_is_a_parameter, finite_differences]
