@@ -1,11 +1,12 @@
 """The commonest slips at the command line: done and said where the meaning is obvious, else one line and exit 2."""
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import Train
+from tests.conftest import Train, posix
 from tests.tools import CKPT
 
 CSV = "a,b,text,y\n" + "".join(f"{i},{i * i % 7},x,{3 * i + i % 5}\n" for i in range(40))
@@ -123,6 +124,15 @@ def test_what_could_mean_several_things_is_one_line(typed: list, parts: list[str
     assert len(lines) == 1
     assert all(part in lines[0] for part in parts), out
     assert not Path("runs").exists()
+
+
+@posix
+@pytest.mark.parametrize("flag", ["--callbacks", "--trainer", "--profiler=", "--strategy"])
+def test_a_pipe_is_waited_for_by_no_flag(flag: str, train: Train) -> None:
+    os.mkfifo("pipe")
+    code, out = train(*([f"{flag}pipe"] if flag.endswith("=") else [flag, "pipe"]))
+    assert (code, out.count("\n")) == (2, 1), out
+    assert f"{flag.strip('=')} pipe: a pipe or a device is no value" in out
 
 
 def test_slips_with_a_checkpoint(slip: Train) -> None:
