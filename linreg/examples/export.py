@@ -9,7 +9,7 @@ import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def main(path: str, folder: str = ".") -> None:
     program = torch.export.export(Predictor(model).eval(), x, dynamic_shapes=rows)
     torch.export.save(program, Path(folder, "model.pt2"))
     if find_spec("onnxscript"):
-        onnx = cast("torch.onnx.ONNXProgram", torch.onnx.export(program, x, dynamic_shapes=rows, dynamo=True))
+        onnx: Any = torch.onnx.export(program, x, dynamic_shapes=rows, dynamo=True, verbose=False)
         onnx.save(str(Path(folder, "model.onnx")))
     print(f"model.pt2{' and model.onnx' * bool(find_spec('onnxscript'))}: {len(x[0][0])} columns, see columns.json")
 
