@@ -741,6 +741,48 @@ for label, line in (("?", "1,?,3"), ("-999", "1,-999,3"), ("-999.0", "1,-999.0,3
         content = far(row=row, line=line, rows=300_000)
         bad(f"{label} in line {row}, refused", content, row, "b", "missing", missing="error", how=MARKS)
 
+# -- units, and what else stands beside a number ----------------------------------------------------------------------
+for cell in (
+    "$5",
+    "12 %",
+    "12%",
+    '"$1,200"',
+    "5 \u20ac",
+    "1 000",
+    "2\u00a0000",
+    "\u00a05",
+    "2\u202f000",
+    "5\x0b",
+    '"5\n"',
+    "5\x85",
+):
+    for row in (2, 9_000):
+        content = far(row=row, line=f"1,{cell},3")
+        bad(f"a unit: {cell!r} in line {row}", content, row, "b", "has a unit or a space")
+for cell in (
+    "2\u200b",
+    "\u201c2\u201d",
+    "'2'",
+    "1/2",
+    "0b11",
+    "\u00bd",
+    "1.#QNAN",
+    "nan(1)",
+    "1,00,000",
+    "5-",
+    "(5)",
+    "1e+",
+    "++5",
+):
+    content = far(row=9_000, line=f'1,"{cell}",3')
+    bad(f"no number: {cell!r}", content, 9_000, "b", "is not a number")
+bad("a byte-order mark between rows", "a,b,y\n1,2,3\n\ufeff4,5,6\n", 3, "a", "is not a number")
+bad("a Ctrl-Z at the end", "a,b,y\n1,2,3\n4,5,6\n\x1a", 4, None, "1 cell where the header has 3")
+bad("a sum below", "a,b,y\n1,2,3\n4,5,6\nTotal,7,9\n", 4, "a", "'Total' is not a number")
+bad("a line that says sep=", "sep=;\na;b;y\n1;2;3\n", 1, None, "the first line has to be the header")
+bad("two byte-order marks", "\ufeff\ufeffa,b,y\n1,2,3\n", 1, "\ufeffa", "byte-order mark")
+bad("the header again, far below", far(row=9_000, line="a,b,y"), 9_000, "y", "'y' is not a number")
+
 # -- columns to leave out ---------------------------------------------------------------------------------------------
 IDS = "id,a,t,b,y\n123456789012345678,1,7,2,3\n123456789012345679,4,q,5,6\n"
 good("identifiers that are left out", IDS, how={"exclude": ["id", "t"]})

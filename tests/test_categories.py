@@ -48,7 +48,7 @@ def test_each_level_but_the_first_is_a_column(workplace: Path) -> None:
         ["kind=q", "kind=p", "a"],
         [[1, 0], [0, 1], [0, 0], [1, 0]],
     )
-    assert "left out 'ok' (text: 'true' in line 2)" in table.notes
+    assert "left out 'ok' (text: 'true' in line 2)" in table.notes[0]
     table = read_csv(path, "y", ["a"], categories="kind")
     assert table.feature_names == ["a", "kind=q", "kind=r"]
     table = read_csv(path, "y", ["ok", "a"], categories="all")

@@ -4,6 +4,7 @@ import gzip
 import os
 import resource
 import time
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -228,9 +229,9 @@ def test_parquet_cells_that_are_no_numbers(tmp_path: Path) -> None:
     parquet.write_table(pa.table(columns), path)
     table = read_csv(path, "y")
     assert (table.num_read, table.feature_names, table.x.tolist()) == (3, ["a", "b"], [[1, 1.5]])
-    assert "'s' (string)" in table.notes[0]
+    assert "'s' (text: string)" in table.notes[0]
     parquet.write_table(pa.table(columns | {"b": [1.0, np.inf, 2.0]}), path)
-    with pytest.raises(InputError, match=r"t\.parquet, row 2, column 'b': inf is more"):
+    with pytest.raises(InputError, match=r"t\.parquet, row 2, column 'b': inf is too large"):
         read_csv(path, "y")
     with pytest.raises(InputError, match=r"column 's': a column of numbers is expected, not of string"):
         read_csv(path, "s")
@@ -247,7 +248,7 @@ def test_a_column_of_text_may_hold_numbers_but_not_be_one(tmp_path: Path) -> Non
     write(path, "\n".join(f"{line},{cell}" for line, cell in zip(lines, ["drive", *drives], strict=True)))
     table = read_csv(path, "y")
     np.testing.assert_array_equal(table.x, values[:, :2])
-    assert "left out 'drive' (text: 'f' in line 2)" in table.notes
+    assert "left out 'drive' (text: 'f' in line 2)" in table.notes[0]
     numbers = ["km", *map(str, range(39_999))]
     write(path, "\n".join(f"{line},{cell}" for line, cell in zip(lines, ["way", *numbers], strict=True)))
     with pytest.raises(InputError, match=r"line 2, column 'way': 'km' is text in a column of numbers"):
@@ -317,3 +318,26 @@ def test_a_line_as_long_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         else:
             with pytest.raises(InputError, match=r"line 5002: no line end in 2,097,152 characters"):
                 read_csv(path, "y")
+
+
+def test_parquet_that_databases_write(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    price = pa.array([Decimal("1.25"), Decimal("-2.50"), None], pa.decimal128(9, 2))
+    parquet.write_table(pa.table({"a": price, "y": [1.0, 2.0, 3.0]}), path)
+    assert read_csv(path, "y").x.tolist() == [[1.25], [-2.5]]
+    parquet.write_table(pa.table([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], names=["a", "a", "y"]), path)
+    with pytest.raises(InputError, match=r"t\.parquet: each column needs its own name, twice there: 'a'"):
+        read_csv(path, "y")
+
+
+@pytest.mark.parametrize("compression", ["snappy", "none"])
+def test_a_damaged_parquet_file_is_none(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"a": np.arange(100_000) % 13 * 1.5, "y": np.arange(100_000) % 11 * 1.0})
+    parquet.write_table(table, path, compression=compression, use_dictionary=False, write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    at = len(content) // 3
+    content[at : at + 8] = np.float64(1.5).tobytes()  # a number as any other
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t\.parquet: damaged"):
+        read_csv(path, "y")

@@ -171,3 +171,19 @@ def test_what_stands_for_a_missing_cell_may_be_no_yaml(typed: str, train: Train)
     code, out = train("t.csv", "--target", "y", "--max_epochs", 1, "--data.missing_values", typed)
     assert code == 0, out
     assert "31 rows, 1 feature -> y; 1 dropped" in out
+
+
+@pytest.mark.parametrize("flag", ["--data.separator", "--data.delimiter", "--data.sep"])
+def test_the_separator_is_found(flag: str, train: Train) -> None:
+    code, out = train("--data.path", "t.csv", "--data.target", "y", flag, ";")
+    assert (code, "a comma, a tab or a semicolon is found in the header line" in out) == (2, True), out
+
+
+def test_what_is_lacking_is_named_as_it_is_typed(train: Train) -> None:
+    Path("t.csv").write_text("a,y\n" + "".join(f"{i},{2 * i % 7}\n" for i in range(30)))
+    assert train("t.csv", "--target", "y", "--max_epochs", 1)[0] == 0
+    code, out = train("predict", "--ckpt_path", "last")
+    assert (code, "required: --data.path" in out) == (2, True), out
+    for flag in ("exclude", "categories"):
+        code, out = train("t.csv", "--target", "y", f"--data.{flag}", "[b]")
+        assert (code, f"no column 'b' for --data.{flag}" in out) == (2, True), out

@@ -1,13 +1,14 @@
 """What a table takes: whatever can be read as numbers without a guess; the rest is refused with a remedy."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from linreg import InputError, Table
+from linreg import InputError, RegressionData, Table, read_csv
 
 X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]
 TAKEN: dict[str, tuple[Any, Any]] = {
@@ -111,3 +112,52 @@ def test_what_is_refused(name: str) -> None:
     assert re.search(message, str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
+
+
+def notes_of(text: str, **how: Any) -> str:
+    Path("t.csv").write_text(text)
+    return "; ".join(read_csv("t.csv", "y", **how).notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "ID", "customer_id", "customerId", "zip", "Zip Code", "post_code", "Unnamed: 0"]
+)
+def test_a_number_that_may_be_a_name_is_said(name: str, workplace: Path) -> None:
+    text = f"{name},a,y\n" + "".join(f"{i},{i * i % 7},{i % 5}\n" for i in range(20))
+    assert f"'{name}' counts as a number; if it is only a name, --data.exclude '[{name}]'" in notes_of(text)
+    assert notes_of(text, features=[name, "a"]) == ""  # which was said to be a feature
+    assert notes_of(text, exclude=[name]) == ""
+    assert "counts as" not in notes_of(text, categories=[name])
+
+
+def test_numbers_that_are_none_are_no_alarm(workplace: Path) -> None:
+    names = ["year", "age", "price", "x", "t", "humid", "paid", "acid", "Covid", "price_index", "width", "bid"]
+    text = ",".join([*names, "y"]) + "\n" + "".join(",".join([str(i)] * 12) + f",{i % 5}\n" for i in range(20))
+    assert notes_of(text) == ""
+
+
+def test_a_column_that_costs_most_rows_is_named_with_the_remedy(workplace: Path) -> None:
+    text = "a,b,y\n" + "".join(f"{i},{i if i % 4 == 0 else ''},{i % 5}\n" for i in range(40))
+    assert "dropped 30 of 40 rows for a missing cell in: 'b' 30; --data.exclude '[b]' keeps more" in notes_of(text)
+    assert "exclude" not in notes_of(text.replace("a,b,y", "a,y,b"))  # without a target there is nothing to learn
+    assert "exclude" not in notes_of("a,b,y\n" + "1,2,3\n4,,6\n" + "2,3,1\n")
+
+
+def test_rows_that_are_measured_and_were_trained_on_are_said() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 2)), rng.normal(size=200)
+
+    class Rows(RegressionData):
+        def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+            super().__init__()
+            self.rows = x, y
+
+        def load(self) -> Table:
+            return Table(*self.rows)
+
+    assert not any("copies" in line for line in Rows(x, y).describe())
+    data = Rows(np.concatenate([x, x]), np.concatenate([y, y]))
+    train, test = (list(map(tuple, torch.cat(data.splits[name], 1).tolist())) for name in ("train", "test"))
+    (line,) = (line for line in data.describe() if "test rows are copies" in line)
+    assert line == f"{sum(row in train for row in test)} of 40 test rows are copies of training rows"
+    assert not any("copies" in line for line in Rows(np.concatenate([x, x]), np.concatenate([y, y + 1])).describe())

@@ -40,6 +40,8 @@ MEANT = {  # by words that other programs have for it
     "output": "python train.py predict --output FILE",
 }
 
+SEPARATOR = "; a comma, a tab or a semicolon is found in the header line by itself; put any other right in the file"
+
 FIRST_SCREEN = """\
 python train.py                                               fit a synthetic problem
 python train.py --data.path FILE.csv --data.target COLUMN     fit a CSV file
@@ -99,7 +101,8 @@ class Parser(LightningArgumentParser):
         flags += [name for default in DEFAULTS for name in parameters_of(load_default(default))]
         for word in UNKNOWN_NAME.findall(message):
             typed = word[0] or word[1]
-            hint = f"; did you mean {MEANT[typed]}?" if typed in MEANT else did_you_mean(typed, flags)
+            hint = SEPARATOR if typed in ("sep", "separator", "delimiter") else ""
+            hint = hint or (f"; did you mean {MEANT[typed]}?" if typed in MEANT else did_you_mean(typed, flags))
             if typed not in flags and hint:
                 message = message.strip() + hint
                 break
@@ -116,6 +119,7 @@ def _one_line(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.strip().splitlines()]
     text = "; ".join(line[:300] for line in lines if line and not line.startswith(TRIED_TYPES)).replace(":;", ":")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null").replace("Parser key ", "")
+    text = text.replace("required: data.", "required: --data.")
     return re.sub(r"Expected an? (\w+); Expected an? (\w+)", r"\1 or \2 is expected", text)
 
 

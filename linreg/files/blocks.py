@@ -44,7 +44,7 @@ class CSVBlocks:
 
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False, keep: bool = False) -> None:
         self.file, self.columns, self.refuse_missing, self.keep = file, columns, refuse_missing, keep
-        self.positions = [file.index(column.name, "table") for column in columns]
+        self.positions = [file.index(column.name, "in it") for column in columns]
         self.number = file.spelling.number
         self.plain = PlainLines(file, columns, self.positions, refuse_missing)
         self.by_arrow = file.num_bytes > BLOCK and import_arrow() is not None  # importing it takes as long as 10 MB

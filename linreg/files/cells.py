@@ -21,6 +21,7 @@ MEANT_AS_NUMBER = re.compile(
     \s?[%$€£¥]?""",
     re.VERBOSE | re.IGNORECASE,
 )
+UNIT = re.compile(r"[%$€£¥\s]")
 SAME = {0x2212: "-", 0x2019: "'"}  # a minus sign and an apostrophe, as ASCII has them
 
 
@@ -72,6 +73,8 @@ class Spelling:
         if len(text) < 100 and MEANT_AS_NUMBER.fullmatch(unicodedata.normalize("NFKC", text).translate(SAME)):
             if "inf" in text.lower():
                 raise ValueError("is not finite")
+            if UNIT.search(text):
+                raise ValueError("has a unit or a space in it: write the number alone, without thousands separators")
             if self.decimal == "." and "," in text:
                 raise ValueError(
                     "has a decimal comma or a thousands separator: write it with a decimal point only, or give "

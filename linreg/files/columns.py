@@ -17,6 +17,7 @@ from linreg.system.errors import InputError, did_you_mean
 
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000
+ROLES = {"target": "the target", "exclude": "--data.exclude", "categories": "--data.categories"}
 CLASSES = "a target is a number; to tell classes apart take a classifier, such as that of linreg/examples"
 Categories = str | Sequence[str] | Mapping[str, Sequence[str]] | None
 
@@ -140,7 +141,7 @@ def choose(
     named = () if categories is None or categories == "all" else categories
     levels = categories if isinstance(categories, Mapping) else {}
     roles = {"target": targets, "exclude": exclude, "categories": named}
-    places = {role: [file.index(name, role) for name in names] for role, names in roles.items()}
+    places = {role: [file.index(name, f"for {ROLES[role]}") for name in names] for role, names in roles.items()}
     if features is None:
         taken = {*places["target"], *places["exclude"]}
         places["features"] = [i for i, name in enumerate(file.names) if name and i not in taken]
@@ -149,7 +150,7 @@ def choose(
         for name in features:
             if name not in owner or owner[name] not in names:  # of a category's levels the first stands for all
                 names.append(owner.get(name, name))
-        places["features"] = [file.index(name, "features") for name in names]
+        places["features"] = [file.index(name, "for the features") for name in names]
         places["features"] += [i for i in places["categories"] if i not in places["features"]]
     _check_roles(file, places)
     columns = [Column(file.names[i], required=True, is_target=True) for i in places["target"]]

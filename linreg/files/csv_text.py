@@ -61,7 +61,7 @@ class CSVFile(TextFile):
             raise InputError(f"{self.path}, line 1: each column needs its own name, twice there: {', '.join(twice)}")
 
     def index(self, name: str, role: str) -> int:
-        """The position of a column; InputError names the did_you_mean one if there is none."""
+        """The position of a column; InputError names the nearest one if there is none."""
         if _form(name) in self._positions:
             return self._positions[_form(name)]
         names = [name for name in self.names if name]
@@ -69,7 +69,7 @@ class CSVFile(TextFile):
         hint = did_you_mean(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
         if len(names) == 1:
             hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
-        raise self.error(1, None, f"no column {name!r} for the {role}{hint}")
+        raise self.error(1, None, f"no column {name!r} {role}{hint}")
 
     def rows_of(
         self, text: io.TextIOWrapper, first: int, seen: list[str] | None = None

@@ -1,7 +1,8 @@
 """Columns that have types, and not only cells: of a Parquet file, or of a frame in memory."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,35 @@ class ArrowSource:
     delimiter = ","  # of its rows as text
 
     def __init__(self, path: Path, data: Any, spelling: Spelling) -> None:
-        from pyarrow import types
+        from pyarrow.types import is_decimal, is_floating, is_integer
 
         self.path, self.data, self.spelling = path, data, spelling
         self.is_file = hasattr(data, "schema_arrow")
         schema, num_rows = (data.schema_arrow, data.metadata.num_rows) if self.is_file else (data.schema, len(data))
         self.names = schema.names
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise InputError(f"{path}: each column needs its own name, twice there: {', '.join(map(repr, twice))}")
         self.kinds = {field.name: str(field.type) for field in schema}
-        self.numbers = {f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)}
+        self.numbers = {f.name for f in schema if is_integer(f.type) or is_floating(f.type) or is_decimal(f.type)}
         self.texts = {name for name, kind in self.kinds.items() if kind.startswith(TEXTS)}
         self.num_cells = num_rows * len(self.names)
 
-    def batches(self, names: list[str]) -> Iterable[Any]:
+    def _batches(self, names: list[str]) -> Iterator[Any]:
         """The rows in batches, with these columns."""
-        if self.is_file:
-            return self.data.iter_batches(ROWS, columns=names)
-        return self.data.select(names).to_batches(ROWS)
+        from pyarrow import ArrowException
+
+        if not self.is_file:
+            yield from self.data.select(names).to_batches(ROWS)
+            return
+        try:
+            yield from self.data.iter_batches(ROWS, columns=names)
+        except (ArrowException, OSError) as error:
+            raise InputError(f"{self.path}: damaged, or cut off: {error}") from None
 
     def index(self, name: str, role: str) -> int:
-        """The position of a column; InputError names the did_you_mean one if there is none."""
+        """The position of a column; InputError names the nearest one if there is none."""
         if name not in self.names:
-            raise InputError(f"{self.path}: no column {name!r} for the {role}{did_you_mean(name, self.names)}")
+            raise InputError(f"{self.path}: no column {name!r} {role}{did_you_mean(name, self.names)}")
         return self.names.index(name)
 
     def blocks(
@@ -60,7 +69,7 @@ class ArrowSource:
             self._take_kind(column)
         wanted = [i for i, column in enumerate(columns) if column.text is None]
         first = 1
-        for batch in self.batches(self.names if keep else [columns[i].name for i in wanted]):
+        for batch in self._batches(self.names if keep else [columns[i].name for i in wanted]):
             values = np.full((batch.num_rows, len(columns)), np.nan)
             for i in wanted:
                 values[:, i] = self._values(columns[i], batch, first)
@@ -68,14 +77,16 @@ class ArrowSource:
             wrong = ~fits(values, exponents=False) & ~(np.isnan(values) & (not refuse_missing))
             for row, i in np.argwhere(wrong[:, wanted])[:1]:
                 value = values[row, wanted[i]]
-                what = f"{value} is more than float64 can hold" if value == value else "a null, see --data.missing"
+                what = "a null, see --data.missing"
+                if value == value:
+                    what = f"{value} is too large, or too small, for float64 to hold its digits and its square"
                 raise self._error(columns[wanted[i]], first + row, what)
             yield values, ArrowRows(self.path, batch, first)
             first += batch.num_rows
 
     def _take_kind(self, column: Column) -> None:
         """Lets the type of a column decide what it is read as."""
-        self.index(column.name, "table")
+        self.index(column.name, "in it")
         if column.levels is not None or column.name in self.numbers:
             return
         kind, is_text = self.kinds[column.name], column.name in self.texts
@@ -84,7 +95,7 @@ class ArrowSource:
         elif column.required:
             expected = f"a column of numbers is expected, not of {kind}{column.remedy(is_text)}"
             raise InputError(f"{self.path}, column {column.name!r}: {expected}")
-        column.text = None if column.levels is not None else kind
+        column.text = None if column.levels is not None else "text: " * is_text + kind
 
     def _values(self, column: Column, batch: Any, first: int) -> np.ndarray:
         """A column's numbers, or those of its levels."""
@@ -117,7 +128,7 @@ def open_parquet(path: str | os.PathLike[str], spelling: Spelling) -> ArrowSourc
     from pyarrow import ArrowException, parquet
 
     try:
-        return ArrowSource(Path(path), parquet.ParquetFile(Path(path)), spelling)
+        return ArrowSource(Path(path), parquet.ParquetFile(Path(path), page_checksum_verification=True), spelling)
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: no Parquet file that can be read: {error}") from None
 

@@ -19,6 +19,7 @@ from linreg.tables.table import Table
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
 SAMPLED = 4_096  # rows of a mapped table whose bits are looked at when a run goes on
 MOST_UNSEEN = 3  # levels of a column that are named one by one
+MOST_COMPARED = 100_000  # rows, for copies among them
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -173,21 +174,30 @@ class RegressionData(LightningDataModule):
         rows = self.row_counts
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
         first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
-        return [f"{first}{rows['dropped']:,} dropped; {sizes}", *self.table.notes, *self._unseen_levels()]
+        first += f"{rows['dropped']:,} dropped; {sizes}"
+        return [first, *self.table.notes, *self._unseen_levels(), *self._copies()]
 
     def _unseen_levels(self) -> Iterator[str]:
-        """A line for each level that the model will know nothing of."""
+        """A line for each column of text with levels that the model will know nothing of."""
         x = self.splits["train"][0]
         for column, (first, *others) in self.levels.items() if len(x) else ():
             of_levels = x[:, [self.feature_names.index(f"{column}={level}") for level in others]]
             is_seen = [bool((of_levels == 0).all(dim=1).any()), *of_levels.any(dim=0).tolist()]
             unseen = [level for level, seen in zip((first, *others), is_seen, strict=True) if not seen]
-            if len(unseen) > MOST_UNSEEN:
-                yield f"{len(unseen):,} levels of {column!r} are in no training row; is it text of a few kinds?"
-                continue
-            for level in unseen:
-                what = "nothing is learned of it" if level == first else f"it is predicted as {first!r} is"
-                yield f"{level!r} of {column!r} is in no training row: {what}"
+            shown = ", ".join(map(repr, unseen[:MOST_UNSEEN])) + ", ..." * (len(unseen) > MOST_UNSEEN)
+            if unseen:
+                yield f"{shown} of {column!r} is in no training row: nothing is learned of it"
+
+    def _copies(self) -> Iterator[str]:
+        """A line where rows are measured that are not new; of larger tables it would take too long to know."""
+        if len(self.table.x) > MOST_COMPARED:
+            return
+        rows = {name: [row.tobytes() for row in torch.cat(sides, 1).numpy()] for name, sides in self.splits.items()}
+        known = {*rows["train"]}
+        for name in ("val", "test"):
+            copies = sum(row in known for row in rows[name])
+            if 100 * copies > len(rows[name]):
+                yield f"{copies:,} of {len(rows[name]):,} {name} rows are copies of training rows"
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self.splits["val"], EVALUATION_BATCH)

@@ -5,6 +5,7 @@ Shapes: a block is (n, C), n rows and the C columns that are read, targets first
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,10 @@ from linreg.files.cells import Spelling
 from linreg.files.columns import Categories, choose, expand
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
+
+IDENTIFIER = re.compile(
+    r"(.*[ _.-])?(id|uuid|zip|(zip|post(al)?)[ _.-]?code|phone)|index|unnamed: \d+|(?-i:.*[a-z](Id|ID))", re.IGNORECASE
+)
 
 
 class TableReader:
@@ -107,10 +112,7 @@ class TableReader:
                 column.text = f"always {next(iter(column.levels))!r}"
         self.kept = [i for i, column in enumerate(self.columns) if column.text is None]
         if len(self.kept) == self.num_targets:
-            remedy = "text becomes a feature with --data.categories all"
-            raise InputError(
-                f"{self.path} has no column of numbers besides the target: " + "; ".join([*self.notes(), remedy])
-            )
+            raise InputError(f"{self.path} has no column of numbers besides the target: {'; '.join(self.notes())}")
 
     @property
     def width(self) -> int:
@@ -142,14 +144,24 @@ class TableReader:
         names = self.files[0].names
         left_out = [f"{column.name!r} ({column.text})" for column in self.columns if column.text is not None]
         left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
-        notes = ["left out " + ", ".join(left_out)] if left_out else []
+        way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
+        notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
+        for column in (self.columns[i] for i in self.kept[self.num_targets :]):
+            if not column.required and column.levels is None and IDENTIFIER.fullmatch(column.name):
+                ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
+                notes.append(f"{column.name!r} counts as a number; if it is only a name, {ways}")
         for name, (first, *others) in self.levels.items():
             shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
             notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
-            cells = ", ".join(f"{column.name!r} {n}" for column, n in counts if n)
+            holes = {column.name: n for column, n in counts if n}
+            cells = ", ".join(f"{name!r} {n}" for name, n in holes.items())
             notes.append(f"dropped {self.num_dropped} of {self.num_read} rows for a missing cell in: {cells}")
+            targets = {column.name for column in self.columns[: self.num_targets]}
+            sparse = [name for name, n in holes.items() if 2 * n > self.num_read and name not in targets]
+            if sparse:
+                notes[-1] += f"; --data.exclude '[{', '.join(sparse)}]' keeps more of them"
         return notes
 
     @property
