@@ -47,27 +47,21 @@ class Spelling:
         given = [missing_values] if isinstance(missing_values, str | float) else missing_values or ()
         texts = [text if isinstance(text, str) else repr(text).replace(".", decimal) for text in given]
         texts = [unicodedata.normalize("NFC", text.strip(" \t")) for text in texts]
-        self.missing_numbers = [self._float(text) for text in texts if self.pattern.fullmatch(text)]
-        self.is_plain = decimal == "." and not self.missing_numbers
+        self.missing_numbers = [as_float(text) for text in texts if self.pattern.fullmatch(text)]
         self.missing = (*MISSING, *(text for text in texts if not self.pattern.fullmatch(text)))
-
-    def _float(self, text: str) -> float:
-        return float(text.replace(",", "."))
 
     def is_missing(self, text: str) -> bool:
         """Whether a text, without spaces around it, stands for a missing value."""
         if text in self.missing:
             return True
-        return bool(self.missing_numbers and self.pattern.fullmatch(text)) and self._float(text) in self.missing_numbers
+        return bool(self.missing_numbers and self.pattern.fullmatch(text)) and as_float(text) in self.missing_numbers
 
     def number(self, cell: str) -> float:
         """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
         text = cell.strip(" \t")
         if self.pattern.fullmatch(text):
-            if self.is_plain:
-                return _fitting(float(text), text)
-            value = float(text := text.replace(",", "."))
-            return math.nan if value in self.missing_numbers else _fitting(value, text)
+            value = as_float(text)
+            return math.nan if value in self.missing_numbers else _fitting(value, text.replace(",", "."))
         if text in self.missing:
             return math.nan
         if len(text) < 100 and MEANT_AS_NUMBER.fullmatch(unicodedata.normalize("NFKC", text).translate(SAME)):
@@ -89,6 +83,10 @@ class Spelling:
     def leave_out_missing(self, values: np.ndarray) -> np.ndarray:
         """The same numbers with NaN in the place of those that stand for a missing value."""
         return np.where(np.isin(values, self.missing_numbers), math.nan, values) if self.missing_numbers else values
+
+
+def as_float(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _fitting(value: float, text: str) -> float:

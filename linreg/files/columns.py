@@ -4,6 +4,7 @@ A category is coded by treatment: its levels are sorted, and each but the first 
 which is 1 in the rows of that level. While a file is read, a level is a number, in the order in which they are met.
 """
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -111,10 +112,8 @@ def expand(values: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     for i, column in enumerate(columns):
         part = values[:, i, None]
         if column.levels is not None:
-            place = {level: k for k, level in enumerate(column.ordered())}
-            places, missing = np.array([place[level] for level in column.levels]), np.isnan(part)
-            found = places[np.where(missing, 0, part).astype(int)]
-            part = np.where(missing, math.nan, found == np.arange(1, len(place))).astype(values.dtype)
+            numbers = [column.levels[level] for level in column.ordered()[1:]]
+            part = np.where(np.isnan(part), math.nan, part == np.array(numbers)).astype(values.dtype)
         parts.append(part)
     return np.concatenate(parts, axis=1)
 
@@ -169,14 +168,10 @@ def _check_roles(file: Any, places: dict[str, list[int]]) -> None:
     for role, indices in places.items():
         if len(set(indices)) < len(indices):
             raise InputError(f"{file.path}: {role}={[file.names[i] for i in indices]}: different columns are expected")
-    features = {*places["features"], *places["categories"]}
-    for one, first, other, second in (
-        (places["target"], "the target", features, "among the features"),
-        (places["exclude"], "to be left out", features, "among the features"),
-        (places["target"], "the target", {*places["exclude"]}, "to be left out"),
-    ):
-        for i in sorted({*one} & other)[:1]:
-            remedy = (
-                CLASSES if {i} <= {*places["target"]} & {*places["categories"]} else "a column can only be one of them"
-            )
+    parts = {"the target": {*places["target"]}, "to be left out": {*places["exclude"]}}
+    parts["among the features"] = {*places["features"], *places["categories"]}
+    for (first, one), (second, other) in itertools.combinations(parts.items(), 2):
+        for i in sorted(one & other)[:1]:
+            is_class = i in places["target"] and i in places["categories"]
+            remedy = CLASSES if is_class else "a column can only be one of them"
             raise InputError(f"{file.path}: {file.names[i]!r} is {first} and {second}; {remedy}")

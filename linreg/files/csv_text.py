@@ -100,9 +100,9 @@ class CSVFile(TextFile):
     def _records(
         self, text: io.TextIOWrapper, first: int, seen: list[str] | None = None
     ) -> Generator[tuple[int, list[str]], None, None]:
-        line, lines = first, self._lines(text, first)
+        line = first
         with self.explained():
-            reader = csv.reader(lines if seen is None else noted(lines, seen), delimiter=self.delimiter, strict=True)
+            reader = csv.reader(self._lines(text, first, seen), delimiter=self.delimiter, strict=True)
             try:
                 for cells in reader:
                     yield line, cells
@@ -112,7 +112,7 @@ class CSVFile(TextFile):
             except csv.Error as error:
                 raise self._bad_cell(line, first - 1 + reader.line_num, str(error)) from None
 
-    def _lines(self, text: io.TextIOWrapper, first: int) -> Iterator[str]:
+    def _lines(self, text: io.TextIOWrapper, first: int, seen: list[str] | None = None) -> Iterator[str]:
         for number, line in enumerate(iter(partial(text.readline, LONGEST), ""), first):
             if line.endswith("\r"):
                 message = "ends in a lone carriage return; save it with \\n or \\r\\n line ends"
@@ -124,6 +124,8 @@ class CSVFile(TextFile):
                 raise self.error(number, self._column_at(number, before), f"{what}; save the file as text in UTF-8")
             if len(line) == LONGEST and not line.endswith("\n"):
                 raise self.error(number, None, f"no line end in {LONGEST:,} characters; is the file whole?")
+            if seen is not None:
+                seen.append(line)
             yield line
 
     def _column_at(self, line: int, before: str) -> str | None:
@@ -154,13 +156,6 @@ class CSVFile(TextFile):
             why = "has a quote that is never closed"
         column = self.names[position] if position < len(self.names) else None
         return self.error(first + record.count("\n", 0, start), column, f"{record[start : start + 20]!r}... {why}")
-
-
-def noted(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
-    """The same lines, each of which is kept as well."""
-    for line in lines:
-        seen.append(line)
-        yield line
 
 
 def _form(name: str) -> str:

@@ -65,11 +65,11 @@ class PlainLines:
     def by_numpy(self, block: bytes) -> Found | None:
         """A block's values if it holds nothing but plain numbers; None at the least doubt."""
         delimiter = self.file.delimiter
-        if self.file.spelling.decimal == ",":
-            if b"." in block or delimiter == ",":
-                return None
-            block = block.replace(b",", b".")
-        if len(self.file.names) == 1 or block.translate(None, PLAIN + delimiter.encode()):
+        if (
+            self.file.spelling.decimal == ","
+            or len(self.file.names) == 1
+            or block.translate(None, PLAIN + delimiter.encode())
+        ):
             return None
         if block.count(b"\r") != block.count(b"\r\n") or not block.strip():
             return None
