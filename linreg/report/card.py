@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from linreg.report.findings import Findings
 from linreg.system.errors import printable
 
 MOST_OF_A_CARD = 1 << 20  # characters of one that is read again
-MADE_WITH = "## Made with"
-FINGERPRINT = re.compile(r"(.*): ([\d,]+ bytes, (?:SHA-256|modified) .*)")  # a file's, see CSVData.files
 PACKAGES = ("torch", "lightning", "numpy", "linreg")
 
 
@@ -37,17 +34,13 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
     parts = {
         "Command": [shlex.join(["python", *sys.argv])],
-        "Data": [*told, *data_files(data)],
+        "Data": [*told, *getattr(data, "files", ())],
         "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
         "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
         "Made with": [*made_with(), device],
     }
     bodies = {title: printable("\n".join(lines)).strip("\n") for title, lines in parts.items()}
     return "\n".join(f"## {title}\n```\n{body}\n```\n" for title, body in bodies.items()).encode()
-
-
-def data_files(data: Any) -> list[str]:
-    return [printable(line) for line in getattr(data, "files", ())]
 
 
 def equation(rows: list[dict[str, Any]]) -> list[str]:
@@ -70,15 +63,9 @@ def differences(config: str, data: Any) -> str:
             card = file.read(MOST_OF_A_CARD).split("\n")
     except (OSError, UnicodeDecodeError):
         return ""
-    pairs = list(zip(made_with(), card[card.index(MADE_WITH) + 2 :], strict=False)) if MADE_WITH in card else []
-    before = {found[2]: found[0] for line in card if (found := FINGERPRINT.fullmatch(line))}
-    now = {found[2]: found[0] for line in data_files(data) if (found := FINGERPRINT.fullmatch(line))}
-    gone, new = (
-        ", ".join(one[key] for key in one if key not in other)[:400] for one, other in ((before, now), (now, before))
-    )
-    return "; ".join(
-        f"{after or 'no file'} (was {then or 'none'})" for after, then in [*pairs, (new, gone)] if after != then
-    )
+    changed = [line for line in map(printable, [*made_with(), *getattr(data, "files", ())]) if line not in card]
+    before = {line.split(" ")[0]: line for line in card}  # by a package, or a file
+    return "; ".join(f"{line} (was {before.get(line.split(' ')[0], 'none')})" for line in changed)
 
 
 def made_with() -> Iterator[str]:

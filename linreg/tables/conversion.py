@@ -22,17 +22,9 @@ LOST = 2e-7  # of a column's standard deviation: what rounding to float32 may co
 BLURRED = 1e-2  # of the distance of two neighbours in a sample: what it may cost 19 pairs of 20
 
 
-def _mode(reader: TableReader, folder: Path) -> int:
-    """Of a file in a folder: for the owner, and for those who have all files of the reader, their group being its."""
-    mode, group = 0o666, folder.stat().st_gid
-    for found in (file.path.stat() for file in reader.files):
-        mode &= found.st_mode if found.st_gid == group else (found.st_mode & 0o7) * 0o11
-    return mode | 0o600
-
-
 def convert(reader: TableReader, seed: int, folder: Path, dtype: type) -> bool:
     """Deals the rows out to buckets at random, then shuffles one after the other; False if float32 would not do."""
-    generator, create = np.random.default_rng(seed), partial(os.open, mode=_mode(reader, folder))
+    generator, create = np.random.default_rng(seed), partial(os.open, mode=0o600)
     num_buckets = sum(file.num_cells for file in reader.files) * np.dtype(dtype).itemsize // BUCKET + 1
     if num_buckets > MOST_BUCKETS or any(getattr(file, "zipped", False) for file in reader.files):
         num_buckets = MOST_BUCKETS  # of a packed file nobody knows how much comes out

@@ -105,8 +105,6 @@ def _make(reader: TableReader, seed: int, place: Path) -> None:
             convert(reader, seed, temporary, np.float64)
         if _key(reader, seed) != place.name:
             raise InputError(f"{reader.path} changed while it was read; try again when nothing writes to it")
-        mode = (temporary / "rows").stat().st_mode
-        temporary.chmod(0o700 | mode & 0o777 | (mode & 0o444) >> 2)
         if _open(place, reader):  # another run has made it meanwhile
             _remove(temporary)
         else:

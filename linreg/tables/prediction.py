@@ -97,9 +97,8 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         sources = getattr(trainer.predict_dataloaders, "sources")  # noqa: B009
         first = sources[0]
-        names = ["prediction"]
-        if len(pl_module.target_names) > 1:
-            names = [f"prediction_{target}" for target in pl_module.target_names]
+        targets = pl_module.target_names
+        names = [f"prediction_{target}" for target in targets] if len(targets) > 1 else ["prediction"]
         for name in names:
             if name in first.names:
                 raise InputError(f"{first.path} has a column {name!r} already; rename it, or predictions would hide it")

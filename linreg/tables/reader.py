@@ -155,12 +155,10 @@ class TableReader:
             notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
-            holes = {column.name: n for column, n in counts if n}
-            cells = ", ".join(f"{name!r} {n}" for name, n in holes.items())
+            holes = [(column.name, n, column.is_target) for column, n in counts if n]
+            cells = ", ".join(f"{name!r} {n}" for name, n, _ in holes)
             notes.append(f"dropped {self.num_dropped} of {self.num_read} rows for a missing cell in: {cells}")
-            targets = {column.name for column in self.columns[: self.num_targets]}
-            sparse = [name for name, n in holes.items() if 2 * n > self.num_read and name not in targets]
-            if sparse:
+            if sparse := [name for name, n, is_target in holes if 2 * n > self.num_read and not is_target]:
                 notes[-1] += f"; --data.exclude '[{', '.join(sparse)}]' keeps more of them"
         return notes
 

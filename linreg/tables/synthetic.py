@@ -32,13 +32,11 @@ class SyntheticData(RegressionData):
         **split: Any,
     ) -> None:
         super().__init__(**split)
-        sizes = (("num_rows", 1, 1 << 53, num_rows), ("num_features", 1, 1 << 53, num_features))
-        for name, least, most, value in (
-            *sizes,
-            ("noise_std", 0, 1e140, noise_std),
-            ("data_seed", 0, SEEDS, data_seed),
-        ):
-            if not least <= value <= most:  # the noise has to be squared
+        limits: list[tuple[str, float, float, float]]
+        limits = [("num_rows", 1, 1 << 53, num_rows), ("num_features", 1, 1 << 53, num_features)]
+        limits += [("noise_std", 0, 1e140, noise_std), ("data_seed", 0, SEEDS, data_seed)]  # noise has to be squared
+        for name, least, most, value in limits:
+            if not least <= value <= most:
                 raise InputError(f"{name}={value}: a value from {least} to {most:,} is expected")
         gigabytes, needed = memory() >> 30, 24 * num_rows * (num_features + 1) + 100 * num_features >> 30  # with splits
         if needed > gigabytes:

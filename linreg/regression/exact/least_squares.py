@@ -56,8 +56,9 @@ class LeastSquares:
         return self
 
     def _take(self, x: Tensor, y: Tensor) -> None:
-        rows = torch.ones(len(x), self.r.shape[1], dtype=torch.float64)
-        values = rows[:, int(self.intercept) :]
+        rows, first = torch.empty(len(x), self.r.shape[1], dtype=torch.float64), int(self.intercept)
+        rows[:, :first] = 1
+        values = rows[:, first:]
         values[:, : self.num_features], values[:, self.num_features :] = x.cpu(), y.cpu()
         if self.intercept and not self.num_rows:
             self.shift = values[0].clone()
