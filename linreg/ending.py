@@ -51,11 +51,9 @@ def log_reported(metrics: dict[str, Any], trainer: Trainer) -> None:
     values = {name: metrics["run"][name] for name in ("epochs", "seconds")}
     for tag in getattr(trainer.lightning_module, "headlines", ["loss/val"]):
         name, _, stage = tag.partition("/")
-        if isinstance(value := metrics.get(stage, {}).get(name), float):
-            values[f"{name}_{stage}"] = value
+        if isinstance(value := metrics.get(stage, {}).get(name) if stage else metrics.get(name), float):
+            values[tag.replace("/", "_")] = value
     points = {f"reported/{name}": float(value) for name, value in values.items()}
-    if metrics.get("excess_mse") is not None:
-        points["excess_mse"] = metrics["excess_mse"]
     for logger in trainer.loggers:
         logger.log_metrics(points, trainer.global_step)
         logger.save()

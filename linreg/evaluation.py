@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from linreg.module import Module, inputs_of
-from linreg.report.findings import show_table, stage_of
+from linreg.report.findings import classes_of, show_table, stage_of
 from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, given, with_remedies
@@ -47,7 +47,7 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     values = measured[0]
     lines = [f"{tag:12} {value:.7g}" for tag, value in values.items()]
     for tag, values_of in tables_of(model, split).items():
-        lines += show_table(tag, values_of)
+        lines += show_table(tag, values_of, classes_of(model, data))
     say("\n".join(lines), trainer.is_global_zero)
     return values
 
@@ -80,7 +80,9 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
         batches: Any = found or []
         shapes = {part.shape[1:] if isinstance(part, Tensor) and part.ndim else None for part in batches}
         whole = torch.cat(batches) if len(shapes) == 1 and shapes != {None} else batches
-        atomic_write(Path(output), as_bytes(whole))
+        content = io.BytesIO()
+        torch.save(whole, content)
+        atomic_write(Path(output), content.getvalue())
         say(f"{output}: {len(whole):,} predictions" if whole is not batches else f"{output}: {len(batches):,} batches")
 
 
@@ -90,25 +92,14 @@ def flags_for(model: LightningModule, flags: dict[str, Any]) -> dict[str, Any]:
     return all_flags(flags | ({"precision": "64-true"} if is_double and not flags.get("precision") else {}))
 
 
-def as_bytes(content: Any) -> bytes:
-    """What ``torch.load`` reads again."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
 def announce(data: LightningDataModule, trainer: Trainer) -> None:
     """Says what the data are, and where the run will be."""
     with given("the data"):
         lines = data.describe() if hasattr(data, "describe") else [type(data).__name__]
     where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
     seed = os.environ.get("PL_GLOBAL_SEED")
-    lines = [
-        wrapped(f"data    {lines[0]}"),
-        *(wrapped(f"        {line}") for line in lines[1:]),
-        where + (f", seed {seed}" if seed else ""),
-    ]
-    say("\n".join(lines), trainer.is_global_zero)
+    told = [wrapped(f"{'        ' if i else 'data    '}{line}") for i, line in enumerate(lines)]
+    say("\n".join([*told, where + (f", seed {seed}" if seed else "")]), trainer.is_global_zero)
 
 
 def has_rows(data: LightningDataModule, split: str) -> bool:

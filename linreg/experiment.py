@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
 from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
-from linreg.report.findings import Findings, logged
+from linreg.report.findings import Findings, classes_of, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, newest_checkpoint, open_run
 from linreg.runs.loggers import make_loggers
@@ -107,7 +107,7 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
         trainer.test(model, datamodule=data, verbose=False)
         values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
     has_report = hasattr(model, "report") and hasattr(data, "splits")
-    return model.report(data, confidence) if has_report else logged(values)
+    return model.report(data, confidence) if has_report else logged(values, classes_of(model, data))
 
 
 def check_shares(check: float | None, confidence: float | None) -> None:

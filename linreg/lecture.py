@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
 from linreg.ending import leave_pictures
@@ -24,12 +24,8 @@ from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError
 from linreg.system.screen import counted, say
 
-FIXED: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "limit_val_batches": 0,
-    "devices": 1,
-}  # of each training
+OFF = dict.fromkeys(("logger", "enable_checkpointing"), False)
+FIXED: dict[str, Any] = OFF | {"limit_val_batches": 0, "devices": 1}  # of each training
 ALWAYS = {"figures": True, "mode": "min"}  # flags of fit that are on where nobody has typed them; all others are off
 
 
@@ -39,14 +35,10 @@ class Way(Callback):
     def __init__(self) -> None:
         self.points: list[Tensor] = []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note(pl_module)
+    def _note(self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        self.points.append(torch.cat([p.detach().flatten().cpu() for p in pl_module.hypothesis.parameters()]))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        self._note(pl_module)
-
-    def _note(self, model: Any) -> None:
-        self.points.append(torch.cat([p.detach().flatten().cpu() for p in model.hypothesis.parameters()]))
+    on_train_start = on_train_batch_end = _note
 
 
 def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str, Any]) -> Path:

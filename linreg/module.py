@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from linreg.metrics import as_plain
-from linreg.optimizers import check_settings, gather_settings, make_optimizer, make_scheduler
+from linreg.optimizers import gather_settings, make_optimizer, make_scheduler, try_settings
 from linreg.system.errors import InputError
 from linreg.system.ranks import summed
 
@@ -43,7 +43,6 @@ class Module(LightningModule):
     """
 
     metrics: MetricCollection
-    stage_metrics: nn.ModuleDict
     loss_weight = 1.0  # of several processes' batches: what the rows of this one count, 0 if it has none
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
@@ -60,29 +59,24 @@ class Module(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["hypothesis", "metrics"], logger=False)
-        self.hypothesis, self.stage_metrics = hypothesis, nn.ModuleDict()
+        self.hypothesis = hypothesis
         collection = metrics if isinstance(metrics, MetricCollection) else MetricCollection(dict(metrics or {}))
         vars(self)["metrics"] = collection  # no submodule: what a profiler has a hook in cannot be copied
+        self.stage_metrics = nn.ModuleDict()  # those of an evaluation that is going on
         self.tables: dict[str, Any] = {}  # of the last evaluation: metrics that are no single number, as lists by tag
         self.epoch_losses: dict[str, Tensor] = {}  # sums over the rows of the epoch so far
         self.epoch_rows = 0
         beside = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         self.optimizer, settings = gather_settings(optimizer, beside)
-        check_settings(**settings)
         self.lr, self.momentum, self.nesterov, self.weight_decay = settings.values()
         self.lr_scheduler = lr_scheduler
         self.chosen: dict[str, Any] = {}  # settings that were left to the data
-        is_open = self.nesterov and self.lr is self.momentum is None
-        tried = hypothesis if hypothesis is not None and any(True for _ in hypothesis.parameters()) else nn.Linear(1, 1)
-        trial = self.make_optimizer(tried, **{"momentum": 0.9} if is_open else {})
-        if lr_scheduler is not None:  # a wrong setting is refused now, not when a run has begun
-            make_scheduler(lr_scheduler, trial)
+        try_settings(self.optimizer, settings, hypothesis, lr_scheduler)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.hypothesis is None:
-            raise InputError(
-                f"{type(self).__name__} has no forward(x); define it, or give super().__init__ a hypothesis"
-            )
+            name = type(self).__name__
+            raise InputError(f"{name} has no forward(x); define it, or give super().__init__ a hypothesis")
         return self.hypothesis(x)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
@@ -102,75 +96,17 @@ class Module(LightningModule):
         self.measure(y_hat, y)
         return self.loss(y_hat, y)
 
-    def measure(self, y_hat: Any, y: Any) -> None:
-        """Adds rows to the metrics of the evaluation that is going on; in training there is none."""
-        if self.stage in ("val", "test") and len(self.metrics):
-            if self.stage not in self.stage_metrics:
-                self.stage_metrics[self.stage] = self.fresh_metrics(f"/{self.stage}")
-            cast(MetricCollection, self.stage_metrics[self.stage]).update(y_hat, y)
-
-    @property
-    def stage(self) -> str | None:
-        """What is being done: "train", "val", "test" or "predict"; None without a trainer."""
-        stage = self._trainer.state.stage if self._trainer is not None else None
-        return stage.dataloader_prefix if stage is not None else None
-
     def training_step(self, batch: Any, batch_idx: int) -> Losses:
         return self.step(batch)
 
-    def on_train_epoch_start(self) -> None:
-        self.epoch_losses, self.epoch_rows = {}, 0
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
-        num_rows = count_rows(batch) if self.loss_weight else 0
-        for name, loss in losses.items():
-            if isinstance(loss, Tensor) and loss.numel() == 1:
-                if name not in self.epoch_losses:
-                    self.epoch_losses[name] = torch.zeros((), device=self.device)
-                # Lightning has divided the loss where several batches make a step.
-                share = self.trainer.accumulate_grad_batches if name == "loss" else 1
-                self.epoch_losses[name].add_(loss.detach(), alpha=num_rows * share)
-        self.epoch_rows += num_rows if self.epoch_losses else 0
-
-    def on_train_epoch_end(self) -> None:
-        num_rows = int(summed(torch.tensor(self.epoch_rows)))
-        for name, total in self.epoch_losses.items():  # one self.log an epoch: one a step costs as much as the step
-            self.log(f"{name}/train", summed(total) / num_rows)
-        self.epoch_losses, self.epoch_rows = {}, 0
-
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("val", batch)
+        self._log_losses("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test", batch)
+        self._log_losses("test", batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         return self(inputs_of(batch))
-
-    def _evaluate(self, stage: str, batch: Any) -> None:
-        losses = self.step(batch)
-        for name, loss in (losses if isinstance(losses, dict) else {"loss": losses}).items():
-            self.log(f"{name}/{stage}", loss, batch_size=count_rows(batch), sync_dist=True)
-
-    def _log_metrics(self, stage: str) -> None:
-        # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
-        if stage in self.stage_metrics:
-            metrics = cast(MetricCollection, self.stage_metrics[stage])
-            values = metrics.compute()
-            self.log_dict({tag: value for tag, value in values.items() if value.numel() == 1}, sync_dist=True)
-            self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
-            metrics.reset()
-
-    def fresh_metrics(self, postfix: str = "") -> MetricCollection:
-        """The metrics of one evaluation, with no row in them yet."""
-        return self.metrics.clone(postfix=postfix).to(self.device)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(**self.chosen)
@@ -186,10 +122,73 @@ class Module(LightningModule):
         parameters = (self if part is None else part).named_parameters()
         return make_optimizer(self.optimizer, parameters, weight_decay=self.weight_decay, **settings)
 
+    # What follows is the keeping of books: one self.log an epoch, since one a step costs as much as the step.
+
+    @property
+    def stage(self) -> str | None:
+        """What is being done: "train", "val", "test" or "predict"; None without a trainer."""
+        stage = self._trainer.state.stage if self._trainer is not None else None
+        return stage.dataloader_prefix if stage is not None else None
+
+    def measure(self, y_hat: Any, y: Any) -> None:
+        """Adds rows to the metrics of the evaluation that is going on; in training there is none."""
+        if self.stage in ("val", "test") and len(self.metrics):
+            if self.stage not in self.stage_metrics:
+                self.stage_metrics[self.stage] = self.fresh_metrics(f"/{self.stage}")
+            cast(MetricCollection, self.stage_metrics[self.stage]).update(y_hat, y)
+
+    def fresh_metrics(self, postfix: str = "") -> MetricCollection:
+        """The metrics of one evaluation, with no row in them yet."""
+        return self.metrics.clone(postfix=postfix).to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_losses, self.epoch_rows = {}, 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        num_rows = count_rows(batch) if self.loss_weight else 0
+        for name, loss in by_name(outputs).items():
+            if isinstance(loss, Tensor) and loss.numel() == 1:
+                if name not in self.epoch_losses:
+                    self.epoch_losses[name] = torch.zeros((), device=self.device)
+                # Lightning has divided the loss where several batches make a step.
+                share = self.trainer.accumulate_grad_batches if name == "loss" else 1
+                self.epoch_losses[name].add_(loss.detach(), alpha=num_rows * share)
+        self.epoch_rows += num_rows if self.epoch_losses else 0
+
+    def on_train_epoch_end(self) -> None:
+        num_rows = int(summed(torch.tensor(self.epoch_rows)))
+        for name, total in self.epoch_losses.items():
+            self.log(f"{name}/train", summed(total) / num_rows)
+        self.on_train_epoch_start()
+
+    def _log_losses(self, stage: str, batch: Any) -> None:
+        for name, loss in by_name(self.step(batch)).items():
+            self.log(f"{name}/{stage}", loss, batch_size=count_rows(batch), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
+        if stage in self.stage_metrics:
+            metrics = cast(MetricCollection, self.stage_metrics[stage])
+            values = metrics.compute()
+            self.log_dict({tag: value for tag, value in values.items() if value.numel() == 1}, sync_dist=True)
+            self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
+            metrics.reset()
+
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
         """As in Lightning, but on the CPU, ready to predict, and without running code from the file."""
         return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True}).eval()
+
+
+def by_name(losses: Any) -> dict[str, Any]:
+    """What a step has returned, by name."""
+    return losses if isinstance(losses, dict) else {"loss": losses}
 
 
 def inputs_of(batch: Any) -> Any:

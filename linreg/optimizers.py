@@ -12,6 +12,7 @@ from torch import nn
 from linreg.safety.allowed import import_allowed
 from linreg.schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from linreg.system.errors import InputError, did_you_mean, given
+from linreg.system.screen import counted, wrapped
 
 OURS = {cls.__name__: cls for cls in (WarmupConstant, WarmupLinear, WarmupCosine)}  # beside those of torch
 TRIAL_STEPS = 100  # of a schedule that is only tried
@@ -33,22 +34,6 @@ def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str,
             raise InputError(f"{name}={beside[name]} and, inside of optimizer, {args[name]}; leave out one of them")
     others = {name: value for name, value in args.items() if name not in beside}
     return cast(dict[str, Any], spec) | {"init_args": others}, {k: args.get(k, v) for k, v in beside.items()}
-
-
-def is_plain_sgd(spec: Spec) -> bool:
-    """Whether an optimizer is SGD as the lecture has it, with momentum or without."""
-    cls, args = find_class(spec, torch.optim, torch.optim.Optimizer)
-    return cls is torch.optim.SGD and not (args.get("dampening") or args.get("maximize"))
-
-
-def check_settings(lr: float | None, momentum: float | None, nesterov: bool, weight_decay: float) -> None:
-    """InputError for a number that no optimizer can use."""
-    if lr is not None and not 0 < lr < math.inf:
-        raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")
-    if momentum is not None and not 0 <= momentum < 1:
-        raise InputError(f"momentum={momentum}: a number from 0 to below 1 is expected")
-    if not 0 <= weight_decay < math.inf:
-        raise InputError(f"weight_decay={weight_decay}: a finite number of at least 0 is expected")
 
 
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
@@ -87,14 +72,14 @@ def make_optimizer(
     named = list(parameters)
     if weight_decay:
         args["weight_decay"] = weight_decay
-    unknown = [name for name in args if name not in inspect.signature(cls).parameters]
-    if unknown:
-        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{did_you_mean(unknown[0], _arguments(cls))}")
+    known = [name for name in inspect.signature(cls).parameters if name != "params"]
+    if unknown := [name for name in args if name not in known]:
+        raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    biases = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
+    others = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
     groups: Any = [parameter for _, parameter in named]
     if weight_decay:
-        exempt = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
-        decayed = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
-        groups = [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
+        groups = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
     try:
         optimizer = cls(groups, **args)
     except (TypeError, ValueError) as error:
@@ -153,11 +138,40 @@ def make_scheduler(
         )
     try:
         return {"scheduler": cls(optimizer, **args)} | when | given
-    except InputError:
-        raise
     except (TypeError, ValueError) as error:
-        raise InputError(f"lr_scheduler {cls.__name__}: {error}") from None
+        raise error if isinstance(error, InputError) else InputError(f"lr_scheduler {cls.__name__}: {error}") from None
 
 
-def _arguments(cls: type) -> list[str]:
-    return [name for name in inspect.signature(cls).parameters if name != "params"]
+def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, lr_scheduler: Spec | None) -> None:
+    """InputError now, and not when a run has begun, for what no optimizer or schedule of a model's weights can use.
+
+    Args:
+        spec: the optimizer.
+        settings: lr, momentum, nesterov and weight_decay.
+        part: whose weights it will have, if they are known.
+        lr_scheduler: a schedule's spec, if there is one.
+    """
+    lr, momentum, nesterov, weight_decay = settings.values()
+    if lr is not None and not 0 < lr < math.inf:
+        raise InputError(f"lr={lr}: a finite number above 0 is expected, or null to have it chosen from the data")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise InputError(f"momentum={momentum}: a number from 0 to below 1 is expected")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"weight_decay={weight_decay}: a finite number of at least 0 is expected")
+    if nesterov and lr is momentum is None:
+        settings = settings | {"momentum": 0.9}  # any will do: it is chosen later
+    has_weights = part is not None and any(True for _ in part.parameters())
+    named = (part if part is not None and has_weights else nn.Linear(1, 1)).named_parameters()
+    trial = make_optimizer(spec, named, **settings | {"nesterov": nesterov or None})
+    if lr_scheduler is not None:
+        make_scheduler(lr_scheduler, trial)
+
+
+def describe_training(model: nn.Module, how: Any, steps_per_epoch: float, max_epochs: int | None) -> str:
+    """What is trained, how (by which optimizers, or in words), and how long at most."""
+    size = counted(sum(parameter.numel() for parameter in model.parameters()), "parameter")
+    rates = [f"{type(each).__name__}, lr {each.param_groups[0]['lr']:.3g}" for each in how if not isinstance(how, str)]
+    steps = counted(int(steps_per_epoch), "step") if math.isfinite(steps_per_epoch) else "unknown length"
+    has_end = max_epochs is not None and max_epochs >= 0
+    until = f"at most {counted(max_epochs or 0, 'epoch')} of {steps}" if has_end else "no last epoch"
+    return wrapped(f"train   {', '.join([size, *(rates or [str(how)])])}; {until}")

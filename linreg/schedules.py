@@ -67,17 +67,10 @@ class WarmupLinear(WarmupConstant):
 
 
 class WarmupCosine(WarmupLinear):
-    """A rate that rises in a straight line, and falls as half a cosine (Loshchilov and Hutter, SGDR, 2017).
-
-    Args:
-        optimizer: see WarmupConstant.
-        total_steps: see WarmupConstant.
-        warmup: see WarmupConstant.
-        end: see WarmupLinear.
-    """
+    """A rate that rises in a straight line, and falls as half a cosine (Loshchilov and Hutter, SGDR, 2017)."""
 
     def after(self, progress: float) -> float:
-        return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
+        return super().after((1 - math.cos(math.pi * progress)) / 2)
 
 
 def check_intervals(configs: list[Any]) -> None:

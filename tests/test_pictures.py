@@ -60,6 +60,11 @@ def test_a_confusion_matrix_is_drawn_of_whatever_is_square() -> None:
     }
     pictures = [*logged(values).pictures()]
     assert [(picture.tag, picture.step) for picture in pictures] == [("confusion/test", None)]
+    (named,) = logged(values, ["cat", "dog"]).pictures()
+    assert not np.array_equal(named.image, pictures[0].image)  # the names of the classes stand there
+    said = logged(values, ["cat", "dog"]).text.split("confusion/test")[1].splitlines()
+    assert [line.split() for line in said[1:4]] == [["cat", "dog"], ["cat", "8", "2"], ["dog", "1", "9"]]
+    assert "0  8  2" in logged(values, ["cat", "dog", "cow"]).text  # of other classes
     figure = figures.confusion_matrix(np.array([[8, 2], [1, 9]]), ["cat", "dog"], "20 rows")
     assert [text.get_text() for text in figure.axes[0].texts] == ["8", "2", "1", "9"]
 

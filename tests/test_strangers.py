@@ -586,7 +586,7 @@ def test_one_callback_is_a_list_of_one(train: Train) -> None:
         "regression.regressor.mse_loss",
         "experiment.describe_resume",
         "regression.exact.report.verdict",
-        "regression.exact.baseline.describe_training",
+        "regression.exact.baseline.describe_descent",
     ],
 )
 def test_a_fault_of_ours_keeps_its_traceback(place: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

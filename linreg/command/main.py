@@ -1,10 +1,8 @@
 """From a command line to an exit code: quiet libraries, and one line for each thing that can go wrong."""
 
-import logging
 import os
 import sys
 import threading
-import warnings
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -19,12 +17,11 @@ from linreg.processes.meeting import meet
 from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
 from linreg.system.errors import InputError, RunError, find_own, is_in_own_code, one_line, raised_in
-from linreg.system.messages import NO_BACKEND, NO_COMPILER, OLD_TREESPEC
-from linreg.system.screen import open_streams, say, wrapped
+from linreg.system.messages import NO_BACKEND, NO_COMPILER
+from linreg.system.screen import hide_notes, open_streams, say, wrapped
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
 PARTS += ["torch/optim/"]  # what a config names, and what may then find itself misused
-ASKED_FOR = ("profilers.profiler", "callbacks.model_summary", "callbacks.early_stopping")  # and told as notes
 
 
 def find_mistake(error: BaseException) -> str | None:
@@ -75,11 +72,7 @@ def main(typed: list[str]) -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler says when it starts, and when it stops
-    for name in ("lightning.pytorch", "lightning.fabric"):  # the notes of a library, among them advertisements
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ASKED_FOR:
-        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", OLD_TREESPEC, FutureWarning)
+    hide_notes()
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:

@@ -5,6 +5,7 @@ Shapes: x (N, D) and y (N, T) are rows in the data's own units, float64; "standa
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -12,12 +13,13 @@ from torchmetrics import MetricCollection
 
 from linreg.metrics import RegressionMetrics, about
 from linreg.module import Batch, Losses, Module
-from linreg.optimizers import is_plain_sgd
+from linreg.optimizers import find_class
 from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.regression.exact.merged import merged
 from linreg.regression.standardizer import Standardized, Standardizer, moments
+from linreg.regression.units import SameUnits
 from linreg.report.findings import Findings
 from linreg.system.errors import InputError
 
@@ -87,13 +89,18 @@ class Regressor(Module):
         if isinstance(batch, Standardized):
             return batch
         x, y = batch
-        return Standardized((self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype)))
+        return Standardized(self.x_standardizer(x).to(self.dtype), self.y_standardizer(y).to(self.dtype))
 
     def setup(self, stage: str) -> None:
         self.stage_metrics.clear()  # which may be those of other rows
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
-            if type(self).step is not Regressor.step and type(self).training_step is Regressor.training_step:
+            if type(self).standardize is not Regressor.standardize:
+                raise InputError(
+                    f"{type(self).__name__}.standardize may be called twice for a batch; transform rows in the data's "
+                    "load(), and choose other units in fit_standardizers"
+                )
+            if self.has_own_step and type(self).training_step is Regressor.training_step:
                 raise InputError(
                     f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
                     "training_step(batch, batch_idx) as well, on standardized x and y; or make it a Module"
@@ -133,8 +140,10 @@ class Regressor(Module):
     @property
     def is_sgd(self) -> bool:
         """Whether it is trained by the SGD that its settings speak of."""
-        own = type(self).configure_optimizers is not Module.configure_optimizers
-        return is_plain_sgd(self.optimizer) and not own
+        if type(self).configure_optimizers is not Module.configure_optimizers:
+            return False
+        cls, args = find_class(self.optimizer, torch.optim, torch.optim.Optimizer)
+        return cls is torch.optim.SGD and not (args.get("dampening") or args.get("maximize"))
 
     @property
     def knows_optimum(self) -> bool:
@@ -151,14 +160,19 @@ class Regressor(Module):
     @property
     def has_plain_loss(self) -> bool:
         """Whether it is trained on the mean squared error, and not on what a subclass has put in its place."""
-        names = ("forward", "loss", "training_step")
+        names = ("forward", "loss", "training_step", "fit_standardizers")
         own = [getattr(vars(self).get(n, getattr(self, n)), "__func__", None) for n in names]  # DDP puts them there
         return own == [getattr(Regressor, n) for n in names]
 
     @property
     def has_own_loss(self) -> bool:
         """Whether a subclass has put another loss in the place of the mean squared error."""
-        return type(self).loss is not Regressor.loss or "loss" in vars(self)
+        return type(self).loss is not Regressor.loss or "loss" in vars(self) or self.has_own_step
+
+    @property
+    def has_own_step(self) -> bool:
+        """Whether a subclass says itself what an evaluation measures."""
+        return type(self).step is not Regressor.step
 
     def checks(self) -> list[Any]:
         """What the doctor checks of it besides what it checks of any model."""
@@ -167,7 +181,9 @@ class Regressor(Module):
         return [units_are_those_of_training_rows]
 
     def configure_callbacks(self) -> list[Callback]:
-        return [self.baseline]  # the same one whenever Lightning asks, since the report tells what it has seen
+        own_step = type(self).training_step is not Regressor.training_step
+        # The same baseline whenever Lightning asks, since the report tells what it has seen.
+        return [self.baseline, *([SameUnits()] if own_step else [])]
 
     def report(self, data: Any, confidence: float | None = None) -> Findings:
         """What the trained model amounts to beside the exact solution; see ``exact.report``."""

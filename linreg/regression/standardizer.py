@@ -1,18 +1,20 @@
 """Standardization as a layer: the checkpoint that holds the weights holds their units too."""
 
 from collections.abc import Callable, Iterable
-from functools import reduce
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from linreg.system.ranks import gathered
-
-Sums = tuple[int, Tensor, Tensor, Tensor, Tensor]  # of some rows: their number, means, squares about these, least, most
+from linreg.system.ranks import from_first, summed
 
 
-class Standardized(tuple[Tensor, Tensor]):
-    """A batch (x, y), both float32, that is in standardized units already."""
+class Standardized(NamedTuple):
+    """A batch that is in standardized units already; of named fields, since DDP makes a plain tuple of any other."""
+
+    x: Tensor
+    y: Tensor
 
 
 class Standardizer(nn.Module):
@@ -53,24 +55,20 @@ class Standardizer(nn.Module):
         return super()._apply(lambda buffer: buffer.to(fn(buffer).device), recurse)
 
 
-def _both(one: Sums, other: Sums) -> Sums:
-    """What is kept of both: Chan, Golub & LeVeque 1979."""
-    (n, mean, squares, low, high), (m, *others) = one, other
-    if not m:
-        return one
-    shift = others[0] - mean
-    squares = squares + others[1] + shift**2 * n * m / (n + m)
-    return n + m, mean + shift * m / (n + m), squares, others[2].clamp(max=low), others[3].clamp(min=high)
-
-
 def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order."""
-    zero = torch.zeros(())
-    none: Sums = (0, zero, zero, zero + torch.inf, zero - torch.inf)
+    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order.
+
+    They are summed about the first row: a column of years keeps its digits, and a constant one is 0 throughout.
+    """
     rows = (torch.cat(batch, dim=1).double() for batch in batches)
-    each = ((len(x), x.mean(0), (x - x.mean(0)).square().sum(0), x.amin(0), x.amax(0)) for x in rows)
-    n, mean, squares, low, high = reduce(_both, gathered(reduce(_both, each, none)))
+    first = next(rows, None)
+    origin = from_first(None if first is None else first[0])  # the first process has rows if any has
+    sums = torch.zeros(3, len(origin), dtype=torch.float64)
+    for part in chain([] if first is None else [first], rows):
+        away = part - origin
+        sums += torch.stack([torch.ones_like(away), away, away**2]).sum(1)
+    n, shift, squares = summed(sums)
+    mean, variance = origin + shift / n, (squares / n - (shift / n) ** 2).clamp(min=0)
     if not intercept:
-        squares, mean = squares + n * mean**2, torch.zeros_like(mean)
-    std = (squares / n).sqrt()
-    return mean, torch.where((std == 0) | (intercept & (low == high)), 1.0, std)
+        variance, mean = variance + mean**2, torch.zeros_like(mean)
+    return mean, torch.where(variance == 0, 1.0, variance.sqrt())

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,8 +64,13 @@ class Findings:
         return (json.dumps(self.metrics, indent=2) + "\n").encode()
 
 
-def logged(values: dict[str, Any]) -> Findings:
-    """What a model that brings no report of its own has logged, by stage: numbers, and tables as nested lists."""
+def logged(values: dict[str, Any], classes: Sequence[str] = ()) -> Findings:
+    """What a model that brings no report of its own has logged, by stage: numbers, and tables as nested lists.
+
+    Args:
+        values: by tag.
+        classes: the names of what a table with a row for each may be about.
+    """
     metrics: dict[str, Any] = {}
     for tag, value in values.items():
         if not (tag.endswith("_step") and tag.removesuffix("_step") in values):
@@ -75,25 +80,34 @@ def logged(values: dict[str, Any]) -> Findings:
     rows = [["metric", "value"]]
     found = {f"{name}/{stage}": value for stage in metrics for name, value in metrics[stage].items()}
     rows += [[tag, show_number(value)] for tag, value in found.items() if not isinstance(value, list)]
-    tables = [line for tag, value in found.items() if isinstance(value, list) for line in ["", *show_table(tag, value)]]
-    return Findings(metrics, "\n".join([*table(rows), *tables]), pictures=lambda: draw_matrices(found))
+    lists = {tag: value for tag, value in found.items() if isinstance(value, list)}
+    tables = [line for tag, value in lists.items() for line in ["", *show_table(tag, value, classes)]]
+    return Findings(metrics, "\n".join([*table(rows), *tables]), pictures=lambda: draw_matrices(lists, classes))
 
 
-def draw_matrices(found: dict[str, Any]) -> Iterator[Picture]:
+def classes_of(model: Any, data: Any) -> list[str]:
+    """The names of the classes that a model, or else its data, tell apart; none where neither knows them."""
+    known = getattr(model, "classes", None) or getattr(data, "classes", None)
+    return [str(name) for name in known] if isinstance(known, list | tuple) else []
+
+
+def draw_matrices(lists: dict[str, list[Any]], classes: Sequence[str]) -> Iterator[Picture]:
     """A picture of each table of counts that has as many rows as columns: a confusion matrix, whatever its name."""
-    for tag, value in found.items():
-        array = np.array(value) if isinstance(value, list) and isinstance(value[0], list) else np.zeros(0)
+    for tag, value in lists.items():
+        array = np.array(value)
         if array.ndim == 2 and len(array) == array.shape[1] > 1 and array.dtype.kind in "if" and (array >= 0).all():
-            names = [str(i) for i in range(len(array))]
+            names = classes if len(classes) == len(array) else [str(i) for i in range(len(array))]
             yield Picture(tag, figures.to_image(figures.confusion_matrix(array, names, tag)))
 
 
-def show_table(tag: str, values: list[Any]) -> list[str]:
+def show_table(tag: str, values: list[Any], classes: Sequence[str] = ()) -> list[str]:
     """A metric of several numbers: a row for each class of a confusion matrix, or all in one."""
     rows = values if isinstance(values[0], list) else [values]
     if not isinstance(rows[0][0], int | float | None):
         return [f"{tag}  {len(rows)} tables, in metrics.json"]
-    return [tag, *table([[str(i), *map(show_number, row)] for i, row in enumerate(rows)])]
+    names = [name[:20] for name in classes] if len(classes) == len(rows) == len(rows[0]) else []
+    cells = [[names[i] if names else str(i), *map(show_number, row)] for i, row in enumerate(rows)]
+    return [tag, *table([["", *names], *cells] if names else cells)]
 
 
 def stage_of(tag: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import math
 import time
 from datetime import timedelta
+from functools import partialmethod
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -47,26 +48,18 @@ class ProgressLine(ProgressBar):
         if share:
             left = (time.monotonic() - self.began) * (1 - share) / max(share - self.share, 1e-9)
             filled = round(WIDTH * share)
-            parts = [
-                f"[{'#' * filled}{'.' * (WIDTH - filled)}]",
-                f"{timedelta(seconds=math.ceil(min(left, 1e8)))} left",
-                *parts,
-            ]
+            bar, time_left = "#" * filled + "." * (WIDTH - filled), timedelta(seconds=math.ceil(min(left, 1e8)))
+            parts = [f"[{bar}]", f"{time_left} left", *parts]
         epoch = f"epoch {trainer.current_epoch + 1:,}" + (f" of {of:,}" if of > 0 else f", batch {batch_idx + 1:,}")
         show_status("  ".join([epoch, *parts]))
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._count("validating", *args)
-
-    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._count("testing", *args)
-
-    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._count("predicting", *args)
-
-    def _count(self, what: str, model: Any, outputs: Any, batch: Any, batch_idx: int, *others: Any) -> None:
+    def _count(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int, *args: Any, what: str) -> None:
         if self._is_due():
             show_status(f"{what}, batch {batch_idx + 1:,}")
+
+    on_validation_batch_end: Any = partialmethod(_count, what="validating")
+    on_test_batch_end: Any = partialmethod(_count, what="testing")
+    on_predict_batch_end: Any = partialmethod(_count, what="predicting")
 
     def _is_due(self) -> bool:
         now = time.monotonic()

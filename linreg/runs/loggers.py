@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tensorboard.summary.writer import event_file_writer
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.runs.folder import RunFolder
@@ -64,13 +65,25 @@ class RunLogger(Curves, TensorBoardLogger):
     def __init__(self, run: RunFolder, **options: Any) -> None:
         super().__init__(run.path, "", "", **options | {"default_hp_metric": False, "purge_step": run.purge_step})
         self.path = run.path
+        self.beside: dict[str, SummaryWriter] = {}
 
     @property
     def log_dir(self) -> str:
         return str(self.path)  # Lightning's own puts in what a "$HOME" or a "~" in the name of a folder stands for
 
     def log_metrics(self, metrics: Points, step: int | None = None) -> None:
-        super().log_metrics({tag: value for tag, value in metrics.items() if tag != "epoch"}, step)
+        """Without the epoch, and without what a test has measured, which would be a lone dot on a card of its own."""
+        dots = {tag for tag in metrics if "test" in re.split("[/_]", tag) and not tag.startswith("reported/")}
+        super().log_metrics({tag: v for tag, v in metrics.items() if tag not in dots | {"epoch"}}, step)
+
+    @rank_zero_only
+    def log_beside(self, name: str, points: Points, step: int) -> None:
+        """Points beside those of the run: in TensorBoard's eyes of a run of its own, with steps of its own."""
+        if self.is_open:
+            if name not in self.beside:  # what an interrupted run has left from there on is void
+                self.beside[name] = SummaryWriter(str(self.path / name), purge_step=step)
+            for tag, value in points.items():
+                self.beside[name].add_scalar(tag, value, step)
 
     @rank_zero_only
     def log_start(self, settings: Settings, metrics: Sequence[str]) -> None:
@@ -82,7 +95,8 @@ class RunLogger(Curves, TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         if self.is_open:
-            self.experiment.flush()  # and no hparams.yaml beside config.yaml
+            for writer in (self.experiment, *self.beside.values()):
+                writer.flush()  # and no hparams.yaml beside config.yaml
 
 
 class RunTable(Curves, CSVLogger):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from linreg.optimizers import describe_training
 from linreg.runs.folder import folder_of, mark_of
 from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
@@ -17,6 +18,7 @@ from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import RunError
+from linreg.system.screen import say
 
 
 class RunRecord(Callback):
@@ -47,7 +49,13 @@ class RunRecord(Callback):
                 check_plain(name, value, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Here all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
+        if trainer.is_global_zero and not hasattr(pl_module, "report"):  # which says more of it
+            length = trainer.num_training_batches
+            say(describe_training(pl_module, trainer.optimizers, length, trainer.max_epochs))
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Once all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
         folder = folder_of(trainer)
         if folder is None or not trainer.is_global_zero or self.is_written:
             return
@@ -64,8 +72,8 @@ class RunRecord(Callback):
         settings |= {k: group.get(f"initial_{k}", group.get(k, 0.0)) for k in ("lr", "momentum", "weight_decay")}
         data = trainer.datamodule or trainer.train_dataloader  # type: ignore[attr-defined]
         settings |= {"model": type(pl_module).__name__, "data": str(getattr(data, "path", type(data).__name__))}
-        headlines = [tag.replace("/", "_") for tag in getattr(pl_module, "headlines", ["loss/val"])]
-        shown = [tag if tag == "excess_mse" else f"reported/{tag}" for tag in (*headlines, "epochs", "seconds")]
+        headlines = (*getattr(pl_module, "headlines", ["loss/val"]), "epochs", "seconds")
+        shown = [f"reported/{tag.replace('/', '_')}" for tag in headlines]
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.log_start(settings, shown)
@@ -75,7 +83,7 @@ class RunRecord(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.before is not None and not self.is_written:  # there was no epoch left to train
             check_unfinished(self.before, self.config, trainer)
-        self.on_train_start(trainer, pl_module)
+        self._write(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         folder = folder_of(trainer)

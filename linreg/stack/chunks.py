@@ -73,7 +73,7 @@ class Chunks(Callback):
         for part in zip(*(tensor.split(self.batch_size) for tensor in batch), strict=True):
             for scheduler in schedulers if losses else []:  # Lightning takes the last of these steps itself
                 scheduler.step()
-            outputs = step(type(batch)(part), batch_idx)
+            outputs = step(getattr(batch, "_make", tuple)(part), batch_idx)
             losses.append(outputs["loss"])
             self.end_batch(outputs, part, batch_idx)
         bad = (~(torch.stack(losses) < getattr(model, "loss_limit", math.inf))).nonzero()

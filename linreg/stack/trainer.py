@@ -32,6 +32,7 @@ from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 from linreg.system.errors import InputError, did_you_mean, given
 from linreg.system.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
+from linreg.system.screen import hide_notes
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
 DEFAULT_CONFIG = next((path for path in FOLDERS if path.is_dir()), FOLDERS[1]) / "default.yaml"
@@ -70,6 +71,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         callbacks: to add to those of the settings.
         **changed: flags that beat the settings.
     """
+    hide_notes()
     settings = settings | changed | {"use_distributed_sampler": False}  # it repeats rows; see Shares
     added = [*as_list(settings["callbacks"]), *callbacks]
     check_flags(settings)

@@ -1,12 +1,17 @@
 """What a run prints, on any terminal or none."""
 
 import io
+import logging
 import os
 import shutil
 import sys
 import textwrap
+import warnings
 
 from linreg.system.errors import printable
+from linreg.system.messages import OLD_TREESPEC
+
+ASKED_FOR = ("profilers.profiler", "callbacks.model_summary", "callbacks.early_stopping")  # and told as notes
 
 shown = 0  # characters of the status line
 
@@ -18,6 +23,16 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (for as long as the program runs)
         if mode == "w" and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def hide_notes() -> None:
+    """Hides Lightning's notes, among them advertisements, but for what was asked for, and a level of one's own."""
+    for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric")):
+        if logger.level == logging.INFO:  # as Lightning has set it
+            logger.setLevel(logging.WARNING)
+    for name in ASKED_FOR:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", OLD_TREESPEC, FutureWarning)
 
 
 def say(text: str, is_first: bool = True) -> None:

@@ -28,7 +28,7 @@ class TensorBatches:
             the batch before, and are given to all if there is none.
         mapped: whether x and y are a file whose rows lie in random order already: then rows near each other are read
             together.
-        kind: the class of tuple that a batch is.
+        kind: makes a batch of a pair of tensors.
         drop_last: whether to leave out the last batch where it is smaller, and not the only one.
     """
 

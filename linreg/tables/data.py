@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -129,7 +129,7 @@ class RegressionData(LightningDataModule):
         return TensorBatches(x[part], y[part], EVALUATION_BATCH, shared=False)
 
     def train_dataloader(self) -> TensorBatches:
-        """The training rows, shuffled; while a model that standardizes is trained, a table in memory comes ready."""
+        """The training rows, shuffled; standardized while a model that does so is trained, a table in memory once."""
         rows = self.splits["train"]
         model: Any = self.trainer.lightning_module if self.trainer and self.trainer.training else None
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -137,16 +137,18 @@ class RegressionData(LightningDataModule):
         if device.type == "cuda" and nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             device = torch.device("cpu")  # else a copy of the whole table, instead of one of each batch
         mapped = self.table.mapped and device.type == "cpu"
+        kind = prepare = getattr(model, "standardize", tuple)
         if not mapped:
-            prepare = getattr(model, "standardize", tuple)
             parts = zip(*(part.split(PART) for part in rows), strict=True)
             ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
-            rows = type(ready[0])(torch.cat(side) for side in zip(*ready, strict=True))
+            kind = getattr(ready[0], "_make", tuple)
+            x, y = (torch.cat(side) for side in zip(*ready, strict=True))
+            rows = x, y
         batch_size = self.batch_size or self.planned_batch_size
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
         seed = None if overfit else self.split_seed
         order: dict[str, Any] = {"seed": seed, "mapped": mapped, "drop_last": self.drop_last, "training": True}
-        return TensorBatches(*rows, batch_size, kind=cast(Any, type(rows)), **order)
+        return TensorBatches(*rows, batch_size, kind=kind, **order)
 
     @cached_property
     def fingerprint(self) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from linreg.regression.exact.description import describe_training
+from linreg.regression.exact.description import describe_descent
 from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
 from linreg.regression.exact.learning_rate import GOAL
 from linreg.system.ranks import from_first, summed
@@ -18,6 +18,7 @@ OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that 
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, about
 SHOWN = 20  # coefficients that get a curve of their own
+MOST_EPOCHS = 1_000  # that are kept for a picture, an even number; of more, every other one
 MOST_KEPT = 1_000_000  # weights that are kept at some epochs, to be drawn
 
 
@@ -33,11 +34,9 @@ def excess_mse(model: Any) -> float | None:
     """
     if model.exact is None or not model.knows_optimum:
         return None
-    weight, bias = model.hypothesis.weight.detach().cpu(), model.hypothesis.bias
     variance = model.y_standardizer.std.cpu() ** 2  # targets count in their own units, as in the metrics
-    mse = model.exact.mse(weight, 0.0 if bias is None else bias.detach().cpu()) @ variance
-    exact = model.exact.mse(model.exact.weight(model.penalty)) @ variance
-    return excess(float(mse), float(exact), float(variance.sum()))
+    found, exact = (float(model.exact.mse(*each) @ variance) for each in learned_and_exact(model))
+    return excess(found, exact, float(variance.sum()))
 
 
 def excess_loss(model: Any) -> float:
@@ -45,19 +44,17 @@ def excess_loss(model: Any) -> float:
 
     The error alone is no measure then: on the way to its value at the optimum it may come to lie below it.
     """
+    found, exact = (
+        float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
+        for weight, bias in learned_and_exact(model)
+    )
+    return excess(found, exact, 1.0)
 
-    def loss(weight: Tensor, bias: Tensor | float) -> float:
-        return float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
 
+def learned_and_exact(model: Any) -> list[tuple[Tensor, Any]]:
+    """The weight and the bias that a model has, and those of its optimum, in float64."""
     weight, bias = model.hypothesis.weight.detach().cpu().double(), model.hypothesis.bias
-    exact = loss(model.exact.weight(model.penalty), 0.0)
-    return excess(loss(weight, 0.0 if bias is None else bias.detach().cpu()), exact, 1.0)
-
-
-def weight_error(model: Any) -> float:
-    """The distance of the weight from the exact one, as a share of its length, in standardized units."""
-    exact = model.exact.weight(model.penalty)
-    return float((model.hypothesis.weight.detach().cpu() - exact).norm() / (exact.norm() or 1.0))
+    return [(weight, 0.0 if bias is None else bias.detach().cpu()), (model.exact.weight(model.penalty), 0.0)]
 
 
 class ExactBaseline(Callback):
@@ -68,7 +65,8 @@ class ExactBaseline(Callback):
         self.expected: ExpectedDescent | None = None
         self.saved: Any = None  # how far an interrupted run was expected to be
         self.beginning = (0, 0.0)  # an epoch's first step, and its learning rate
-        self.history: list[tuple[float, ...]] = []  # of each epoch: number, steps, excess, expected, losses
+        self.history = torch.zeros(0, 6, dtype=torch.float64)  # epochs, steps, excess, expected, loss, validation's
+        self.coef: dict[str, float] = {}  # the exact coefficients by the tags of their curves
         self.weights: dict[int, dict[str, torch.Tensor]] = {}  # at some steps
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -79,10 +77,13 @@ class ExactBaseline(Callback):
         self.resumed_at = checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.expected is None else {"expected": self.expected.state.clone()}
+        state = {} if self.expected is None else {"expected": self.expected.state.clone()}
+        return state | ({"history": self.history} if len(self.history) else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.saved = state_dict.get("expected")
+        self.saved, history = state_dict.get("expected"), state_dict.get("history")
+        if isinstance(history, Tensor) and history.shape[1:] == self.history.shape[1:]:
+            self.history = history.to(self.history)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
@@ -97,10 +98,22 @@ class ExactBaseline(Callback):
             if trainer.check_val_every_n_epoch == 1:  # of thousands of epochs of a step each, a hundred say enough
                 trainer.check_val_every_n_epoch = max(epochs // VALIDATIONS, 1)
         if trainer.is_global_zero:
-            say(describe_training(pl_module, trainer.optimizers, steps_per_epoch, trainer.max_epochs))
+            say(describe_descent(pl_module, trainer.optimizers, steps_per_epoch, trainer.max_epochs))
         is_known = not self.resumed_at or isinstance(self.saved, torch.Tensor)
         if is_known and has_theory(trainer, pl_module):
             self.expected = ExpectedDescent(pl_module, self.saved)
+        if excess_mse(pl_module) is not None:
+            coef = by_tag(pl_module, pl_module.exact.solve(pl_module.penalty).coef)
+            self.coef = {tag: value for tag, value in coef.items() if math.isfinite(value)}
+        self._log_beside(trainer, "exact", self.coef, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._log_beside(trainer, "exact", self.coef, trainer.global_step)
+
+    def _log_beside(self, trainer: Trainer, name: str, points: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            if points and hasattr(logger, "log_beside"):
+                logger.log_beside(name, points, step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.beginning = trainer.global_step, trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
@@ -112,13 +125,14 @@ class ExactBaseline(Callback):
             values["loss/exact"] = exact.mse(exact.weight(pl_module.penalty)).mean().float()
         pl_module.log_dict(values, sync_dist=True)
         share, epoch = excess_mse(pl_module), trainer.current_epoch + 1
-        if not epoch & (epoch - 1) and sum(p.numel() for p in pl_module.hypothesis.parameters()) <= MOST_KEPT:
-            weights = {name: value.detach().cpu().clone() for name, value in pl_module.hypothesis.state_dict().items()}
-            self.weights[trainer.global_step - 1] = weights  # after 1, 2, 4, 8 epochs and so on
+        if not epoch & (epoch - 1):  # after 1, 2, 4, 8 epochs and so on
+            self._log_beside(trainer, "exact", self.coef, trainer.global_step)
+            if sum(p.numel() for p in pl_module.hypothesis.parameters()) <= MOST_KEPT:
+                now = {name: value.detach().cpu().clone() for name, value in pl_module.hypothesis.state_dict().items()}
+                self.weights[trainer.global_step - 1] = now
         if share is None:
             return
         pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
-        pl_module.log("weight_error/train", weight_error(pl_module), sync_dist=True)
         if pl_module.penalty:
             pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
         self._log_details(trainer, pl_module, share)
@@ -127,7 +141,7 @@ class ExactBaseline(Callback):
 
     def _log_details(self, trainer: Trainer, model: Any, share: float) -> None:
         """The same on a log scale and over epochs, what theory expected of it, and the coefficients."""
-        details = {}
+        details, epoch = {}, trainer.current_epoch
         if self.expected is not None:
             (first, rate), group = self.beginning, trainer.optimizers[0].param_groups[0]
             steps = trainer.global_step - first
@@ -137,22 +151,27 @@ class ExactBaseline(Callback):
         expected, val = details.get("excess_mse/expected", math.nan), trainer.callback_metrics.get("loss/val", math.nan)
         loss = summed(torch.as_tensor(model.epoch_losses.get("loss", math.nan)))
         losses = float(loss) / max(int(summed(torch.tensor(model.epoch_rows))), 1), float(val)
-        self.history.append((trainer.current_epoch + 1, trainer.global_step, share, expected, *losses))
+        now = torch.tensor([[epoch + 1, trainer.global_step, share, expected, *losses]], dtype=torch.float64)
+        history = torch.cat([self.history, now])
+        self.history = history if len(history) < MOST_EPOCHS else history[1::2].clone()
         details["excess_mse/log10"] = math.log10(max(abs(share), 1e-16))
-        if model.coef.numel() <= SHOWN:
-            for target, row in zip(model.target_names, model.coef.tolist(), strict=True):
-                prefix = f"{target}: " if len(model.target_names) > 1 else ""
-                names = [f"coef/{prefix}{name}" for name in model.feature_names]
-                details |= dict(zip(names, row, strict=True))
+        details |= by_tag(model, model.coef)
         model.log_dict({tag: v for tag, v in details.items() if math.isfinite(v)}, sync_dist=True)
-        for logger in trainer.loggers:  # whose axis has no epochs; so runs with batches of any size lie on each other
-            logger.log_metrics({"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, trainer.current_epoch)
+        # With epochs as its axis, runs with batches of any size lie on each other.
+        self._log_beside(trainer, "by_epoch", {"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, epoch)
 
     def _is_reached(self, model: Any, steps: int) -> bool:
         share = excess_loss(model) if model.penalty else excess_mse(model)
         plan = getattr(model, "plan", None)
         overtime = plan is not None and steps >= plan.steps
         return share is not None and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE)
+
+
+def by_tag(model: Any, coef: Tensor) -> dict[str, float]:
+    """Coefficients (T, D) by the tag of their curve; none of them where they are too many."""
+    several = len(model.target_names) > 1
+    tags = [f"coef/{f'{target}: ' * several}{name}" for target in model.target_names for name in model.feature_names]
+    return dict(zip(tags, coef.flatten().tolist(), strict=True)) if len(tags) <= SHOWN else {}
 
 
 def has_theory(trainer: Trainer, model: Any) -> bool:

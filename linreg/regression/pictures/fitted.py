@@ -35,7 +35,7 @@ def draw(model: Any, data: Any) -> Iterator[Picture]:
         model.hypothesis.load_state_dict(weights)
         for tag, figure in _of_weights(model, x, y, split, of, last=step is None):
             yield Picture(tag, figures.to_image(figure), step)
-    if way.history:
+    if len(way.history):
         yield Picture("curves", figures.to_image(_curves(way.history, model)))
         if getattr(model, "plan", None) is not None:
             yield Picture("theory", figures.to_image(draw_theory(model, way.history)))
@@ -91,9 +91,9 @@ def _coefficients(model: Any, target: int) -> Any:
     return figures.coefficient_bars(names, size, half, learned, "± 2 standard errors")
 
 
-def _curves(history: list[tuple[float, ...]], model: Any) -> Any:
+def _curves(history: Tensor, model: Any) -> Any:
     """The excess of each epoch, measured and expected, and the losses, each curve in a colour of its own."""
-    epoch, _, share, expected, train, val = map(np.array, zip(*history, strict=True))
+    epoch, _, share, expected, train, val = history.T.numpy()
     exact = float(model.exact.mse(model.exact.weight(model.penalty)).mean())
     figure, ((left, right),) = figures.panels(1, 2, width=9)
     curves = {"expected by theory": (epoch, expected, "-"), "measured": (epoch, share, ".--")}

@@ -42,9 +42,7 @@ class Lesson:
 
     def __init__(self, model: Any, data: Any) -> None:
         if len(getattr(data, "target_names", [])) != 1 or not (model.has_intercept and hasattr(data, "splits")):
-            raise InputError(
-                "a lecture is about one target with an intercept; name one --data.target, and no bias false"
-            )
+            raise InputError("a lecture is about one target with an intercept; name one --data.target, no bias false")
         self.model, self.data, self.of = model, data, data.row_counts["train"]
         self.num_rows = min(self.of, max(MOST_ROWS, 5 * data.num_features))
         x, y = (part[: self.num_rows] for part in data.splits["train"])
@@ -118,20 +116,16 @@ class Lesson:
         figure, ((first, *over), (second, rates, limits)) = figures.panels(2, 3, width=15, height=9)
         colours = (figures.BLUE, figures.RED, figures.ORANGE)
         self._contour(first, ways, colours, f"the loss of {self.num_rows:,} rows, lr {self.lr:.3g}")
-        titles = {
-            "step": "the same steps (dotted: the noise of its batches)",
-            "epoch": f"the same rows: {self.num_rows:,} an epoch",
-        }
-        for axes, (unit, title) in zip(over, titles.items(), strict=True):
+        titles = "the same steps (dotted: the noise of its batches)", f"the same rows: {self.num_rows:,} an epoch"
+        for axes, unit, title in zip(over, ("step", "epoch"), titles, strict=True):
             curves = {}
             for regime, way in ways.items():
                 size = self.regimes[regime]
                 time = np.arange(len(way)) / (-(-self.num_rows // size) if unit == "epoch" else 1)
                 rows = "all rows" if size == self.num_rows else counted(size, "row")
                 curves[f"{regime}: {rows} a step"] = time, np.array(self.excess(way)), "-"
-            figures.log_curves(
-                axes, curves, (unit, "excess_mse (0 at the exact optimum)", title), colours, "lower left"
-            )
+            names = unit, "excess_mse (0 at the exact optimum)", title
+            figures.log_curves(axes, curves, names, colours, "lower left")
             for size, colour in zip(self.regimes.values(), colours, strict=True):
                 if size < self.num_rows:  # where the noise of its batches ends the way down
                     axes.axhline(self.spectrum.noise(size, self.lr), color=colour, linestyle=":")
@@ -163,14 +157,8 @@ class Lesson:
         levels = np.geomspace(max(height.max() / 1e3, 1e-12), height.max(), 12)
         axes.contour(x, y, height, levels=levels, colors="0.7", linewidths=0.8)
         for (name, place), colour in zip(places.items(), colours, strict=True):
-            axes.plot(
-                *place.T,
-                ".-" if len(place) < 100 else "-",
-                color=colour,
-                linewidth=1,
-                label=name,
-                zorder=3 - len(place) / 1e5,
-            )
+            style, above = ".-" if len(place) < 100 else "-", 3 - len(place) / 1e5
+            axes.plot(*place.T, style, color=colour, linewidth=1, label=name, zorder=above)
         axes.plot(*places[next(iter(places))][0], "ks", markersize=5, label="beginning")
         axes.plot(*best, "k*", markersize=11, label="exact optimum", zorder=4)
         names = ("slope", "intercept") if self.axes is None else ("along the largest curvature", "along the smallest")

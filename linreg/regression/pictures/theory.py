@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from linreg.regression.exact.learning_rate import HessianSpectrum
 from linreg.report import figures
@@ -11,7 +12,7 @@ STEPS = (10, 100, 1_000)
 WAYS = 4  # eigenvectors that are drawn, from the largest curvature to the smallest
 
 
-def draw_theory(model: Any, history: list[tuple[float, ...]]) -> Any:
+def draw_theory(model: Any, history: Tensor) -> Any:
     """Two panels: the excess over the learning rate, with the limit and this run; the error along each eigenvector.
 
     Args:
@@ -21,7 +22,7 @@ def draw_theory(model: Any, history: list[tuple[float, ...]]) -> Any:
     plan, spectrum = model.plan, HessianSpectrum(model.exact, model.penalty)
     figure, (pair,) = figures.panels(1, 2, width=9)
     excess_over_rate(pair[0], spectrum, plan.lr_limit, plan.momentum, model.nesterov)
-    _, steps, share, *_ = history[-1]
+    _, steps, share, *_ = history[-1].tolist()
     pair[0].plot([plan.lr], [max(share, 1e-12)], "o", color="black", label=f"this run, {steps:,.0f} steps")
     if plan.noise:
         name = f"noise of batches of {plan.batch_size:,} at that rate"

@@ -1,0 +1,30 @@
+"""A training step of one's own is in standardized units, as its batches are: what mixes them up is refused at once."""
+
+from typing import Any
+
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+
+from linreg.regression.standardizer import Standardized
+from linreg.system.errors import InputError
+
+
+class SameUnits(Callback):
+    """Watches the first step of a training: no rows that are standardized already may be standardized again."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        def check(standardizer: nn.Module, inputs: tuple[Tensor]) -> None:
+            rows = min(len(inputs[0]), len(batch[0]))
+            given, ready = inputs[0][:rows].double(), batch[0][:rows].double()
+            raw = pl_module.x_standardizer.inverse(ready)
+            if type(batch) is Standardized and (given - ready).norm() < (given - raw).norm() / 4:
+                raise InputError(
+                    f"{type(pl_module).__name__}.training_step: its batches are standardized, and self(x) is for x in "
+                    "the data's own units; write self.loss(self.hypothesis(x), y)"
+                )
+
+        self.watch = pl_module.x_standardizer.register_forward_pre_hook(check)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.watch.remove()
+        vars(self).update(on_train_batch_start=None, on_train_batch_end=None)  # which costs later steps nothing

@@ -1,0 +1,214 @@
+"""What is said of a regression's own loss, step or units is true, or the run is refused with the remedy."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.utils import _to_kwargs
+from torch.nn import functional
+
+from linreg import LinearRegression, RegressionData, Regressor, SyntheticData, Table, run
+from linreg.regression.exact.comparison import verdict
+from linreg.regression.standardizer import Standardized
+from linreg.system.errors import InputError
+from tests.conftest import Train
+
+FLAGS = {"max_epochs": 20, "figures": False, "logger": False, "enable_checkpointing": False}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)  # of the first weights
+
+
+class Linear(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, outputs: int = 1, **training: object) -> None:
+        super().__init__(nn.Linear(num_features, outputs), num_features, num_targets, **training)
+
+
+class Counts(RegressionData):
+    """Few, rare and skewed: a Poisson loss on their standardized values is a number, and says nothing."""
+
+    def load(self) -> Table:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(600, 3, generator=generator)
+        rate = (x @ torch.tensor([[0.5], [0.3], [-0.2]]) + 0.5).exp()
+        return Table(x, torch.poisson(rate, generator=generator))
+
+
+class Far(RegressionData):
+    """Columns that are far from standardized."""
+
+    def load(self) -> Table:
+        generator = torch.Generator().manual_seed(0)
+        x = 5 * torch.randn(600, 3, generator=generator) + 20
+        return Table(x, x.sum(1, keepdim=True) + torch.randn(600, 1, generator=generator))
+
+
+class Poisson(Linear):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return functional.poisson_nll_loss(y_hat, y)
+
+
+class Penalized(Linear):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return functional.mse_loss(y_hat, y) + 0.1 * self.hypothesis.weight.abs().sum()
+
+
+class MeanOnly(Linear):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return (y_hat - y).mean() ** 2
+
+
+class Spread(Linear):
+    """Learns the mean and the logarithm of the variance of each row."""
+
+    def __init__(self, num_features: int, num_targets: int = 1, **training: object) -> None:
+        super().__init__(num_features, num_targets, 2, **training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.hypothesis(self.x_standardizer(x).to(self.dtype))
+        return self.y_standardizer.inverse(scores[:, :1].double())
+
+    def training_step(self, batch: Standardized, batch_idx: int) -> Tensor:
+        mean, log_variance = self.hypothesis(batch.x).chunk(2, 1)
+        return functional.gaussian_nll_loss(mean, batch.y, log_variance.exp())
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        self.measure(self(batch[0]), batch[1])
+        return self.training_step(self.standardize(batch), 0)
+
+
+def trained(model: Regressor, data: RegressionData, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict]:
+    metrics = run(model, data, **FLAGS).metrics
+    return " ".join(capsys.readouterr().out.split("\nr2 ")[1].split()), metrics
+
+
+def test_a_loss_of_something_else_than_predictions_is_not_compared(
+    capsys: pytest.CaptureFixture, workplace: Path
+) -> None:
+    said, metrics = trained(Poisson(3, lr=0.05), Counts(), capsys)
+    assert metrics["val"]["r2"] < 0
+    assert "its loss is not 0 for predictions that are the targets" in said
+    assert f"worse than predicting the mean of the target: r2 of val {metrics['val']['r2']:.2g}" in said
+    assert "mse is " in said
+    assert " below " not in said
+    assert "loss" not in metrics["exact"]["val"]
+
+
+def test_a_penalty_in_the_loss_is_none_of_a_linear_fit(capsys: pytest.CaptureFixture, workplace: Path) -> None:
+    said, metrics = trained(Penalized(3, lr=0.05), Far(), capsys)
+    assert "its loss is not 0 for predictions that are the targets" in said
+    share = metrics["val"]["mse"] / metrics["exact"]["val"]["mse"]
+    assert f"mse is {share:.2g} times that of the exact linear fit on the val rows" in said
+
+
+def test_what_a_good_loss_hides_is_said() -> None:
+    val, exact = {"loss": 0.5, "mse": 5.0, "r2": -0.5}, {"loss": 1.0, "mse": 2.0, "r2": 0.4}
+    said = verdict({"excess_mse": 1.0, "val": val, "exact": {"val": exact}}, MeanOnly(3, lr=0.05), [])
+    first, second, third = said.splitlines()
+    assert first == "loss is 50 % below that of the exact linear fit on the val rows"
+    assert second == "mse is 2.5 times that of the exact linear fit on the val rows"
+    assert third == "worse than predicting the mean of the target: r2 of val -0.5"
+
+
+def test_a_step_of_its_own_has_a_loss_of_its_own(capsys: pytest.CaptureFixture, workplace: Path) -> None:
+    model = Spread(3, lr=0.05)
+    said, metrics = trained(model, Far(), capsys)
+    x, y = Far().splits["test"]
+    with torch.no_grad():
+        mean, log_variance = model.hypothesis(model.x_standardizer(x).float()).double().chunk(2, 1)
+    square = (mean - model.y_standardizer(y)) ** 2
+    assert metrics["test"]["loss"] == pytest.approx(
+        float(((square / log_variance.exp()) + log_variance).mean() / 2), rel=1e-4
+    )
+    assert "its loss is that of its own step, so that a linear fit has none to compare" in said
+
+
+class Twice(Linear):
+    def training_step(self, batch: Standardized, batch_idx: int) -> Tensor:
+        return super().training_step(self.standardize((batch[0], batch[1])), batch_idx)
+
+
+class Through(Linear):
+    """The same as a training in standardized units, on the way through the data's own."""
+
+    def training_step(self, batch: Standardized, batch_idx: int) -> Tensor:
+        y_hat = self(self.x_standardizer.inverse(batch.x))
+        return self.loss(self.y_standardizer(y_hat).float(), batch.y)
+
+
+def test_units_that_are_mixed_up_are_refused_in_the_first_step(train: Train, workplace: Path) -> None:
+    lines = ["from linreg import LinearRegression", "class Mixed(LinearRegression):"]
+    lines += [
+        "    def training_step(self, batch, batch_idx):",
+        "        x, y = batch",
+        "        return self.loss(self(x), y)",
+    ]
+    Path("mine.py").write_text("\n".join(lines))
+    data = ["--data.path", "configs/penguins.csv", "--data.target", "body_mass_g"]
+    code, out = train("--model", "mine.Mixed", *data, "--model.lr", 0.05, "--max_epochs", 1)
+    assert code == 2, out
+    assert "Mixed.training_step" in out
+    assert "self.loss(self.hypothesis(x), y)" in out
+    with pytest.raises(InputError, match=r"Twice.training_step"):
+        run(Twice(3, lr=0.05), Far(), **FLAGS)
+
+
+def test_an_own_training_step_in_the_right_units_is_the_same(workplace: Path) -> None:
+    plain, through = Linear(3, lr=0.05), Through(3, lr=0.05)
+    through.load_state_dict(plain.state_dict())
+    for model in (plain, through):
+        run(model, Far(), **FLAGS)
+    torch.testing.assert_close(plain.hypothesis.weight, through.hypothesis.weight, rtol=1e-4, atol=1e-5)
+    for each in (through.x_standardizer, through):
+        assert not each._forward_pre_hooks  # which would cost time in each step
+
+
+class Plain(Linear):
+    def training_step(self, batch: Standardized, batch_idx: int) -> Tensor:
+        x, y = batch
+        return self.loss(self.hypothesis(x), y)
+
+
+def test_an_own_training_step_has_standardized_rows_of_a_file_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = Far().table.x, Far().table.y
+    rows = "\n".join(",".join(map(str, row)) for row in torch.cat([x, y], 1).tolist())
+    Path("far.csv").write_text(f"a,b,c,y\n{rows}\n")
+    monkeypatch.setattr("linreg.tables.csv_data.MAX_CELLS", 500)
+    from linreg import CSVData
+
+    data = CSVData("far.csv", "y", cache="cache", batch_size=64)
+    found = run(Plain(3, lr=0.05), data, **FLAGS)
+    assert data.table.mapped
+    assert found.metrics["train"]["r2"] > 0.9
+
+
+def test_standardize_is_no_place_to_transform_in(workplace: Path) -> None:
+    class Net(Linear):
+        def standardize(self, batch: object) -> Standardized:
+            x, y = super().standardize(batch)
+            return Standardized(x, y.sinh())
+
+    with pytest.raises(InputError, match=r"standardize may be called twice"):
+        run(Net(3, lr=0.05), SyntheticData(num_rows=100), **FLAGS)
+
+
+def test_other_units_than_the_exact_ones_have_no_known_optimum(capsys: pytest.CaptureFixture, workplace: Path) -> None:
+    class Net(LinearRegression):
+        def fit_standardizers(self, rows: object) -> None:
+            super().fit_standardizers(rows)
+            self.x_standardizer.fit(self.x_standardizer.mean, 2 * self.x_standardizer.std)
+
+    said, _ = trained(Net(3, lr=0.3), Far(), capsys)
+    assert "the optimum" not in said
+    assert "that of the exact linear fit" in said
+
+
+def test_a_batch_stays_standardized_on_its_way_to_another_device() -> None:
+    batch = Standardized(torch.ones(2, 1), torch.ones(2, 1))
+    moved = _to_kwargs((batch, 0), {}, torch.device("cpu"), False)[0][0][0]  # as DDP does where a process has a GPU
+    assert type(moved) is Standardized
