@@ -149,7 +149,10 @@ def log_curves(
         axes.set_xscale("log")
     else:
         axes.locator_params(axis="x", integer=True)
-    axes.minorticks_off()  # they take as long as all else
+    for axis in (axes.yaxis, axes.xaxis)[: 1 + log_x]:  # plain and few: formulas on minor ticks take as long as all else
+        axis.get_major_locator().set_params(numticks=6)
+        axis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     if curves:
         axes.legend(fontsize="small", loc=legend)
 
@@ -195,6 +198,8 @@ def panels(rows: int, columns: int, width: float = 5, height: float = 3.8) -> tu
 
     figure = Figure(figsize=(width, height), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False)
+    for each in axes.flat:
+        each.locator_params(nbins=5)  # a text takes longer than a thousand points
     edge = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.6 / height, "top": 1 - 0.4 / height}
     figure.subplots_adjust(**edge, wspace=0.36, hspace=0.42)
     return figure, axes
