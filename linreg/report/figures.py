@@ -144,14 +144,12 @@ def log_curves(
         y = np.asarray(y, dtype=float)
         shown = np.where((y > 1e-30) & (y < 1e30), y, np.nan)
         axes.plot(x, shown, style, color=colour, label=name, linewidth=1.2, markersize=4)
-    axes.set_yscale("log")
-    if log_x:
-        axes.set_xscale("log")
-    else:
+    for side in ("y", "x") if log_x else ("y",):
+        axes.set(**{f"{side}scale": "log"})
+        axes.locator_params(axis=side, numticks=6)
+        getattr(axes, f"{side}axis").set_major_formatter("{x:g}")  # formulas, as minor ticks, take as long as all else
+    if not log_x:
         axes.locator_params(axis="x", integer=True)
-    for axis in (axes.yaxis, axes.xaxis)[: 1 + log_x]:  # plain and few: formulas on minor ticks take as long as all else
-        axis.get_major_locator().set_params(numticks=6)
-        axis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     if curves:
         axes.legend(fontsize="small", loc=legend)
@@ -162,9 +160,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Fig
     figure, ((axes,),) = panels(1, 1, width=4.5, height=4.5)
     label(axes, "predicted class", "actual class", of)
     axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1e-9), cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, parse_math=False)
-    axes.set_yticks(ticks, classes, parse_math=False)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(range(len(classes)), classes, parse_math=False)
     for i, row in enumerate(counts.tolist()) if len(classes) <= 20 else ():
         for j, count in enumerate(row):
             dark = count > counts[i].sum() / 2
@@ -198,8 +195,6 @@ def panels(rows: int, columns: int, width: float = 5, height: float = 3.8) -> tu
 
     figure = Figure(figsize=(width, height), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for each in axes.flat:
-        each.locator_params(nbins=5)  # a text takes longer than a thousand points
     edge = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.6 / height, "top": 1 - 0.4 / height}
     figure.subplots_adjust(**edge, wspace=0.36, hspace=0.42)
     return figure, axes
@@ -210,3 +205,4 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
     axes.set_xlabel(x[:50], parse_math=False)
     axes.set_ylabel(y[:50], parse_math=False)
     axes.set_title(title, fontsize="medium", parse_math=False)
+    axes.locator_params(nbins=5)  # a text takes longer than a thousand points
