@@ -193,6 +193,33 @@ def test_two_processes_are_one(workplace: Path) -> None:
                 assert values[1] == pytest.approx(values[0], rel=rel, abs=rel / 10, nan_ok=True), (name, tag)
 
 
+UNEVEN = (
+    CASES[: CASES.index("def linear")]
+    + """
+import os
+class Dealt(Rewound):
+    def __iter__(self):
+        return iter(list(self.rows)[int(os.environ.get("LOCAL_RANK", "0"))::2])
+class Uneven(Rows):
+    def loader(self, split, size, shuffle=False, **more):
+        return DataLoader(Dealt(super().loader(split, size).dataset), size)
+flags = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "figures": False}
+run(Bare(), Uneven(int(sys.argv[1]), 1), devices=2, **flags)
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_stream_may_end_sooner_in_one_process(workplace: Path) -> None:
+    Path("uneven.py").write_text(UNEVEN)
+    done = completed([sys.executable, "uneven.py", "61"], env=CLEAN | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert "Dealt: an epoch ends with the last batch that every process has" in done.stdout
+    assert read_metrics("runs/default/version_0")["run"]["steps"] == 2 * 24  # of 49 rows
+    done = completed([sys.executable, "uneven.py", "10"], env=CLEAN | {"PYTHONPATH": str(ROOT)})
+    assert "Dealt: each process needs a batch of it, and one has none" in done.stderr  # of the one row to validate
+
+
 def test_rows_that_a_sampler_repeats_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = TensorDataset(torch.zeros(11))
     sampler = DistributedSampler(rows, num_replicas=2, rank=0)
@@ -274,13 +301,14 @@ def test_what_a_child_finds_is_the_exit_code(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_all(workplace: Path) -> None:
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_all(killed: int, workplace: Path) -> None:
     with ExitStack() as stack:
         runs = both(stack)
         until(lambda: Path(CKPT, "last.ckpt").exists())
-        runs[1].kill()
-        err = runs[0].communicate(timeout=LONG)[1]
-    assert runs[0].returncode == 1
+        runs[killed].kill()
+        err = runs[1 - killed].communicate(timeout=LONG)[1]
+    assert runs[1 - killed].returncode == 1
     assert err.startswith("error: another process of the run was lost; ")
     assert "resume it with: python train.py" in err
 

@@ -7,15 +7,18 @@ it were; and what is logged in some batches only needs ``sync_dist=False``, sinc
 import copy
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 
-from linreg.system.ranks import check_agreement, from_first, rank, weight, world
+from linreg.system.errors import InputError
+from linreg.system.ranks import check_agreement, from_first, rank, summed, weight, world
 from linreg.system.screen import counted, say
 
 WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
@@ -59,6 +62,32 @@ class ShareOfBatches:
         return weight(self.sizes[batch_idx])
 
 
+class InStep:
+    """The batches of a stream, which may end in one process before another: those for which the others have one too.
+
+    Args:
+        loader: of the stream.
+        training: whether all processes go from batch to batch together; else each of them has to have one at least.
+    """
+
+    def __init__(self, loader: Any, training: bool) -> None:
+        self.loader, self.training = loader, training
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        for i, batch in enumerate(chain(self.loader, [None])):
+            if (self.training or not i) and summed(torch.tensor(int(batch is not None))) < world():
+                if not i:
+                    raise InputError(
+                        f"{type(self.dataset).__name__}: each process needs a batch of it, and one has none"
+                    )
+                return
+            if batch is not None:
+                yield batch
+
+
 def share(loader: Any, training: bool) -> Any:
     """A loader of this process's rows, if it is a DataLoader that can have one; what is counted twice is said."""
     rows, batches = getattr(loader, "dataset", loader), getattr(loader, "batch_sampler", None)
@@ -69,6 +98,9 @@ def share(loader: Any, training: bool) -> Any:
         num_rows = loader.num_rows
     elif not isinstance(loader, DataLoader) or isinstance(rows, IterableDataset) or batches is None:
         note(f"{name}: each process reads, and counts, all of it, unless it asks torch.distributed for its rank")
+        if training:
+            note(f"{name}: an epoch ends with the last batch that every process has")
+        loader = loader if num_rows else InStep(loader, training)
     elif dealer is not None:
         repeated = getattr(dealer, "total_size", 0) - num_rows
         if repeated > 0:
