@@ -65,12 +65,13 @@ def plain(values: Any) -> dict[str, Any]:
     return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
 
 
-def tell(found: Findings, trainer: Trainer, of: dict[str, Any], figures: bool) -> None:
+def tell(found: Findings, trainer: Trainer, figures: bool) -> None:
     """Says what was found, on screen and in the run's folder if there is one."""
     if not trainer.is_global_zero:
         return
-    found.metrics["run"] = of
-    which = f"of {of['checkpoint'] or 'the weights'}, epoch {of['epoch']:,} of {of['epochs']:,}, {of['seconds']:.1f} s"
+    run = found.metrics["run"]
+    epochs = f"epoch {run['epoch']:,} of {run['epochs']:,}, {run['seconds']:.1f} s"
+    which = f"of {run['checkpoint'] or 'the weights'}, {epochs}"
     lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]
     folder = folder_of(trainer)
     if folder is not None:

@@ -94,9 +94,11 @@ def run(
         with failure_recorded(trainer, start):
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
-        of, values = go_back_to_best(trainer, model, max(before, trainer.current_epoch), time.perf_counter() - start)
+        trained = how_trained(trainer, max(before, trainer.current_epoch), time.perf_counter() - start)
+        reported, values = go_back_to_best(trainer, model, trained["epochs"])
         found = test(trainer, model, data, values, confidence)
-        tell(found, trainer, of, figures)
+        found.metrics["run"] = reported | trained
+        tell(found, trainer, figures)
         found.check(check, trainer.is_global_zero)
     return Run(getattr(folder_of(trainer), "path", None), found.metrics, found.rows, model, trainer)
 
@@ -118,28 +120,28 @@ def check_shares(check: float | None, confidence: float | None) -> None:
         raise InputError(f"--check {check:g}: a share above 0 is expected, such as 0.01")
 
 
-def go_back_to_best(
-    trainer: Trainer, model: LightningModule, epochs: int, seconds: float
-) -> tuple[dict[str, Any], dict[str, float]]:
+def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Loads the best checkpoint into the model, but not one far from a known optimum.
 
     Returns:
-        Which it was, and what was logged up to then.
+        Which checkpoint the model is now of, and what was logged up to then.
     """
-    of = {"checkpoint": "last.ckpt", "epoch": epochs, **how_trained(trainer, epochs, seconds)}
-    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-    values = plain(trainer.callback_metrics) | tables_of(model)
+    best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
+    last = (
+        {"checkpoint": "last.ckpt" if best else None, "epoch": epochs},
+        plain(trainer.callback_metrics) | tables_of(model),
+    )
     if best is None:
-        of["checkpoint"] = None
-    elif not os.path.exists(best.best_model_path):
+        return last
+    if not os.path.exists(best.best_model_path):
         say("        there is no best.ckpt of this run: what follows is of its last epoch", trainer.is_global_zero)
-    elif best.rank:  # at 0, no epoch came near to the optimum, and the last one is as good
-        with given(best.best_model_path):
-            checkpoint = read_checkpoint(best.best_model_path)
-            model.load_state_dict(checkpoint["state_dict"])
-            values = plain(checkpoint.get("logged"))
-            of |= {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}
-    return of, values
+        return last
+    if best.rank == 0:  # no epoch came near to the optimum, and the last one is as good
+        return last
+    with given(best.best_model_path):
+        checkpoint = read_checkpoint(best.best_model_path)
+        model.load_state_dict(checkpoint["state_dict"])
+        return {"checkpoint": "best.ckpt", "epoch": checkpoint["epoch"] + 1}, plain(checkpoint.get("logged"))
 
 
 @contextmanager

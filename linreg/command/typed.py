@@ -1,6 +1,5 @@
 """What was typed, taken apart: the subcommand, the configs and the flags, before any of it is parsed."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,7 @@ def check_config(path: str) -> dict[str, Any]:
             text = file.read(MAX_BYTES + 1)
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
-    content = read_config(text, f"--config {path}")
-    for name, kinds in (("trainer", dict), ("model", str | dict), ("data", str | dict)):
-        if not isinstance(content.get(name, {}), kinds):
-            found = f"{name}: {json.dumps(content[name], default=str)}"
-            raise InputError(f"--config {path}: {found}: a section of settings is expected; leave it out for defaults")
-    return content
+    return read_config(text, f"--config {path}")
 
 
 def check_no_device(flag: str, value: str) -> None:

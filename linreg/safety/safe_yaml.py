@@ -1,5 +1,6 @@
 """YAML from a stranger: bounded in depth and size before anything is made of it, and no key given twice."""
 
+import json
 import os
 from typing import Any, cast
 
@@ -94,7 +95,9 @@ def read_config(text: str, where: str) -> dict[str, Any]:
     for name in ("config", "ckpt_path"):
         if content.get(name) is not None:
             raise InputError(f"{where}: {name!r} cannot stand in a config; type --{name} {content[name]!r}")
-    for name, value in content.items():
-        if isinstance(value, str) and os.path.lexists(value) and name in ("model", "data", "trainer"):
-            raise InputError(f"{where}: {name}: {value!r} is a file; a section stands in the config itself")
+    for name, kinds in (("trainer", dict), ("model", str | dict), ("data", str | dict)):
+        section = content.get(name, {})
+        if not isinstance(section, kinds) or (isinstance(section, str) and os.path.lexists(section)):
+            found = f"{name}: {json.dumps(section, default=str)}"
+            raise InputError(f"{where}: {found}: a section of settings is expected; leave it out for defaults")
     return content

@@ -12,13 +12,8 @@ UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a chec
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
 NO_CLASS = re.compile(r"Expected a dot import path string: (\w+)")  # jsonargparse
 UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")  # jsonargparse
-TRIED_TYPES = (
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Given value type:",
-    "Expected a <class 'lightning",
-)  # lines of jsonargparse's, of no use
+# How lines of jsonargparse's begin that are of no use:
+TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'lightning")
 
 REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "Expected more than 1 value per channel": "batch norm cannot take a batch of one row; leave out the last, smaller "
