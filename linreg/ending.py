@@ -65,11 +65,11 @@ def plain(values: Any) -> dict[str, Any]:
     return {tag: value for tag, value in items if value is None or isinstance(value, float | list)}
 
 
-def tell(found: Findings, trainer: Trainer, figures: bool) -> None:
+def tell(found: Findings, trainer: Trainer, run: dict[str, Any], figures: bool) -> None:
     """Says what was found, on screen and in the run's folder if there is one."""
     if not trainer.is_global_zero:
         return
-    run = found.metrics["run"]
+    found.metrics["run"] = run
     epochs = f"epoch {run['epoch']:,} of {run['epochs']:,}, {run['seconds']:.1f} s"
     which = f"of {run['checkpoint'] or 'the weights'}, {epochs}"
     lines = ["", found.text, "", *([found.verdict] if found.verdict else []), f"report  {which}"]

@@ -87,8 +87,7 @@ def run(
         announce(data, trainer)
     if checkpoint:
         say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
-    own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
-    opening, start = opened(trainer, settings, name, own, checkpoint), time.perf_counter()
+    opening, start = opened(trainer, settings, name, ckpt_path, checkpoint), time.perf_counter()
     with with_remedies(), explain_interruption(trainer), opening, put_back(trainer, model, data), no_false_alarms():
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         with failure_recorded(trainer, start):
@@ -97,8 +96,7 @@ def run(
         trained = how_trained(trainer, max(before, trainer.current_epoch), time.perf_counter() - start)
         reported, values = go_back_to_best(trainer, model, trained["epochs"])
         found = test(trainer, model, data, values, confidence)
-        found.metrics["run"] = reported | trained
-        tell(found, trainer, figures)
+        tell(found, trainer, reported | trained, figures)
         found.check(check, trainer.is_global_zero)
     return Run(getattr(folder_of(trainer), "path", None), found.metrics, found.rows, model, trainer)
 
@@ -152,7 +150,8 @@ def opened(
     if settings["fast_dev_run"]:
         yield  # leaves nothing
         return
-    with closing(open_run(name, ckpt_path, checkpoint)) as folder:
+    own = None if settings["enable_checkpointing"] is False else ckpt_path  # else its files would disagree
+    with closing(open_run(name, own, checkpoint)) as folder:
         vars(trainer)["run_folder"] = folder
         trainer.loggers = make_loggers(settings["logger"], folder)
         yield

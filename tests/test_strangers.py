@@ -516,6 +516,16 @@ def test_a_malformed_checkpoint_is_one_line(name: str, train: Train) -> None:
         assert left == before
 
 
+def test_no_value_of_a_flag_is_a_file_to_read(train: Train) -> None:
+    """It could be a pipe, which would be waited for, or an address."""
+    Path("callbacks.yaml").write_text("[{class_path: LearningRateMonitor}]")
+    Path("own.yaml").write_text("trainer: {callbacks: callbacks.yaml}")
+    for typed in (["--callbacks", "callbacks.yaml"], ["--config", "own.yaml"]):
+        code, out = train(*typed, "--max_epochs", 1)
+        assert code == 2, out
+        assert "'callbacks.yaml' is no class that may be named" in out
+
+
 def test_weights_that_are_no_numbers_measure_and_predict_nothing(train: Train) -> None:
     assert train(*RUN, "--max_epochs", 1)[0] == 0
     content = load(f"{CKPT}/last.ckpt")

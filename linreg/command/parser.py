@@ -82,6 +82,10 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, allow_abbrev=False)
 
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Takes no value of a flag for the name of a file to read: it could be a pipe, or an address."""
+        return super().add_class_arguments(*args, **kwargs | {"sub_configs": False})
+
     def add_bare_flags(self, prefix: str = "--trainer.") -> None:
         """Lets each flag ``--trainer.X`` be typed as ``--X`` too."""
         for action in self._actions:
