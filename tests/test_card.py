@@ -70,3 +70,10 @@ def test_a_file_is_told_as_it_was_when_it_was_read(workplace: Path) -> None:
     Path("a.csv").write_text("a,y\n1,2\n")
     card = (run(model, data, max_epochs=1).folder / "card.md").read_text()
     assert before in card
+
+
+def test_what_data_of_ones_own_call_files_is_theirs(workplace: Path) -> None:
+    class Own(SyntheticData):
+        files = (Path("a.csv"), None, 3)
+
+    assert (run(LinearRegression(3), Own(num_rows=60), max_epochs=1).folder / "card.md").exists()

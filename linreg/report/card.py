@@ -23,7 +23,7 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     Args:
         found: with what was reported under ``metrics["run"]``.
         model: what was left to the data is in its ``chosen``, if it has such a thing.
-        data: may have ``describe``, and in ``files`` a line for each file that it was read from.
+        data: may have ``describe``, and in ``fingerprints`` a line for each file that it was read from.
         device: what it was trained on.
     """
     of = found.metrics["run"]
@@ -34,7 +34,7 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
     parts = {
         "Command": [shlex.join(["python", *sys.argv])],
-        "Data": [*told, *getattr(data, "files", ())],
+        "Data": [*told, *getattr(data, "fingerprints", ())],
         "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
         "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
         "Made with": [*made_with(), device],
@@ -63,7 +63,7 @@ def differences(config: str, data: Any) -> str:
             card = file.read(MOST_OF_A_CARD).split("\n")
     except (OSError, UnicodeDecodeError):
         return ""
-    changed = [line for line in map(printable, [*made_with(), *getattr(data, "files", ())]) if line not in card]
+    changed = [line for line in map(printable, [*made_with(), *getattr(data, "fingerprints", ())]) if line not in card]
     before = {line.split(" ")[0]: line for line in card}  # by a package, or a file
     return "; ".join(f"{line} (was {before.get(line.split(' ')[0], 'none')})" for line in changed)
 

@@ -51,9 +51,9 @@ class CSVData(RegressionData):
         self.columns = (target, features, missing, categories, exclude, decimal, missing_values)
 
     @property
-    def files(self) -> list[str]:
+    def fingerprints(self) -> list[str]:
         """The name, size and SHA-256 of each file that the table was read from, as it was then."""
-        return self.fingerprints if self.table else []
+        return self._fingerprints if self.table else []
 
     def load(self) -> Table:
         reader = TableReader(self.path, *self.columns)
@@ -63,7 +63,7 @@ class CSVData(RegressionData):
             table = mapped_table(reader.again(), self.split_seed, self.cache)
         else:
             table = Table.of_reader(reader, torch.from_numpy(values))
-        self.fingerprints = [fingerprint(file.path) for file in reader.files if file.path.exists()]
+        self._fingerprints = [fingerprint(file.path) for file in reader.files if file.path.exists()]
         return table
 
 
