@@ -26,7 +26,7 @@ if __name__ == "__main__":
             sys.exit(2)
 
     from linreg.command.main import main
-    from linreg.processes.signals import stop
+    from linreg.processes.ends import stop
 
     for each in STOPS:
         signal.signal(each, stop)

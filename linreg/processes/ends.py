@@ -1,4 +1,4 @@
-"""How several processes of one run end: what ends one ends all, within seconds and with one line.
+"""How a run ends that is asked to, and several processes of it: what ends one ends all, within seconds, with a line.
 
 Whoever waits for a process that has gone is told so by its connection; a thread ends those that hear nothing.
 """
@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch.distributed as dist
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from linreg.processes.launchers import is_child, rank_at_start
-from linreg.processes.signals import stop
 from linreg.system.messages import LOST_PROCESS
 from linreg.system.ranks import rank
 from linreg.system.screen import complain
@@ -31,6 +31,31 @@ SAME = 2.0  # seconds for the first process to say, and to end all with, what an
 children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
 watching: list[socket.socket] = []  # where signals are heard, once that has begun
 last_words: list[Callable[[], str]] = []  # how to go on, while there is a run that could
+PROCESS = os.getpid()
+received: list[int] = []  # signals that ask for an end, the first of which decides the exit code
+between_batches = False  # whether a callback is about to look at them
+leaving = False
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """A signal handler: ends a training at its next batch, or at once if asked twice; all else at once.
+
+    An exception that is raised between any two instructions can be lost in a library, with a traceback on screen.
+    """
+    if os.getpid() != PROCESS:
+        return  # a worker of a DataLoader, which its parent ends
+    received.append(number)
+    sys.unraisablehook = lambda _: None  # whatever else breaks now is no news
+    if not between_batches or len(received) > 1:
+        leave()
+
+
+def leave() -> None:
+    """Raises SystemExit, once, with the exit code that a shell expects of a stopped program."""
+    global leaving
+    if not leaving:
+        leaving = True
+        raise SystemExit(128 + received[0])
 
 
 def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from linreg.processes import signals
-from linreg.processes.ends import end, end_children, is_lost, last_words, leave_after_loss
-from linreg.processes.signals import leave, received, stop
+from linreg.processes import ends
+from linreg.processes.ends import end, end_children, is_lost, last_words, leave, leave_after_loss, received, stop
 from linreg.system.errors import RunError
 from linreg.system.screen import complain, say
 
@@ -40,7 +39,7 @@ class StopBetweenBatches(Callback):
             say(f"stop    after step {trainer.global_step:,}: {why}", trainer.is_global_zero)
 
     def _look(self, on: bool) -> None:
-        signals.between_batches = on
+        ends.between_batches = on
         if received:
             leave()
 
@@ -67,12 +66,12 @@ def explain_interruption(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        signals.leaving = True  # a signal does not interrupt this
+        ends.leaving = True  # a signal does not interrupt this
         if is_lost(error) and not received:
             if not trainer.is_global_zero:
                 leave_after_loss()
             time.sleep(0.5)  # what has ended the other one may be on its way to this one
-        signals.between_batches, signals.leaving = False, bool(received)
+        ends.between_batches, ends.leaving = False, bool(received)
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
             complain(f"stopped; {how_to_resume(trainer, 'run(model, data, ckpt_path={!r})')}")
