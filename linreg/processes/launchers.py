@@ -1,6 +1,7 @@
 """What has started this process: a launcher such as torchrun, the first process of ``--devices N``, or a user."""
 
 import os
+from functools import cache
 
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -30,6 +31,7 @@ def rank_at_start() -> int:
     return getattr(rank_zero_only, "rank", None) or 0
 
 
+@cache  # since one whose first process has gone is still its child
 def is_child() -> bool:
     """Whether this is one of the processes that ``--devices N`` has started."""
     return rank_at_start() != 0 and launcher() is None and is_first_known()
