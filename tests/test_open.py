@@ -1,6 +1,7 @@
 """Any LightningModule on any LightningDataModule: the same command, records and exits as the lecture's model."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -156,6 +157,7 @@ def test_the_newest_run_or_a_fresh_one(mine: Train) -> None:
     code, out = mine(*NET, "--name", "mine", "--ckpt_path=last", "--max_epochs", 5)
     assert code == 0, out
     assert "after epoch 3" in out
+    assert re.search(r"^train   [\d,]+ parameters, \w+, lr [\d.e-]+; at most 5 epochs of \d+ steps?$", out, re.M)
     assert load("runs/mine/version_0/checkpoints/last.ckpt")["epoch"] == 4
     assert not Path("runs/mine/version_1").exists()
     code, out = mine("test", "--ckpt_path", "last", "--name", "mine")
