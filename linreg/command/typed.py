@@ -1,6 +1,5 @@
 """What was typed, taken apart: the subcommand, the configs and the flags, before any of it is parsed."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from linreg.system.errors import InputError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 AS_FIT = ("doctor", "lecture")  # take the flags of fit, and do something else
-PATHS = ("--ckpt_path", "--data.path", "--data.cache", "--output")  # where a file is meant, and looked at
 Flag = tuple[str, str | None]  # as it was typed, and its value
 
 
@@ -30,12 +28,6 @@ def check_config(path: str) -> dict[str, Any]:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--config {path}: a YAML file is expected, this cannot be read: {error}") from None
     return read_config(text, f"--config {path}")
-
-
-def check_no_device(flag: str, value: str) -> None:
-    """InputError for a pipe or a device, which jsonargparse would read as a config, and wait for ever."""
-    if flag not in PATHS and os.path.exists(value) and not (os.path.isfile(value) or os.path.isdir(value)):
-        raise InputError(f"{flag} {value}: a pipe or a device is no value; give a config as --config FILE")
 
 
 def flags_in(typed: Sequence[str]) -> Iterator[Flag]:
@@ -65,8 +57,9 @@ class Arguments:
         self.configs: list[str] = []
         self.flags: list[Flag] = []
         for flag, value in flags_in(typed[1:] if is_named else typed):
+            if flag == "--trainer" and not (value or "").startswith("{"):  # the parser would read any file, or pipe
+                raise InputError(f"--trainer {value}: type a flag, such as --max_epochs 5, or --config FILE")
             if flag not in ("--config", "-c"):
-                check_no_device(flag, value or "")
                 self.flags.append((flag, value))
             elif value is None:
                 raise InputError("--config: the path of a YAML file is expected")
