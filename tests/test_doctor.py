@@ -205,6 +205,11 @@ class Letters(DataModule):
         return rows.where(torch.rand(400, 9, generator=g) < 0.8, 1)
 
 
+class Copies(GPT):
+    def step(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch[:, :-1]).transpose(1, 2), batch[:, :-1])
+
+
 class SharedRows(Rows):
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -426,6 +431,7 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "cheating": ("target_unseen", lambda: (Cheating(), Rows(sound.table), LEARNS)),
     "unshifted": ("target_unseen", lambda: (Unshifted(), Rows(sound.words), LEARNS)),
     "sees the next": ("target_unseen", lambda: (SeesTheNext([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
+    "copies": ("target_unseen", lambda: (Copies([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
     "clairvoyant": ("target_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
     "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
     "not shuffled": ("splits_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
@@ -437,6 +443,10 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "target column, bent": (
         "no_column_is_the_target",
         lambda: (Net(), rows(lambda x, y: (with_column(x, y.exp()), y)), LEARNS),
+    ),
+    "last of a series": (
+        "no_column_is_the_target",
+        lambda: (sound.Sequence(), rows(lambda x, y: (x, x[:, -1, :1]), sound.series), LEARNS),
     ),
     "validation counts": ("validation_moves_nothing", lambda: (ValidationCounts(), Rows(sound.table), LEARNS)),
     "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from linreg.checks.batch import change, flat, num_rows, predict, tensors
+from linreg.checks.batch import change, flat, num_rows, pair, predict, tensors
 from linreg.checks.context import Context
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -41,10 +41,10 @@ def neighbours(context: Context) -> Verdict:
             if difference(see(batch, seed=1), together) > SAME:
                 continue  # it is drawn
             try:
-                fewer = see(change(batch, lambda each, count=count: each[:count]))  # type: ignore[misc]
+                fewer = see(change(batch, lambda each, count=count: each[-count:]))  # type: ignore[misc]
             except CannotTell as error:  # though it could predict all of them together
                 return judge(False, f"a row alone: {error}", "its prediction", remedy)
-            found[what] = difference(fewer, together[:count])
+            found[what] = difference(fewer, together[-count:])
     if not found:
         raise CannotTell("predictions are drawn, or not known")
     worst = max(found, key=lambda what: found[what])
@@ -75,7 +75,8 @@ def target_unseen(context: Context) -> Verdict:
         a, b, shape = one.prediction.detach(), other.prediction.detach(), one.target.shape
         if a.ndim == len(shape) + 1:  # scores of classes
             a, b = a.movedim(1, -1), b.movedim(1, -1)
-        is_given = bool(inputs) or torch.equal(one.target.flatten(), y[:, 1:].flatten())  # else inputs are targets
+        texts = () if inputs else (y[:, 1:], y[:, :-1])  # of a lone tensor, else an autoencoder's inputs are targets
+        is_given = bool(inputs) or any(torch.equal(one.target.flatten(), text.flatten()) for text in texts)
         if is_given and shape == other.target.shape == a.shape[: len(shape)] == b.shape[: len(shape)]:
             moved = one.target != other.target
             found += [float((a - b)[moved].abs().median() / a.abs().mean().clamp(min=1e-12))] if moved.any() else []
@@ -103,15 +104,16 @@ def splits_apart(context: Context) -> Verdict:
 
 def no_column_is_the_target(context: Context) -> Verdict:
     """No column gives the target away alone, by a line or by its order."""
-    x, y = context.table()
-    if x.shape[1] < 2 or y.ndim > 2 or len(x) < 20:
-        raise CannotTell("there are fewer than two columns, or twenty rows")
+    inputs, y = pair(context.rows())
+    x, limit = flat(inputs), 0.9999 if inputs.ndim == 2 else 1 - 1e-9  # a series may nearly follow from its last value
+    if not (inputs.is_floating_point() and 1 < x.shape[1] <= 200 and inputs.shape != y.shape and len(x) >= 20):
+        raise CannotTell("there are fewer than twenty rows, or not two to 200 columns apart from the targets")
     most, where = 0.0, 0
     for sides in ((x, flat(y)), (x.argsort(0).argsort(0).double(), flat(y).argsort(0).argsort(0).double())):
         a, b = ((side - side.mean(0)) / (side - side.mean(0)).norm(dim=0).clamp(min=1e-300) for side in sides)
         most, where = max((most, where), *((float(v), i) for i, v in enumerate((a.T @ b).square().amax(1))))
     found = f"column {context.names([where])} alone explains {most:.4%}"
-    return judge(most <= 0.9999, found, "less than all", "leave it out if it is not known before the target is")
+    return judge(most <= limit, found, "less than all", "leave it out if it is not known before the target is")
 
 
 LEAKS = [neighbours, target_unseen, splits_apart, no_column_is_the_target]

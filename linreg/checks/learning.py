@@ -47,9 +47,9 @@ def two_rows_by_heart(context: Context) -> Verdict:
     batch = change(batch, lambda each: each[[one, int(apart.argmax())]])
     first = context.step(batch, training=False)
     context.needs(loss_does_not_broadcast)
-    if sum(p.numel() for p in trainable(context.prepared).values()) < 2 * targets.shape[1]:
-        raise CannotTell("there are fewer parameters than targets in two rows")
     start = lowest = first.size
+    if not start or sum(p.numel() for p in trainable(context.prepared).values()) < 2 * targets.shape[1]:
+        raise CannotTell("their loss is 0, or there are fewer parameters than targets")
     goal = start - 0.1 * abs(start)
     if (known := first.known) and known.knowing_nothing() > 0 and not known.settings.get("label_smoothing"):
         is_hard = known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any()

@@ -55,9 +55,9 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
     if x.ndim != 2 or len(x) < FEW or not isinstance(seen[0][0], nn.Linear):
         raise CannotTell(f"the first layer is no linear one that gets {FEW} rows")
     x = x[:, x.std(0) > 0]
-    size = (x - x.mean(0)).abs().amax(0)  # and not the spread, which is small where a column is rarely 1
+    size = torch.stack([column.unique().std() for column in x.T])  # however rarely a column is not 0
     found = max([1.0, *(size / size.min()).tolist(), *(x.mean(0).abs() / x.std(0)).tolist()])
-    return judge(found < FAR, f"sizes, and distances from 0, by {found:.3g}", f"below {FAR:g}", "standardize them")
+    return judge(found < FAR, f"spreads, and distances from 0, by {found:.3g}", f"below {FAR:g}", "standardize them")
 
 
 def nothing_is_missing(context: Context) -> Verdict:
