@@ -78,7 +78,7 @@ def test_the_noise_of_mini_batches_is_expected(batch: int, momentum: float) -> N
 
 
 def test_the_expected_curve_goes_on_where_it_was(train: Train, workplace: Path) -> None:
-    flags = ["--data.batch_size", 100, "--figures", "false"]
+    flags = ["--data.batch_size", 100, "--figures", "false", "--check_val_every_n_epoch", 2]
     assert train(*flags, "--max_epochs", 4)[0] == 0
     assert train(*flags, "--max_epochs", 2, "--name", "half")[0] == 0
     assert train("--ckpt_path", "runs/half/version_0/checkpoints/last.ckpt", "--max_epochs", 4)[0] == 0

@@ -148,7 +148,9 @@ class ExactBaseline(Callback):
             rate = rate if steps == 1 else (rate + group["lr"]) / 2
             self.expected.advance(steps, rate, group["momentum"], group["nesterov"])
             details["excess_mse/expected"] = self.expected.excess()
-        expected, val = details.get("excess_mse/expected", math.nan), trainer.callback_metrics.get("loss/val", math.nan)
+        expected, every = details.get("excess_mse/expected", math.nan), trainer.check_val_every_n_epoch
+        is_validated = every is not None and not (epoch + 1) % every  # else it is an older value that is known
+        val = trainer.callback_metrics.get("loss/val", math.nan) if is_validated else math.nan
         loss = summed(torch.as_tensor(model.epoch_losses.get("loss", math.nan)))
         losses = float(loss) / max(int(summed(torch.tensor(model.epoch_rows))), 1), float(val)
         now = torch.tensor([[epoch + 1, trainer.global_step, share, expected, *losses]], dtype=torch.float64)

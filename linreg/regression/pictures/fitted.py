@@ -98,7 +98,8 @@ def _curves(history: Tensor, model: Any) -> Any:
     figure, ((left, right),) = figures.panels(1, 2, width=9)
     curves = {"expected by theory": (epoch, expected, "-"), "measured": (epoch, share, ".--")}
     figures.log_curves(left, curves, ("epoch", "excess_mse"))
-    losses = {"training": (epoch, train, "-"), "validation": (epoch, val, "-")}
+    has_val = np.isfinite(val)
+    losses = {"training": (epoch, train, "-"), "validation": (epoch[has_val], val[has_val], "-")}
     losses |= {"exact solution": (epoch, np.full(len(epoch), exact), "--")}
     figures.log_curves(right, losses, ("epoch", "loss"))
     right.set_yscale("linear")
