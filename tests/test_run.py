@@ -85,7 +85,7 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
     code, out = train("--data.num_features", 1, "--data.batch_size", 100, "--max_epochs", 3, "--name", "curves")
     assert code == 0, out
     found = events(workplace / "runs/curves/version_0")
-    tags = {f"{metric}/val" for metric in ("loss", "mse", "rmse", "mae", "r2")}  # a test's would be lone dots
+    tags = {f"{metric}/{stage}" for metric in ("loss", "mse", "rmse", "mae", "r2") for stage in ("val", "test")}
     assert set(found.Tags()["scalars"]) == tags | {
         "loss/train",
         "loss/exact",

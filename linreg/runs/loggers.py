@@ -72,9 +72,7 @@ class RunLogger(Curves, TensorBoardLogger):
         return str(self.path)  # Lightning's own puts in what a "$HOME" or a "~" in the name of a folder stands for
 
     def log_metrics(self, metrics: Points, step: int | None = None) -> None:
-        """Without the epoch, and without what a test has measured, which would be a lone dot on a card of its own."""
-        dots = {tag for tag in metrics if "test" in re.split("[/_]", tag) and not tag.startswith("reported/")}
-        super().log_metrics({tag: v for tag, v in metrics.items() if tag not in dots | {"epoch"}}, step)
+        super().log_metrics({tag: value for tag, value in metrics.items() if tag != "epoch"}, step)
 
     @rank_zero_only
     def log_beside(self, name: str, points: Points, step: int) -> None:
