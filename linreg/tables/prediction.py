@@ -111,7 +111,9 @@ class PredictionWriter(Callback):
             os.chmod(self.stream.name, mode)
         except OSError as error:
             raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
-        self.delimiter = first.delimiter
+        self.delimiter, self.decimal = first.delimiter, "."
+        if isinstance(first, CSVFile):  # as its own numbers have it, in quotes where it separates cells too
+            self.decimal = first.spelling.decimal
         header = csv.writer(self.stream, delimiter=self.delimiter, lineterminator="\n")
         header.writerow(map(as_text, [*first.names, *names]))
 
@@ -147,7 +149,9 @@ class PredictionWriter(Callback):
         if lost.any():
             place = rows.place(int(lost.int().argmax()))
             raise InputError(f"{place}: too far from the training rows: the prediction is not finite")
-        columns = [[repr(value) for value in column] for column in outputs.T.tolist()]
+        columns = [[repr(value).replace(".", self.decimal) for value in column] for column in outputs.T.tolist()]
+        if self.decimal == self.delimiter:
+            columns = [[f'"{cell}"' for cell in column] for column in columns]
         for i in holes.nonzero()[:, 0].tolist():
             for column in columns:
                 column[i] = ""
