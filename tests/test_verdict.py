@@ -61,6 +61,17 @@ class MeanOnly(Linear):
         return (y_hat - y).mean() ** 2
 
 
+class Weighed(Linear):
+    """Its loss weighs each row by what the forward of that row kept."""
+
+    def __init__(self, num_features: int, num_targets: int = 1, **training: object) -> None:
+        super().__init__(num_features, num_targets, **training)
+        self.hypothesis.register_forward_hook(lambda layer, args, y_hat: setattr(self, "kept", args[0][:, :1]))
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return ((y_hat - y) ** 2 * self.kept.sigmoid()).mean()
+
+
 class Spread(Linear):
     """Learns the mean and the logarithm of the variance of each row."""
 
@@ -102,6 +113,14 @@ def test_a_penalty_in_the_loss_is_none_of_a_linear_fit(capsys: pytest.CaptureFix
     assert "its loss is not 0 for predictions that are the targets" in said
     share = metrics["val"]["mse"] / metrics["exact"]["val"]["mse"]
     assert f"mse is {share:.2g} times that of the exact linear fit on the val rows" in said
+
+
+def test_a_loss_of_what_a_forward_kept_is_of_no_other_predictions(
+    capsys: pytest.CaptureFixture, workplace: Path
+) -> None:
+    _, metrics = trained(Weighed(3, lr=0.05), Far(), capsys)
+    assert metrics["val"]["loss"] > 0
+    assert "loss" not in metrics["exact"]["val"]
 
 
 def test_what_a_good_loss_hides_is_said() -> None:
