@@ -170,8 +170,16 @@ def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, l
 def describe_training(model: nn.Module, how: Any, steps_per_epoch: float, max_epochs: int | None) -> str:
     """What is trained, how (by which optimizers, or in words), and how long at most."""
     size = counted(sum(parameter.numel() for parameter in model.parameters()), "parameter")
-    rates = [f"{type(each).__name__}, lr {each.param_groups[0]['lr']:.3g}" for each in how if not isinstance(how, str)]
+    rates = [describe_rates(each) for each in how if not isinstance(how, str)]
     steps = counted(int(steps_per_epoch), "step") if math.isfinite(steps_per_epoch) else "unknown length"
     has_end = max_epochs is not None and max_epochs >= 0
     until = f"at most {counted(max_epochs or 0, 'epoch')} of {steps}" if has_end else "no last epoch"
     return wrapped(f"train   {', '.join([size, *(rates or [str(how)])])}; {until}")
+
+
+def describe_rates(optimizer: torch.optim.Optimizer) -> str:
+    """An optimizer's class, and the rates of its groups: those that were set, and where a schedule has them begin."""
+    groups = optimizer.param_groups
+    now, given = ([f"{group.get(key, group['lr']):.3g}" for group in groups] for key in ("lr", "initial_lr"))
+    begins = f" (from {' and '.join(dict.fromkeys(now))})" if now != given else ""
+    return f"{type(optimizer).__name__}, lr {' and '.join(dict.fromkeys(given))}{begins}"

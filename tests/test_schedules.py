@@ -153,6 +153,7 @@ def test_a_bare_module_has_it_too(train: Train, workplace: Path) -> None:
     code, out = train(*typed, "--max_epochs", 2)
     assert code == 0, out
     assert group("default")["lr"] == pytest.approx(0.05)
+    assert ", lr 0.1 (from 0.025); at most 2 epochs" in out, out
     code, out = train(*typed, "--max_epochs", 2, "--model.interval", "epoch")
     assert code == 2
     assert "interval: step" in out
