@@ -97,6 +97,21 @@ def test_a_bigger_model_is_drawn_beside_the_linear_fit(train: Train, workplace: 
     assert all(value.isfinite().all() for value in last.values())
 
 
+def test_what_has_nothing_to_lose_is_drawn_too(train: Train, workplace: Path) -> None:
+    """No picture ends a run: of a target of one value, descent has no way to go."""
+    code, out = train("--config", "configs/broken/flat.yaml", "--max_epochs", 2)
+    assert code == 0, out
+    assert {"theory", "curves"} <= set(events("runs/flat/version_0").Tags()["images"])
+
+
+def test_curves_of_which_no_scale_can_hold_a_point_leave_their_axes() -> None:
+    figure, ((left, right),) = figures.panels(1, 2)
+    steps = np.arange(1, 4)
+    for axes, curves in ((left, {}), (right, {"excess": (steps, np.zeros(3), "-")})):
+        figures.log_curves(axes, curves, ("step", "excess"), log_x=True)
+    assert figures.to_image(figure).any()
+
+
 def test_a_run_that_missed_says_what_next(train: Train, workplace: Path) -> None:
     code, out = train("--data.batch_size", 800, "--model.lr", 0.005, "--max_epochs", 10, "--figures", "false")
     assert code == 0, out

@@ -138,13 +138,14 @@ def log_curves(
     legend: Literal["upper right", "lower left"] = "upper right",
     log_x: bool = False,
 ) -> None:
-    """Curves on a log scale, by name: x, y and a line's style; what no scale can hold is left out."""
+    """Curves on a log scale, by name: x, y and a line's style; what no scale can hold, or all, is left out."""
     label(axes, *names)
     for (name, (x, y, style)), colour in zip(curves.items(), colours, strict=False):
         y = np.asarray(y, dtype=float)
         shown = np.where((y > 1e-30) & (y < 1e30), y, np.nan)
         axes.plot(x, shown, style, color=colour, label=name, linewidth=1.2, markersize=4)
-    for side in ("y", "x") if log_x else ("y",):
+    is_drawn = any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines())  # else there is no log scale
+    for side in (("y", "x") if log_x else ("y",)) if is_drawn else ():
         axes.set(**{f"{side}scale": "log"})
         axes.locator_params(axis=side, numticks=6)
         getattr(axes, f"{side}axis").set_major_formatter("{x:g}")  # formulas, as minor ticks, take as long as all else
