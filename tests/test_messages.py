@@ -18,8 +18,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
-from linreg import LinearRegression, SyntheticData
+from linreg import InputError, LinearRegression, SyntheticData
 from linreg.system import messages
+from linreg.system.errors import with_remedies
 from tests.conftest import Train, posix
 
 OPTIONS: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -36,6 +37,20 @@ def test_a_folder_in_which_there_is_a_table(tmp_path: Path) -> None:
     Path(tmp_path, "metrics.csv").touch()
     with pytest.warns(UserWarning, match=messages.CSV_FOLDER_IN_USE):
         _ = CSVLogger(tmp_path, "", "").experiment
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (torch.nn.Linear(3, 3), (4, 3)),
+        (torch.nn.BatchNorm1d(3), (4, 3)),
+        (torch.nn.Conv1d(3, 3, 1), (4, 3, 2)),
+        (torch.nn.GRU(3, 3), (4, 3)),
+    ],
+)
+def test_rows_in_float64(layer: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"the model float32; call x.to\(self.dtype\) first"), with_remedies():
+        layer(torch.zeros(shape, dtype=torch.float64))
 
 
 class Quitter(Dataset):

@@ -21,7 +21,10 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
     ".item() or torch.no_grad()",
     "can be implicitly created only for scalar": "a loss is one number, a mean over rows; return its .mean()",
-    "must have the same dtype, but got Double": "the batch is float64 and the model float32; call x.float() first",
+    **dict.fromkeys(  # of a linear layer, a norm, a convolution, a recurrent one
+        ("same dtype, but got Double", "mixed dtype (CPU)", "Input type (double)", "RNN input dtype (torch.float64)"),
+        "the batch is float64 and the model float32; call x.to(self.dtype) first",
+    ),
     "no `dataloader_idx` argument": "of several loaders each step is told which one it is",
     "values cannot be logged": "log a number, or a tensor of one",
     "the tensor must have a single element": "log one number",
