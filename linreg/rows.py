@@ -109,3 +109,21 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         end = i + self.length
         return self.series[i:end], self.series[end : end + self.horizon]
+
+
+def lone_cells(values: Tensor) -> list[tuple[int, int]]:
+    """Row and column of each cell of (N, K) that is 20 times as far from its column's others as these are apart.
+
+    A column of two values, as a level that one row has, holds none: the others are not apart.
+    """
+    if len(values) < 20:
+        return []
+    (low, high), mean = values.aminmax(dim=0), values.mean(0)
+    below, above, found = mean - low, high - mean, []
+    for i in (torch.maximum(below, above) > 9 * torch.minimum(below, above)).nonzero().flatten().tolist():
+        column, is_high = values[:, i], bool(above[i] > below[i])
+        row = int(column.argmax() if is_high else column.argmin())
+        least, most = torch.cat([column[:row], column[row + 1 :]]).aminmax()
+        if 0 < 20 * (most - least) < (column[row] - most if is_high else least - column[row]):
+            found.append((row, i))
+    return found

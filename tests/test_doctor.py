@@ -391,6 +391,18 @@ def missing(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def outlier(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x[3, 2] = 1e9
+    return x, y
+
+
+class Mistyped(SyntheticData):
+    def load(self) -> linreg.Table:
+        table = super().load()
+        table.x[7, 1] = 1e9
+        return table
+
+
 class Answered(SyntheticData):
     def load(self) -> linreg.Table:
         table = super().load()
@@ -476,6 +488,8 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
         lambda: (Net(), rows(lambda x, y: (with_column(x, x[:, 7:] / 1000), y)), LEARNS),
     ),
     "missing": ("nothing_is_missing", lambda: (Net(), rows(missing), LEARNS)),
+    "mistyped": ("nothing_is_missing", lambda: (LinearRegression(3), Mistyped(), {})),
+    "an outlier": ("nothing_is_missing", lambda: (Net(), rows(outlier), LEARNS)),
     "stands for missing": ("nothing_is_missing", lambda: (LinearRegression(3), Answered(), {})),
     "flat": ("target_varies", lambda: (Net(), rows(lambda x, y: (x, torch.ones_like(y))), LEARNS)),
     "classes as a quantity": ("target_varies", lambda: (Net(), rows(lambda x, y: (x, (y > 0).float())), LEARNS)),

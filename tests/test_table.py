@@ -161,3 +161,26 @@ def test_rows_that_are_measured_and_were_trained_on_are_said() -> None:
     (line,) = (line for line in data.describe() if "test rows are copies" in line)
     assert line == f"{sum(row in train for row in test)} of 40 test rows are copies of training rows"
     assert not any("copies" in line for line in Rows(np.concatenate([x, x]), np.concatenate([y, y + 1])).describe())
+
+
+def test_one_cell_that_outweighs_its_column_is_said() -> None:
+    rng = np.random.default_rng(0)
+    temp, y = rng.normal(20, 5, size=5_000), rng.normal(size=5_000)
+    temp[2_346] = 1e9
+    (line,) = Table(temp[:, None], y, ["temp"]).outliers()
+    assert line.startswith("temp: row 2,347 is 1,000,000,000, 70.7 spreads from the mean; ")  # sqrt(5,000)
+    temp[2_346] = -999
+    (line,) = Table(np.c_[y, temp], y, ["a", "temp"], num_read=5_001).outliers()
+    assert line.startswith("temp: row 2,347 of the complete ones is -999, ")
+
+
+def test_what_a_column_may_well_hold_is_no_outlier() -> None:
+    rng, n = np.random.default_rng(0), 5_000
+    one = np.arange(n) == 7  # a level of one row
+    counts = rng.poisson(0.001, n) + 5.0 * one
+    heavy = [rng.lognormal(0, 2, n), rng.pareto(1.5, n), rng.standard_t(3, n), rng.exponential(size=n) ** 2]
+    flags = [one, ~one, one | (np.arange(n) == 8), rng.random(n) < 0.01]
+    year = np.where(rng.random(n) < 0.9, 0, rng.integers(1990, 2016, n))
+    table = Table(np.stack([counts, *heavy, *flags, year, np.arange(n)], 1).astype(float), rng.normal(size=n))
+    assert table.outliers() == []
+    assert Table([[1.0], [2], [1e9]], [1, 2, 3]).outliers() == []  # too few to know

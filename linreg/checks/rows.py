@@ -11,6 +11,7 @@ from torch.utils.data import WeightedRandomSampler
 from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
+from linreg.rows import lone_cells
 from linreg.verdict import CannotTell, Verdict, judge
 
 FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
@@ -61,10 +62,17 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
 
 
 def nothing_is_missing(context: Context) -> Verdict:
-    """No number is NaN or infinite, and no target is one number far away that may stand for a missing one."""
+    """No number is NaN or infinite, no cell is far from all others, no target far away stands for a missing one."""
     parts = [each for each in tensors(context.rows()) if each.is_floating_point()]
     if bad := sum(int((~each.isfinite()).sum()) for each in parts):
         return judge(False, f"{bad:,} numbers are NaN or infinite", "none", "leave these rows out, or fill them in")
+    table: Any = getattr(context.data, "table", None)
+    if lines := table.outliers() if hasattr(table, "outliers") else ():
+        return judge(False, "; ".join(lines[:3]), "none", "correct that cell, or leave its row out")
+    for each in (parts[0], parts[-1]) if parts else ():
+        if each.ndim == 2 and (found := lone_cells(each)):
+            cells = ", ".join(f"{float(each[row, i]):g} in column {i + 1}" for row, i in found[:3])
+            return judge(False, f"a cell is far from all others: {cells}", "none", "correct it, or leave its row out")
     y = tensors(context.rows())[-1]
     for column in flat(y).T if y.is_floating_point() and y.ndim <= 2 else ():
         for end in (column.min(), column.max()):
@@ -73,7 +81,7 @@ def nothing_is_missing(context: Context) -> Verdict:
             if is_some and 0 < 5 * (others.max() - others.min()) < (others - end).abs().min():
                 text = f"{len(column) - len(others):,} targets are {float(end):g}, far from all others"
                 return judge(False, text, "none", "leave these rows out if that stands for a missing number")
-    return Verdict("ok", "all numbers are finite, and none stands far apart")
+    return Verdict("ok", "all numbers are finite, and no cell stands far apart from all others")
 
 
 def target_varies(context: Context) -> Verdict:

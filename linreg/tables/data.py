@@ -177,7 +177,7 @@ class RegressionData(LightningDataModule):
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
         first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
         first += f"{rows['dropped']:,} dropped; {sizes}"
-        return [first, *self.table.notes, *self._unseen_levels(), *self._copies()]
+        return [first, *self.table.notes, *self.table.outliers(), *self._unseen_levels(), *self._copies()]
 
     def _unseen_levels(self) -> Iterator[str]:
         """A line for each column of text with levels that the model will know nothing of."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from linreg.files.cells import EXACT, LARGEST
+from linreg.rows import lone_cells
 from linreg.system.errors import InputError
 from linreg.tables.reader import TableReader
 
@@ -81,6 +82,18 @@ class Table:
         table = cls(*sides, features, targets, reader.num_read, reader.notes(), is_judged=True)
         table.levels = reader.levels
         return table
+
+    def outliers(self) -> list[str]:
+        """A line for each cell that outweighs all others of its column; of a mapped table it would take too long."""
+        lines = []
+        for values, names in () if self.mapped else ((self.x, self.feature_names), (self.y, self.target_names)):
+            for row, i in lone_cells(values):
+                column, value = values[:, i], float(values[row, i])
+                which = f"row {row + 1:,}" + " of the complete ones" * (self.num_read > len(values))
+                spreads = abs(value - float(column.mean())) / float(column.std())
+                far = f"{value:,.10g}, {spreads:,.3g} spreads from the mean"
+                lines.append(f"{names[i]}: {which} is {far}; that cell alone outweighs all others")
+        return lines
 
     @classmethod
     def from_frame(cls, frame: Any, target: str | Sequence[str], **how: Any) -> "Table":
