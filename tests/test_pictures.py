@@ -1,6 +1,7 @@
 """What is drawn: numbers behind the pictures against numpy, what stands on them, when they are made and how large."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,3 +125,51 @@ def test_a_run_that_missed_says_what_next(train: Train, workplace: Path) -> None
     code, out = train("--check", 0.01, "--figures", "false")
     assert (code, "check   passed: excess_mse " in out) == (0, True), out
     assert "standard errors from its exact value" in " ".join(out.split())
+
+
+def test_a_row_that_draws_the_fit_onto_itself_has_no_standardized_residual(train: Train, workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(size=50), 1e6]
+    table = "x,y\n" + "".join(f"{a},{b}\n" for a, b in zip(x, rng.normal(size=51), strict=True))
+    Path("table.csv").write_text(table)
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = figures.residual_plots
+        patch.setattr(figures, "residual_plots", lambda *args: drawn.append((args, plain(*args))) or drawn[-1][1])
+        typed = ["--data.path", "table.csv", "--data.target", "y", "--max_epochs", 3]
+        code, out = train(*typed, "--data.val_fraction", 0, "--data.test_fraction", 0)
+    assert code == 0, out
+    (((_, _, scaled, own, _, _), figure),) = drawn
+    assert np.isnan(scaled).tolist() == (own > 0.999).tolist()
+    assert np.isnan(scaled).sum() == 1
+    assert np.nanmax(np.abs(scaled)) < np.sqrt(51 - 2)
+    assert figure.axes[1].get_title() == "Q-Q, without 1 row of leverage 1"
+    assert len(figure.axes[1].get_lines()[-1].get_xdata()) == 50
+
+
+def points_under_legend(axes: Any) -> int:
+    box = axes.get_legend().get_window_extent()
+    points = [axes.transData.transform(np.c_[line.get_data()].astype(float)) for line in axes.get_lines()]
+    return sum(int(box.contains(*point)) for point in np.concatenate(points))
+
+
+def test_no_legend_hides_what_is_drawn() -> None:
+    epoch = np.arange(1.0, 101)
+    figure, ((axes,),) = figures.panels(1, 1)
+    figures.log_curves(axes, {"rising": (epoch, epoch**2, "-")}, ("epoch", "loss"))
+    figures.to_image(figure)
+    assert points_under_legend(axes) == 0
+    some = np.linspace(0, 1, 100)
+    residuals = figures.residual_plots(some, some, some * 3, some / 2, 2, "rows")
+    figures.to_image(residuals)
+    last = residuals.axes[3]
+    assert last.get_legend().get_window_extent().y0 >= last.get_window_extent().y1 - 1  # above the axes
+
+
+def test_bars_are_whole_and_their_rows_aligned() -> None:
+    size = np.array([-1.0, 0.5, 2])
+    figure = figures.coefficient_bars(["a", "b", "c"], size, np.full(3, 0.25), size, "")
+    left, right = figure.axes
+    assert left.get_xlim()[0] < -1.25
+    assert left.get_xlim()[1] > 2.25
+    assert left.get_ylim() == right.get_ylim()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from linreg.system.messages import MISSING_GLYPH
+from linreg.system.screen import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ MAX_POINTS = 2_000  # that a picture needs
 BLUE, RED, GREEN, ORANGE, SKY, PINK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 GREY = "0.55"
 COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
+Curves = dict[str, tuple[np.ndarray, np.ndarray, str]]
 
 
 def predicted_vs_actual(y_hat: np.ndarray, y: np.ndarray, name: str, of: str) -> Figure:
@@ -46,7 +48,7 @@ def residual_plots(
     Args:
         y_hat: (N,) predictions.
         residual: (N,) what is left of the target.
-        scaled: (N,) the same, by its own standard deviation.
+        scaled: (N,) the same, by its own standard deviation; NaN where it has none.
         leverage: (N,) how far a row is from the others, as a share of the fit that is its own.
         parameters: of the fit, for the lines of equal Cook's distance.
         of: which rows these are.
@@ -55,25 +57,26 @@ def residual_plots(
     label(first[0], "prediction", "residual", of)
     first[0].axhline(0, color=GREY)
     first[0].plot(y_hat, residual, ".", color=BLUE, alpha=0.5)
-    order, ranks = np.sort(scaled), (np.arange(len(scaled)) + 0.5) / len(scaled)
+    known = np.isfinite(scaled)
+    left_out = "" if known.all() else f", without {counted((~known).sum(), 'row')} of leverage 1"
+    order, ranks = np.sort(scaled[known]), (np.arange(known.sum()) + 0.5) / max(known.sum(), 1)
     normal = torch.special.ndtri(torch.from_numpy(ranks)).numpy()
-    label(first[1], "quantile of a normal distribution", "standardized residual", "Q-Q")
+    label(first[1], "quantile of a normal distribution", "standardized residual", f"Q-Q{left_out}")
     first[1].plot(normal, normal, color=GREY)
     first[1].plot(normal, order, ".", color=BLUE, alpha=0.5)
     label(second[0], "prediction", "root of |standardized residual|", "scale")
     second[0].plot(y_hat, np.sqrt(np.abs(scaled)), ".", color=BLUE, alpha=0.5)
-    label(second[1], "leverage", "standardized residual", "leverage")
+    label(second[1], "leverage", "standardized residual")
     second[1].axhline(0, color=GREY)
-    second[1].plot(leverage, scaled, ".", color=BLUE, alpha=0.5)
-    limits, most = second[1].get_ylim(), float(leverage.max())
+    second[1].plot(leverage[known], scaled[known], ".", color=BLUE, alpha=0.5)
+    limits, most = second[1].get_ylim(), float(leverage[known].max(initial=0))
     h = np.linspace(max(most / 100, 1e-9), min(max(most, 1e-6), 0.999), 100)
     for distance, style in ((0.5, "--"), (1.0, "-")):
         edge = np.sqrt(distance * parameters * (1 - h) / h)
-        for sign in (1, -1):
-            name = f"Cook's distance {distance:g}" if sign > 0 else None
-            second[1].plot(h, sign * edge, style, color=RED, linewidth=1, label=name)
+        both, name = np.r_[edge, np.nan, -edge], f"Cook's D = {distance:g}"
+        second[1].plot(np.r_[h, np.nan, h], both, style, color=RED, linewidth=1, label=name)
     second[1].set_ylim(limits)
-    second[1].legend(loc="upper right", fontsize="small")
+    second[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize="small")
     return figure
 
 
@@ -93,6 +96,7 @@ def coefficient_bars(
     rows = np.arange(len(names))[::-1]
     label(left, "standardized coefficient", "", f"bars: exact {level}")
     left.axvline(0, color=GREY, linewidth=1)
+    left.use_sticky_edges = False  # else the axis begins where the lowest bar does
     left.barh(rows, 2 * spread, left=size - spread, color=SKY)
     left.plot(learned, rows, "o", color=RED, markersize=5)
     left.set_yticks(rows, [name[:24] for name in names], parse_math=False)
@@ -101,6 +105,7 @@ def coefficient_bars(
     right.axvline(0, color=GREY, linewidth=1)
     right.plot(2 * (learned - size) / np.where(spread > 0, spread, np.nan), rows, "o", color=RED, markersize=5)
     right.set_yticks(rows, [""] * len(rows))
+    right.set_ylim(left.get_ylim())
     figure.subplots_adjust(left=0.22, bottom=0.65 / (1.6 + 0.32 * len(names)), wspace=0.08)
     return figure
 
@@ -126,17 +131,12 @@ def fitted_line(
     axes.fill_between(x[order], low[order], high[order], color=SKY, alpha=0.5, label="exact, 2 standard errors")
     axes.plot(x[order], exact[order], "--", color=BLUE, label="exact least squares")
     axes.plot(x[order], y_hat[order], color=RED, linewidth=2, label="fitted")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.legend(fontsize="small", framealpha=0.5)
     return figure
 
 
 def log_curves(
-    axes: Axes,
-    curves: dict[str, tuple[np.ndarray, np.ndarray, str]],
-    names: Sequence[str],
-    colours: Sequence[str] = COLOURS,
-    legend: Literal["upper right", "lower left"] = "upper right",
-    log_x: bool = False,
+    axes: Axes, curves: Curves, names: Sequence[str], colours: Sequence[str] = COLOURS, log_x: bool = False
 ) -> None:
     """Curves on a log scale, by name: x, y and a line's style; what no scale can hold, or all, is left out."""
     label(axes, *names)
@@ -153,7 +153,7 @@ def log_curves(
         axes.locator_params(axis="x", integer=True)
     axes.minorticks_off()
     if curves:
-        axes.legend(fontsize="small", loc=legend)
+        axes.legend(fontsize="small", framealpha=0.5)
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Figure:

@@ -14,6 +14,7 @@ from linreg.report import figures
 from linreg.report.findings import Picture
 
 BARS = 20  # coefficients in a picture
+LEAST_SHARE = 1e-3  # of the noise that is left in a row's residual; where it is less, the row alone decides its fit
 EPOCHS = 2  # that are drawn, besides that of the report: each takes 0.06 s
 
 
@@ -64,7 +65,8 @@ def _of_weights(model: Any, x: Tensor, y: Tensor, split: str, of: str, last: boo
             figure = figures.fitted_line(x[:, 0].numpy(), actual, predicted, line, half, names)
             yield f"regression_line/{split}{end}", figure
         if last:
-            scaled = (actual - predicted) / sigma / np.sqrt(np.maximum(1 + sign * own, 1e-9))
+            share = np.where(1 + sign * own > LEAST_SHARE, 1 + sign * own, np.nan)
+            scaled = (actual - predicted) / sigma / np.sqrt(share)
             size = exact.rank + int(exact.intercept)
             figure = figures.residual_plots(predicted, actual - predicted, scaled, own, size, of)
             yield f"residuals/{split}{end}", figure
@@ -99,8 +101,10 @@ def _curves(history: Tensor, model: Any) -> Any:
     curves = {"expected by theory": (epoch, expected, "-"), "measured": (epoch, share, ".--")}
     figures.log_curves(left, curves, ("epoch", "excess_mse"))
     has_val = np.isfinite(val)
-    losses = {"training": (epoch, train, "-"), "validation": (epoch[has_val], val[has_val], "-")}
-    losses |= {"exact solution": (epoch, np.full(len(epoch), exact), "--")}
+    losses = {"train, mean over the epoch": (epoch, train, "-")}
+    if has_val.any():
+        losses["validation, after the epoch"] = epoch[has_val], val[has_val], "-"
+    losses |= {"exact solution, train rows": (epoch, np.full(len(epoch), exact), "--")}
     figures.log_curves(right, losses, ("epoch", "loss"))
     right.set_yscale("linear")
     return figure

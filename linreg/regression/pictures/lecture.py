@@ -125,7 +125,7 @@ class Lesson:
                 rows = "all rows" if size == self.num_rows else counted(size, "row")
                 curves[f"{regime}: {rows} a step"] = time, np.array(self.excess(way)), "-"
             names = unit, "excess_mse (0 at the exact optimum)", title
-            figures.log_curves(axes, curves, names, colours, "lower left")
+            figures.log_curves(axes, curves, names, colours)
             for size, colour in zip(self.regimes.values(), colours, strict=True):
                 if size < self.num_rows:  # where the noise of its batches ends the way down
                     axes.axhline(self.spectrum.noise(size, self.lr), color=colour, linestyle=":")
@@ -136,7 +136,7 @@ class Lesson:
         descents = {name: self.descent(lr) for name, lr in shares.items()}
         self._contour(second, descents, hues, f"all rows, {STEPS} steps, three rates")
         curves = {name: (np.arange(STEPS + 1), np.array(self.excess(way)), "o-") for name, way in descents.items()}
-        figures.log_curves(rates, curves, ("step", "excess_mse", "too large, too small, right"), hues, "lower left")
+        figures.log_curves(rates, curves, ("step", "excess_mse", "too large, too small, right"), hues)
         excess_over_rate(limits, self.spectrum, self.limit, 0.0, False)
         for lr, colour in zip(shares.values(), hues, strict=True):
             limits.axvline(lr, color=colour, linewidth=2, alpha=0.8)

@@ -27,7 +27,7 @@ def draw_theory(model: Any, history: Tensor) -> Any:
     if plan.noise:
         name = f"noise of batches of {plan.batch_size:,} at that rate"
         pair[0].axhline(plan.noise, color=figures.PINK, linestyle=":", label=name)
-    pair[0].legend(fontsize="small", loc="upper left")
+    pair[0].legend(fontsize="small", framealpha=0.5)
     times = np.unique(np.geomspace(1, max(steps, 10), 120).astype(int))
     parts = spectrum.parts(times, plan.lr, plan.momentum, model.nesterov)
     seen = np.flatnonzero(spectrum.excess > 0)
