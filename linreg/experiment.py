@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
@@ -17,7 +18,7 @@ from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, newest_checkpoint, open_run
 from linreg.runs.loggers import make_loggers
 from linreg.runs.resume import describe_resume
-from linreg.safety.allowed import describe_objects
+from linreg.safety.allowed import describe_objects, plain_only
 from linreg.safety.checkpoint_file import read_checkpoint
 from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
@@ -75,13 +76,13 @@ def run(
         InputError: for what is wrong with any of these.
         RunError: if the training diverges, misses its check, or cannot write.
     """
+    own = {**locals(), "ckpt_path": None}
     with given("run"):
-        check_objects(model, data)
-        check_shares(check, confidence)
+        check_given(own)
         ckpt_path = newest_checkpoint(name) if ckpt_path == "last" else ckpt_path
         checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
-        config = describe_objects(model, data) if config is None else config
         settings = all_flags(flags)
+        config = describe_run(own, settings) if config is None else config
         best = BestCheckpoint(monitor, mode)
         trainer = make_fitter(settings, model, config, chunk, formula, best, save_every_n_steps)
         announce(data, trainer)
@@ -110,8 +111,27 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
     return model.report(data, confidence) if has_report else logged(values, classes_of(model, data))
 
 
-def check_shares(check: float | None, confidence: float | None) -> None:
-    """InputError for a number that is no share of anything."""
+def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What was given in Python as a config that makes the same run at the command line, but for objects.
+
+    Args:
+        own: the arguments of ``run`` itself.
+        settings: all of the Trainer's flags.
+    """
+    plain_flags = plain_only(settings)
+    left_out = ", ".join(name for name in settings if name not in plain_flags)
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    sections: dict[str, Any] = {"seed_everything": int(seed)} if seed else {}
+    sections |= {"trainer": all_flags({}) | plain_flags, **describe_objects(own["model"], own["data"])}
+    sections |= {name: value for name, value in plain_only(own).items() if name not in ("config", "flags")}
+    note = f"# without the objects in {left_out}, which no config can hold\n" if left_out else ""
+    return note + yaml.safe_dump(sections, sort_keys=False)
+
+
+def check_given(own: dict[str, Any]) -> None:
+    """InputError for an argument of ``run`` that is of another kind, or a number that is no share of anything."""
+    check_objects(own["model"], own["data"])
+    check, confidence = own["check"], own["confidence"]
     if confidence is not None and not 0 < confidence < 1:
         raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
     if check is not None and not check > 0:

@@ -26,7 +26,7 @@ ALLOWED = {  # whom the files of a room may import; each may import those of its
     "safety": "system",
     CORE: "system safety",  # which says what an optimizer by name may be
     "files": "system",
-    "tables": "core system files",
+    "tables": "core system safety files",
     "report": "core system",
     "runs": "core system safety",
     "processes": "system",

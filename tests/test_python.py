@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 import linreg
-from linreg import InputError, LinearRegression, SyntheticData
-from tests.conftest import completed, posix, read_metrics, started, until
+from linreg import CSVData, InputError, LinearRegression, RegressionData, SyntheticData, Table
+from linreg.safety.checkpoint_file import load_model
+from tests.conftest import Train, completed, posix, read_metrics, started, until
 from tests.tools import assert_same, load
 
 SCRIPT = """
@@ -130,6 +132,84 @@ def test_a_run_is_shown_by_what_it_found(workplace: Path) -> None:
     assert again.folder == found.folder
     fresh = linreg.run(LinearRegression(3), SyntheticData(num_rows=50), max_epochs=1, ckpt_path="last", name="new")
     assert fresh.folder == Path("runs/new/version_0")
+
+
+LAST = "runs/p/version_0/checkpoints/last.ckpt"
+
+
+def table(path: str = "t.csv") -> CSVData:
+    """Of 40 rows and one more, whose cell stands for a missing one."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    lines = [f"{a},{b},{a + 2 * b + 1}" for a, b in x]
+    Path(path).write_text("\n".join(["a,b,y", *lines, "-999,1,2"]))
+    return CSVData(Path(path), target="y", missing_values=(-999,), batch_size=8)  # type: ignore[arg-type]
+
+
+def test_the_command_line_knows_how_a_run_in_python_was_made(train: Train) -> None:
+    linreg.run(LinearRegression(2, lr=0.05), table(), name="p", max_epochs=3, chunk=2)
+    code, said = train("test", "--ckpt_path", LAST)
+    assert (code, "of 41 rows for a missing cell" in said) == (0, True), said
+    code, said = train("predict", "--ckpt_path", LAST, "--data.path", "t.csv", "--output", "out.csv")
+    assert (code, "41 predictions, 1 of them empty" in said) == (0, True), said
+    code, said = train("--config", "runs/p/version_0/config.yaml", "--name", "again")
+    assert code == 0, said
+    one, two = load(LAST), load("runs/again/version_0/checkpoints/last.ckpt")
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert_same(one[part], two[part])
+    code, said = train("--ckpt_path", LAST, "--max_epochs", "5")
+    changed = said.partition("as before but for:\n")[2].partition("train ")[0].split()
+    assert (code, changed) == (0, ["trainer.max_epochs:", "3", "->", "5"]), said
+
+
+def test_python_says_what_is_other_than_before(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    linreg.run(LinearRegression(2, lr=0.05), table(), name="p", max_epochs=1)
+    for more, changed in ({}, []), ({"batch_size": 16}, ["data.init_args.batch_size: 8 -> 16"]):
+        capfd.readouterr()
+        epochs = load(LAST)["epoch"] + 2
+        args = {"target": "y", "missing_values": [-999], "batch_size": 8} | more
+        linreg.run(LinearRegression(2, lr=0.05), CSVData("t.csv", **args), max_epochs=epochs, ckpt_path=LAST)
+        said = capfd.readouterr().out.partition("as before but for:\n")[2].partition("train ")[0]
+        assert [line.strip() for line in said.splitlines()] == [
+            f"trainer.max_epochs: {epochs - 1} -> {epochs}",
+            *changed,
+        ]
+
+
+class Rows(RegressionData):
+    """Of arrays, which no config can hold, in batches of a size of its own."""
+
+    def __init__(self, x: Any, y: Any, noise: float = 0.0, **split: Any) -> None:
+        super().__init__(batch_size=8, **split)
+        self.x, self.y, self.noise = x, y, noise
+
+    def load(self) -> Table:
+        return Table(torch.as_tensor(self.x), torch.as_tensor(self.y))
+
+
+def test_data_of_arrays_go_on_in_python(workplace: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    for epochs, how in (1, {}), (2, {"ckpt_path": "last"}):
+        data = Rows(x, x @ [[1.0], [2.0]], val_fraction=0.2)
+        linreg.run(LinearRegression(2), data, name="p", max_epochs=epochs, enable_progress_bar=False, **how)
+    config = yaml.safe_load(Path("runs/p/version_0/config.yaml").read_text())
+    assert config["data"]["init_args"] == {  # what the class takes, of that what a config can hold
+        **{"noise": 0.0, "val_fraction": 0.2, "test_fraction": 0.1, "split_seed": 0, "split": "random"},
+        "drop_last": False,
+    }
+    assert config["trainer"]["enable_progress_bar"] is False
+    assert load_model(LAST).hparams["num_features"] == 2
+
+
+def test_an_older_run_that_has_kept_none_of_it_goes_on(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    linreg.run(LinearRegression(2, lr=0.05), table(), name="p", max_epochs=1)
+    checkpoint = load(LAST)
+    config = yaml.safe_load(checkpoint["config"])
+    model = config["model"]
+    data = {"class_path": "linreg.CSVData", "init_args": {}}
+    torch.save(checkpoint | {"config": yaml.safe_dump({"model": model, "data": data})}, LAST)
+    capfd.readouterr()
+    linreg.run(LinearRegression(2, lr=0.05), table(), name="p", max_epochs=2, ckpt_path="last")
+    assert "resume  after epoch 1, as before\n" in capfd.readouterr().out
 
 
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))

@@ -121,8 +121,14 @@ def recorded_spelling(config: Any) -> str:
 def differences(before: dict[str, Any], now: str) -> list[str]:
     """The settings, of a config and of another as YAML, that are not the same: a line each."""
     old, new = flatten(before), flatten(yaml.safe_load(now))
-    compared = [key for key in old | new if key in old or "." in key]  # a flag of its own may be newer than the run
+    known = {_section(key) for key in old} - {"name"}  # of a new folder, which is said where it is made
+    compared = [key for key in old | new if _section(key) in known]  # others may be newer than the run
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in compared if old.get(key) != new.get(key)]
+
+
+def _section(key: str) -> str:
+    """What an older version has written down as a whole, or not at all: the Trainer's flags, a class's arguments."""
+    return ".".join(key.split(".")[: 1 + (".init_args." in key)])
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,12 +2,19 @@
 
 import importlib
 import importlib.util
+import inspect
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from jsonargparse import set_parsing_settings
+from jsonargparse._parameter_resolvers import get_signature_parameters
+from lightning.pytorch.core.mixins import HyperparametersMixin
+from lightning.pytorch.utilities.parsing import collect_init_args
 
 from linreg.system.errors import InputError
 
@@ -31,6 +38,7 @@ ALLOWED = [  # add a package of your own here; a .py file beside train.py needs 
     "lightning.pytorch.strategies",
     "lightning.fabric.plugins",  # where Lightning's precision and cluster plugins are defined
 ]
+MOST_VALUES = 1_000  # of an argument that is worth writing down
 REFUSED = ["*", "lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callbacks.lambda_function"]
 
 
@@ -98,15 +106,48 @@ def remedy() -> str:
     )
 
 
-def describe_objects(model: Any, data: Any) -> str:
-    """The hyperparameters of a model and its data as a config."""
+def describe_objects(model: Any, data: Any) -> dict[str, Any]:
+    """The sections of a config that make a model and its data again: their classes and hyperparameters."""
     sections = {}
     for section, each in (("model", model), ("data", data)):
         plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
         for name, value in plain.items():
             check_plain(name, value, each)
-        sections[section] = {"class_path": class_path_of(each), "init_args": plain}
-    return yaml.safe_dump(sections, sort_keys=False)
+        taken = {p.name for p in get_signature_parameters(type(each))}  # and not handed on to its parents as a constant
+        init_args = {name: value for name, value in plain.items() if name in taken}
+        sections[section] = {"class_path": class_path_of(each), "init_args": init_args}
+    return sections
+
+
+def own_arguments() -> dict[str, Any]:
+    """What a config can hold of the arguments of the constructor that calls this, and of those of its subclasses."""
+    found: dict[str, Any] = {}
+    frame: Any = inspect.currentframe()
+    for given in collect_init_args(frame.f_back, [], classes=(HyperparametersMixin,)):  # the subclass comes last
+        found |= plain_only(given)
+    return found
+
+
+def plain_only(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of some values that a config can hold, as it holds them: a path as a text, a tuple as a list."""
+    found = {}
+    for name, value in values.items():
+        with suppress(TypeError):
+            found[name] = _as_plain(value)
+    return found
+
+
+def _as_plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, list | tuple | dict) and len(value) > MOST_VALUES:
+        raise TypeError(f"{len(value):,} values are data, and no argument")
+    if isinstance(value, list | tuple):
+        return [_as_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {_as_plain(key): _as_plain(each) for key, each in value.items()}
+    if value is not None and type(value) not in (bool, int, float, str):
+        return os.fspath(value)  # TypeError for what is no path
+    return value
 
 
 def check_plain(name: str, value: Any, owner: object) -> None:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from linreg.safety.allowed import own_arguments
 from linreg.split import check_split, split_rows
 from linreg.system.errors import InputError
 from linreg.system.ranks import check_agreement, own_part
@@ -46,6 +47,7 @@ class RegressionData(LightningDataModule):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
+        self.hparams.update(own_arguments())  # Lightning's own way would save arrays, too
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1 row is expected")
         check_split(val_fraction, test_fraction, split, split_seed)
