@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, make_plan, stability_limit
+from linreg.regression.exact.expected import noise_level
+from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, evenly, make_plan, stability_limit
 
 
 def table(kappa: float, n: int = 300, d: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -102,3 +103,20 @@ def test_a_given_rate_and_batch_are_kept() -> None:
 def test_a_batch_size_left_open_grows_with_the_condition() -> None:
     easy, hard = (make_plan(summarize(*table(kappa, n=20_000))) for kappa in (1, 200))
     assert easy.batch_size < hard.batch_size
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1_000, 1_000), (1_093, 1_093), (2_100, 1_050), (1_600, 1_024)])
+def test_no_last_batch_of_a_few_rows_is_planned(n: int, batch_size: int) -> None:
+    """69 rows at a rate for 1,024 would be noise: all rows then, or batches that are somewhat larger."""
+    assert evenly(1_024, n) == max(batch_size, 1_024)
+    chosen = make_plan(summarize(*table(3, n=n))).batch_size
+    assert chosen in (batch_size, n)
+    assert not 0 < n % chosen < chosen / 2
+
+
+def test_noise_that_feeds_itself_ends_nowhere() -> None:
+    modes = HessianSpectrum(summarize(*table(3)), 0.0)
+    assert 0 < modes.noise(1, 0.02) < noise_level(modes, 1, 0.02, 0.0) < 2 * modes.noise(1, 0.02)
+    assert noise_level(modes, 1, 1e-6, 0.0) == pytest.approx(modes.noise(1, 1e-6), rel=1e-3)
+    assert noise_level(modes, 1, 0.3, 0.0) == float("inf")
+    assert noise_level(modes, 300, 0.3, 0.0) == 0

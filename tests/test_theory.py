@@ -9,7 +9,8 @@ import torch
 
 from linreg import LinearRegression
 from linreg.regression.exact.coefficients import variance_inflation
-from linreg.regression.exact.expected import ExpectedDescent
+from linreg.regression.exact.expected import ExpectedDescent, noise_level
+from linreg.regression.exact.learning_rate import HessianSpectrum
 from linreg.regression.exact.least_squares import LeastSquares
 from tests.conftest import Train
 from tests.tools import assert_same, load, scalars
@@ -47,11 +48,20 @@ def test_full_batches_do_what_theory_says(flags: list[object], train: Train, wor
     assert [step for step, _ in by_epoch] == [*range(40)]
 
 
-@pytest.mark.parametrize(("batch", "momentum"), [(8, 0.0), (8, 0.8), (1, 0.0)])
-def test_the_noise_of_mini_batches_is_expected(batch: int, momentum: float) -> None:
+@pytest.mark.parametrize(
+    ("n", "batch", "lr", "momentum", "within"),
+    [
+        (64, 8, 0.02, 0.0, 0.25),
+        (64, 8, 0.02, 0.8, 0.25),
+        (64, 1, 0.01, 0.0, 0.25),
+        (320, 1, 0.1, 0.0, 0.2),  # the noise is as large as the residuals are, and hence feeds itself
+        (1_093, 1_024, 0.5, 0.0, 0.12),  # a last batch of 69 rows
+    ],
+)
+def test_the_noise_of_mini_batches_is_expected(n: int, batch: int, lr: float, momentum: float, within: float) -> None:
     """Against the mean of many descents in numpy, each over rows in its own order."""
     rng = np.random.default_rng(0)
-    n, epochs, lr = 64, 6, 0.01 if batch == 1 else 0.02
+    epochs = 6 if n == 64 else 3
     x = rng.normal(size=(n, 2))
     y = x @ [[1.0], [0.3]] + rng.normal(size=(n, 1))
     exact = LeastSquares(2).update(*map(torch.from_numpy, (x, y)))
@@ -60,7 +70,7 @@ def test_the_noise_of_mini_batches_is_expected(batch: int, momentum: float) -> N
     model.exact = exact
     model.y_standardizer.fit(exact.mean[2:], exact.std[2:])
     expected = ExpectedDescent(model)
-    many = 4_000
+    many = 4_000 if n == 64 else 500
     weight, velocity = np.zeros((many, 3)), np.zeros((many, 3))
     z = np.c_[z, np.ones(n)]
     optimum = np.linalg.lstsq(z, t, rcond=None)[0][:, 0]
@@ -70,11 +80,13 @@ def test_the_noise_of_mini_batches_is_expected(batch: int, momentum: float) -> N
         for i in range(0, n, batch):
             rows, targets = z[order[:, i : i + batch]], t[order[:, i : i + batch], 0]
             residual = np.einsum("mbd,md->mb", rows, weight) - targets
-            velocity = momentum * velocity + 2 / batch * np.einsum("mb,mbd->md", residual, rows)
+            velocity = momentum * velocity + 2 / rows.shape[1] * np.einsum("mb,mbd->md", residual, rows)
             weight = weight - lr * velocity
         mean = np.square(weight @ z.T - t[:, 0]).mean() / least - 1
-        expected.advance(n // batch, lr, momentum, nesterov=False)
-        assert expected.excess() == pytest.approx(mean, rel=0.25)
+        expected.advance(-(-n // batch), lr, momentum, nesterov=False, batch=batch)
+        assert expected.excess() == pytest.approx(mean, rel=within)
+    if n == 320:
+        assert noise_level(HessianSpectrum(exact, 0.0), batch, lr, momentum) == pytest.approx(mean, rel=within)
 
 
 def test_the_expected_curve_goes_on_where_it_was(train: Train, workplace: Path) -> None:

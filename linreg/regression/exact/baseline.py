@@ -146,7 +146,8 @@ class ExactBaseline(Callback):
             (first, rate), group = self.beginning, trainer.optimizers[0].param_groups[0]
             steps = trainer.global_step - first
             rate = rate if steps == 1 else (rate + group["lr"]) / 2
-            self.expected.advance(steps, rate, group["momentum"], group["nesterov"])
+            batch = model.plan.batch_size if getattr(model, "plan", None) else None
+            self.expected.advance(steps, rate, group["momentum"], group["nesterov"], batch)
             details["excess_mse/expected"] = self.expected.excess()
         expected, every = details.get("excess_mse/expected", math.nan), trainer.check_val_every_n_epoch
         is_validated = every is not None and not (epoch + 1) % every  # else it is an older value that is known

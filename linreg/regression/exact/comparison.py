@@ -95,7 +95,7 @@ def next_step(share: float, model: Any) -> list[str]:
         about = f"more than {expected:,}" if plan.steps_to_goal >= MAX_STEPS else f"about {expected:,}"
         return [f"{trainer.current_epoch:,} of {about} epochs: raise --max_epochs{leave_out}"]
     if plan.noise > GOAL / 2:
-        rattle = f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} rattle by about {_percent(plan.noise)}"
+        rattle = f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} {_rattle(plan.noise)}"
         return [f"{rattle}: lower it{leave_out}"]
     return []
 
@@ -104,6 +104,10 @@ def _difference(share: float) -> str:
     if share > HUGE:
         return "more than a million times"
     return f"{_plainly(1 + share)} times" if share >= 1 else f"{_percent(share)} {'above' if share > 0 else 'below'}"
+
+
+def _rattle(level: float) -> str:
+    return "make noise that grows without end" if math.isinf(level) else f"rattle by about {_percent(level)}"
 
 
 def _percent(share: float) -> str:

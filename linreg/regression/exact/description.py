@@ -31,7 +31,8 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
     if plan.steps_to_goal < MAX_STEPS:
         soon = f"about {counted(math.ceil(plan.steps_to_goal / steps_per_epoch), 'epoch')}"
     if plan.noise > GOAL and not plan.decay:
-        soon += f", but for noise of about {100 * plan.noise:.0f} %"
+        endless = "noise that grows without end: lower the rate, or take larger batches"
+        soon += f", but for {endless if math.isinf(plan.noise) else f'noise of about {100 * plan.noise:.0f} %'}"
     condition = model.exact.condition_number
     lines.append(f"condition number {condition:.3g}; expected to be within 1 % after {soon}")
     if condition > ILL_CONDITIONED:

@@ -3,15 +3,23 @@
 Along each eigenvector of the Hessian, with curvature l and error e, a step is linear in e and the velocity v:
 ``v := m v + l e + noise; e := e - lr v`` (Polyak 1964), or ``e - lr (l e + m v)`` after that with Nesterov's momentum.
 All rows at once have no noise, and then the expected excess is the measured one but for rounding.
+
+The noise of a batch is as large as the residuals are, hence grows with the excess: of rows from a normal distribution,
+its variance along an eigenvector is as the loss that all of them have left, and once more its own excess (the fourth
+moment; Feuer & Weinstein 1985, "Convergence analysis of LMS filters with uncorrelated Gaussian data").
 """
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+MOST_PARTS = 64  # of an epoch, about; the noise is as large throughout each as at its beginning
 NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
 
 
@@ -31,6 +39,7 @@ class ExpectedDescent:
         _, s, v = exact.svd
         bias = torch.ones(int(model.has_intercept), dtype=torch.float64)  # has a direction of its own
         self.spread = torch.cat([s**2, bias])  # of the rows along each eigenvector
+        self.own = torch.cat([1 + 0 * s, -bias])  # a bias sees a column of ones, whose fourth moment is 1 and not 3
         self.curvature = self.spread * 2 / targets + torch.cat([model.weight_decay + 0 * s, 0 * bias])
         self.num_rows, self.targets = exact.num_rows, targets
         optimum = exact.weight(model.weight_decay)
@@ -48,29 +57,63 @@ class ExpectedDescent:
 
     def excess(self) -> float:
         """The expected training MSE above the optimum, as a share of it."""
-        error = self.state[: self.targets, :, 0] + self.offset
-        mean = (self.share @ (error**2 - self.offset**2)) @ self.spread / self.optimal
-        return float(mean + self.state[self.targets, :, 0] @ self.spread)
+        return float(self._parts(self.state).sum())
 
-    def advance(self, steps: int, lr: float, momentum: float, nesterov: bool) -> None:
-        """An epoch: ``steps`` batches of the shuffled rows, each row in one of them."""
+    def _parts(self, state: Tensor) -> Tensor:
+        """The excess along each eigenvector (K,)."""
+        error = state[: self.targets, :, 0] + self.offset
+        mean = self.share @ (error**2 - self.offset**2) / self.optimal
+        return (mean + state[self.targets, :, 0]) * self.spread
+
+    def advance(self, steps: int, lr: float, momentum: float, nesterov: bool, batch: int | None = None) -> None:
+        """An epoch: ``steps`` batches of the shuffled rows, each row in one of them, the last one the smallest."""
         gain = lr * (1 + momentum) if nesterov else lr
         kept = lr * momentum * (momentum if nesterov else 1)
         ones = torch.ones_like(self.curvature)
         rows = [1 - gain * self.curvature, -kept * ones, self.curvature, momentum * ones]
         step, kick = torch.stack(rows, 1).reshape(-1, 2, 2), torch.tensor([[-gain], [1.0]], dtype=torch.float64)
-        power, covariance, total = repeated(step, (kick @ kick.T).expand_as(step), steps)
-        self.state[: self.targets] = (power @ self.state[: self.targets, ..., None])[..., 0]
-        spread = power @ self.state[self.targets :].transpose(0, 1) @ power.mT
-        self.state[self.targets :] = spread.transpose(0, 1)
-        if steps == 1:
-            return
-        pushed = total @ kick  # what a batch has of a row, the others of the epoch lack: together their noise is 0
-        covariance = (covariance - pushed @ pushed.mT / steps) * steps / (steps - 1)
-        batch = self.num_rows / steps
-        level = (self.noise + self.excess()) * (self.num_rows - batch) / max(self.num_rows - 1, 1) / batch
-        noise = (2 / self.targets) ** 2 * level * self.spread[:, None, None] * covariance
-        self.state[self.targets :] += noise.transpose(0, 1)
+        fed, even = (kick @ kick.T).expand_as(step), self.num_rows / steps
+        each = batch if batch and math.ceil(self.num_rows / batch) == steps else even
+        came = torch.zeros_like(step)  # what would have come in if batches had nothing to do with each other, and
+        pushed = torch.zeros(
+            len(step), 2, 1, dtype=torch.float64
+        )  # what all have pushed: the last ones lack those rows
+        edges = [*np.unique(np.geomspace(1, steps, MOST_PARTS).astype(int)) - 1, steps]  # the last step by itself
+        for start, end in pairwise(map(int, edges)):
+            size = each if end < steps else self.num_rows - each * (steps - 1)
+            power, covariance, total = repeated(step, fed, end - start)
+            parts = self._parts(self.state) + self.spread * self._batch_noise(came, pushed)[:, 0, 0]
+            level = ((self.noise + parts.sum() + self.own * parts) * self.spread).clamp(min=0)[:, None, None]
+            came = power @ came @ power.mT + level * covariance * self.num_rows / size
+            pushed = power @ pushed + level.sqrt() * (total @ kick)
+            self.state[: self.targets] = (power @ self.state[: self.targets, ..., None])[..., 0]
+            spread = power @ self.state[self.targets :].transpose(0, 1) @ power.mT
+            self.state[self.targets :] = spread.transpose(0, 1)
+        self.state[self.targets :] += self._batch_noise(came, pushed).transpose(0, 1)
+
+    def _batch_noise(self, came: Tensor, pushed: Tensor) -> Tensor:
+        """The covariance (K, 2, 2) that an epoch's batches have made so far."""
+        return (2 / self.targets) ** 2 * (came - pushed @ pushed.mT) / max(self.num_rows - 1, 1)
+
+
+def noise_level(modes: Any, batch: int, lr: float, momentum: float) -> float:
+    """The share of the optimal loss by which batches keep descent at a constant rate above it; inf: it diverges.
+
+    With an excess E, steps along an eigenvector keep a (1 + E) of the optimal loss, and a times their own excess, where
+    a = part lr l / (2 B (1 - b) (1 - lr l / (2 (1 + b)))) for curvature l, momentum b and B rows. In sum that is
+    s (1 + E); it is E, hence E = s / (1 - s).
+
+    Args:
+        modes: a HessianSpectrum.
+        batch: rows of a batch.
+        lr: in standardized units.
+        momentum: 0 or more and below 1.
+    """
+    left = 1 - lr * modes.eigenvalues / (2 * (1 + momentum))
+    a = modes.part(batch) * lr * modes.eigenvalues / (2 * batch * (1 - momentum) * np.where(left > 0, left, np.nan))
+    kept = 1 - modes.own * a
+    share = float((a / kept).sum())
+    return share / (1 - share) if (kept > 0).all() and share < 1 else math.inf
 
 
 def repeated(step: Tensor, noise: Tensor, times: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ For the loss ``mean((z_y - z_x W^T)^2)`` the Hessian H is known exactly, so stab
   ``B / L`` where L bounds one row's curvature. (Gower et al. 2019, "SGD: General Analysis and Improved Rates".)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from linreg.regression.exact.expected import noise_level
 from linreg.regression.exact.least_squares import LeastSquares
 
 GOAL = 0.01  # "within 1 % of the optimum"
@@ -22,6 +24,7 @@ MOMENTA = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 SHARE = 0.7  # of the full-batch limit
 SLOWER = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of a noisy rate: the slower, the longer the way, and the less noise at its end
 BATCH_SIZES = (1_024, 8_192, 65_536)  # to choose from, besides all rows
+FEW = 8  # batches of an epoch; of many, each is noisy, and the rate is chosen for that
 MAX_CELLS = 1 << 26  # of a full batch: a step needs 16 bytes for each
 MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
 
@@ -81,9 +84,8 @@ def make_plan(
     """
     modes = HessianSpectrum(summary, weight_decay)
     momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
-    sizes = (
-        [batch_size] if batch_size else [size for size in BATCH_SIZES if size < summary.num_rows] or [BATCH_SIZES[0]]
-    )
+    smaller = [size for size in BATCH_SIZES if size < summary.num_rows] or [BATCH_SIZES[0]]
+    sizes = [batch_size] if batch_size else [evenly(size, summary.num_rows) for size in smaller]
     if not batch_size and summary.num_rows > BATCH_SIZES[0] and summary.num_rows * summary.num_features < MAX_CELLS:
         sizes.append(summary.num_rows)
     plans = [
@@ -101,6 +103,12 @@ def make_plan(
     return min(plans, key=cost)
 
 
+def evenly(size: int, num_rows: int) -> int:
+    """``size``, or somewhat more where a last batch of few rows would be noisier than the rate allows for."""
+    batches = max(num_rows // size, 1)
+    return math.ceil(num_rows / batches) if batches < FEW and 0 < num_rows % size < size / 2 else size
+
+
 def _plan(
     modes: "HessianSpectrum", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float
 ) -> DescentPlan:
@@ -113,7 +121,9 @@ def _plan(
     stall = modes.noise(batch, rate, momentum)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
-    return DescentPlan(batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None, stall)
+    return DescentPlan(
+        batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None, noise_level(modes, batch, rate, momentum)
+    )
 
 
 def make_cautious_plan(
@@ -154,6 +164,7 @@ class HessianSpectrum:
         exact = summary.weight(weight_decay)
         constant = [1.0] if summary.intercept or not summary.rank else []  # the bias has a direction of its own
         self.eigenvalues = np.append(summary.eigenvalues.numpy(), constant) * 2 / targets
+        self.own = np.append(np.ones(summary.rank), [-1.0] * len(constant))  # fourth moments, see ``expected``
         start = (exact @ summary.svd[2]).square().sum(0).numpy() * summary.eigenvalues.numpy()
         self.excess = np.append(start, [0.0] * len(constant))
         self.excess /= max(float(summary.mse(exact).sum()), 1e-10 * targets)
@@ -168,7 +179,7 @@ class HessianSpectrum:
         return (self.num_rows - batch) / max(self.num_rows - 1, 1)
 
     def noise(self, batch: int, lr: float, momentum: float = 0.0) -> float:
-        """The share of the optimal loss by which batches keep descent at a constant rate above it."""
+        """The share of the optimal loss by which batches keep descent at a small constant rate above it."""
         return self.part(batch) * lr / (1 - momentum) * self.trace / (2 * batch)
 
     def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool) -> int:

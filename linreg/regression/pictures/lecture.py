@@ -8,6 +8,7 @@ feature; else the distances from the optimum along the eigenvectors of the large
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.regression.exact.expected import NO_RESIDUAL
+from linreg.regression.exact.expected import NO_RESIDUAL, noise_level
 from linreg.regression.exact.learning_rate import HessianSpectrum, stability_limit
 from linreg.regression.pictures.theory import excess_over_rate
 from linreg.report import figures
@@ -127,8 +128,9 @@ class Lesson:
             names = unit, "excess_mse (0 at the exact optimum)", title
             figures.log_curves(axes, curves, names, colours)
             for size, colour in zip(self.regimes.values(), colours, strict=True):
-                if size < self.num_rows:  # where the noise of its batches ends the way down
-                    axes.axhline(self.spectrum.noise(size, self.lr), color=colour, linestyle=":")
+                level = noise_level(self.spectrum, size, self.lr, 0.0)
+                if 0 < level < math.inf:  # where the noise of its batches ends the way down
+                    axes.axhline(level, color=colour, linestyle=":")
         over[0].set_xscale("symlog", linthresh=1)
         over[0].set_xlim(left=0)
         shares = {f"{name}: {share:g} of the limit": share * self.limit for name, share in RATES.items()}

@@ -1,5 +1,6 @@
 """What a learning rate would do, without training: the excess that it leaves, and along which way."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def draw_theory(model: Any, history: Tensor) -> Any:
     excess_over_rate(pair[0], spectrum, plan.lr_limit, plan.momentum, model.nesterov)
     _, steps, share, *_ = history[-1].tolist()
     pair[0].plot([plan.lr], [max(share, 1e-12)], "o", color="black", label=f"this run, {steps:,.0f} steps")
-    if plan.noise:
+    if 0 < plan.noise < math.inf:
         name = f"noise of batches of {plan.batch_size:,} at that rate"
         pair[0].axhline(plan.noise, color=figures.PINK, linestyle=":", label=name)
     pair[0].legend(fontsize="small", framealpha=0.5)
