@@ -9,6 +9,8 @@ from torch.utils.data import Dataset, Subset
 
 from linreg.system.errors import InputError
 
+ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
+
 
 class Rows(Dataset[Any]):
     """Columns of equal length, as a tuple, a dict or a lone one; the rows of a batch are gathered at once.

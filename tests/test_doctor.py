@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -675,3 +676,38 @@ def test_a_broken_config_is_named(path: Path, train: Train, monkeypatch: pytest.
     code, out = train("doctor", "--config", path)
     named = path.read_text().splitlines()[0].rpartition("The doctor: FAIL ")[2].rstrip(".")
     assert (code, out.splitlines()[-1].rpartition("checks failed: ")[2]) == (1, named)
+
+
+def test_the_doctor_warns_of_repeated_columns_where_the_fit_does(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ == "no_collinear_column"])
+    random = torch.Generator().manual_seed(0)
+    a, b, noise = torch.randn(3, 500, generator=random).tolist()
+    for share, is_said in ((0.02, True), (0.2, False)):
+        rows = [f"{x},{y},{x + share * e},{x + y + e}" for x, y, e in zip(a, b, noise, strict=True)]
+        Path("table.csv").write_text("\n".join(["one,two,copy,y", *rows]))
+        flags = ["--data.path", "table.csv", "--data.target", "y"]
+        assert ("nearly repeat others" in train(*flags, "--max_epochs", 1, "--figures", "false")[1]) == is_said
+        code, out = train("doctor", *flags)
+        assert ("columns that follow from others: one, copy; " in out, code == 1) == (is_said, is_said), out
+
+
+def test_a_verdict_says_what_it_is_measured_by() -> None:
+    given = LinearRegression(3), SyntheticData(), {}
+    names = ("two_rows_by_heart", "target_follows_from_inputs", "rate_is_neither_small_nor_large")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ in names])
+        table = linreg.doctor(given[0], given[1])
+    assert re.fullmatch(r"loss \S+ -> \S+; below \S+ is by heart", table["two rows by heart"].text)
+    text = table["target follows from inputs"].text
+    assert (
+        found := re.match(r"a line explains (\S+)% of the target's ranks \((\S+)% of shuffled ones\), near rows", text)
+    )
+    data = given[1]
+    x, y = (side.numpy() for side in data.splits["train"])
+    x = x - x.mean(0)
+    y = y.argsort(0).argsort(0).astype(float)
+    y -= y.mean(0)
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    assert float(found[1]) == pytest.approx(100 * (1 - (left**2).sum() / (y**2).sum()), abs=0.3)
+    known = np.linalg.eigvalsh(np.corrcoef(data.splits["train"][0].numpy().T))[-1] * 2
+    assert f"the largest curvature, {known:.3g}" in table["rate is neither small nor large"].text

@@ -19,7 +19,7 @@ def derivative(of: Tensor, model: nn.Module, **how: Any) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-def curvature(context: Context, batches: list[Any], steps: int = 30) -> float:
+def curvature(context: Context, batches: list[Any], steps: int) -> float:
     """The largest eigenvalue of the Hessian of the loss over some batches, by power iteration."""
     model, top = context.copy(training=False), 0.0
     with alone():
@@ -69,7 +69,8 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
     text = f"lr {group['lr']:.3g}; ten steps at a tenth, once, ten times of it: {start:.3g} -> "
     text += ", ".join(f"{loss:.3g}" for loss in (tenth, once, ten))
     if isinstance(context.trainer.optimizers[0], torch.optim.SGD):
-        b, top = group["momentum"], curvature(context, context.train)
+        b, known = group["momentum"], getattr(context.prepared, "curvature", None)
+        top = curvature(context, context.train, steps=100) if known is None else float(known)
         limit = 2 * (1 + b) / ((1 + 2 * b if group["nesterov"] else 1) * top) if top > 0 else math.inf
         text += f"; {group['lr'] / limit:.2g} of the limit by the largest curvature, {top:.3g}"
     text += noise(context) if len(context.train) > 3 else ""

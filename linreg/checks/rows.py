@@ -11,11 +11,10 @@ from torch.utils.data import WeightedRandomSampler
 from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.rows import lone_cells
+from linreg.rows import ILL_CONDITIONED, REPEATED, lone_cells
 from linreg.verdict import CannotTell, Verdict, judge
 
 FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
-OWN = 1e-4  # of a column's variance: less that no other column explains is collinear
 FEW, MANY = 20, 200  # rows: to judge a column, or a relation
 
 
@@ -37,11 +36,14 @@ def no_collinear_column(context: Context) -> Verdict:
     if len(x) < max(FEW, 2 * x.shape[1]):
         raise CannotTell(f"there are {len(x)} rows of {x.shape[1]} columns")
     z = (x - x.mean(0)) / x.std(0)
-    inverse = torch.linalg.inv(z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device))
-    own = torch.where(values == 2, 1, 1 / inverse.diagonal())  # 1 - R^2 of each column on the others
-    bad = (own < OWN).nonzero().flatten().tolist()
-    text = f"columns that follow from others: {context.names(bad)}; least of its own: {float(own.min()):.2g}"
-    return judge(not bad, text, f"{OWN:g}", "leave one of them out")
+    gram = z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device)
+    inverse = torch.linalg.inv(gram)
+    vif = torch.where(values == 2, 1, inverse.diagonal())  # 1 / (1 - R^2) of each column on the others
+    condition = float(torch.linalg.matrix_norm(inverse, 2) * torch.linalg.matrix_norm(gram, 2)) ** 0.5
+    bad = (vif > REPEATED).nonzero().flatten().tolist() if condition > ILL_CONDITIONED else []
+    text = f"columns that follow from others: {context.names(bad)}; largest VIF: {float(vif.max()):.3g}"
+    text += f", condition number {condition:.3g}"
+    return judge(not bad, text, f"at most {ILL_CONDITIONED}", "leave one of them out")
 
 
 def first_layer_gets_scaled_columns(context: Context) -> Verdict:
@@ -131,6 +133,7 @@ def classes_are_balanced(context: Context) -> Verdict:
 def target_follows_from_inputs(context: Context) -> Verdict:
     """Something of the target follows from the inputs, along a line or from the nearest rows."""
     x, y = pair(context.rows())
+    what = "target's ranks" if y.is_floating_point() else "classes"
     y = quantities(y)
     if len(x) < MANY or not (x.is_floating_point() and x.isfinite().all() and (y != y[:1]).any(0).all()):
         raise CannotTell(f"there are fewer than {MANY} rows, inputs that are no numbers, or one target only")
@@ -143,9 +146,11 @@ def target_follows_from_inputs(context: Context) -> Verdict:
 
     with alone():
         chance = torch.stack([explained(y[torch.randperm(len(y))]) for _ in range(99)])
-    above = ((explained(y) - chance.mean(0)) / chance.std(0).clamp(min=1e-12)).amax()
-    text = f"a line or near rows explain {float(above):.2g} deviations of chance more than chance does"
-    return judge(float(above) > 4, text, "above 4", "are inputs and targets in one order? are these the right ones?")
+    (line, near_rows), usual, spread = explained(y), chance.mean(0), chance.std(0).clamp(min=1e-12)
+    above = float(((torch.stack([line, near_rows]) - usual) / spread).amax())
+    text = f"a line explains {line:.1%} of the {what} ({usual[0]:.1%} of shuffled ones), near rows {near_rows:.1%}"
+    text += f" ({usual[1]:.1%})"
+    return judge(above > 4, text, "clearly more", "are inputs and targets in one order? are these the right ones?")
 
 
 def loader_keeps_up(context: Context) -> Verdict:
