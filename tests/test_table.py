@@ -1,6 +1,7 @@
 """What a table takes: whatever can be read as numbers without a guess; the rest is refused with a remedy."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from linreg import InputError, RegressionData, Table, read_csv
+from tests.conftest import Train
 
 X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]
 TAKEN: dict[str, tuple[Any, Any]] = {
@@ -137,7 +139,7 @@ def test_numbers_that_are_none_are_no_alarm(workplace: Path) -> None:
 
 
 def test_a_column_that_costs_most_rows_is_named_with_the_remedy(workplace: Path) -> None:
-    text = "a,b,y\n" + "".join(f"{i},{i if i % 4 == 0 else ''},{i % 5}\n" for i in range(40))
+    text = "a,b,y\n" + "".join(f"{2 * i},{i if i % 4 == 0 else ''},{i % 5}\n" for i in range(40))
     assert "dropped 30 of 40 rows for a missing cell in: 'b' 30; --data.exclude '[b]' keeps more" in notes_of(text)
     assert "exclude" not in notes_of(text.replace("a,b,y", "a,y,b"))  # without a target there is nothing to learn
     assert "exclude" not in notes_of("a,b,y\n" + "1,2,3\n4,,6\n" + "2,3,1\n")
@@ -184,3 +186,44 @@ def test_what_a_column_may_well_hold_is_no_outlier() -> None:
     table = Table(np.stack([counts, *heavy, *flags, year, np.arange(n)], 1).astype(float), rng.normal(size=n))
     assert table.outliers() == []
     assert Table([[1.0], [2], [1e9]], [1, 2, 3]).outliers() == []  # too few to know
+
+
+def test_codes_and_row_numbers_are_told_by_their_cells(workplace: Path) -> None:
+    def table(name: str, cells: Sequence[object]) -> str:
+        return f"{name},a,y\n" + "".join(f"{cell},{i * i % 7},{i % 5}\n" for i, cell in enumerate(cells))
+
+    def is_said(name: str, cells: Sequence[object]) -> bool:
+        return f"{name!r} counts as a number, though it " in notes_of(table(name, cells))
+
+    zips = ["01067", "80331", "10115", "20095"] * 6
+    assert "'plz' counts as a number, though it has leading zeros; if it is only a name, --data.exclude" in notes_of(
+        table("plz", zips)
+    )
+    assert "'nr' counts as a number, though it runs as the rows do; if" in notes_of(table("nr", range(1, 31)))
+    assert is_said("Lfd Nr", range(1_000, 1_030))
+    for name in ("year", "Jahr", "t", "time", "date", "age_years", "day", "Week", "x"):
+        assert not is_said(name, range(1990, 2020)), name
+    assert not is_said("nr", range(1, 20))  # too few rows to be sure
+    assert not is_said("dose", range(0, 60, 2))
+    assert not is_said("count", [*range(30, 59), 58])
+    assert not is_said("price", [0.5, 0.25, 0, 1e-3, "0", "00"] * 5)
+    assert not is_said("month", ["01", "02", "12"] * 10)
+    assert notes_of("a,y\n" + "".join(f"{i},{i % 5}\n" for i in range(30))) == ""  # the only feature
+    assert notes_of(table("nr", range(30)), features=["nr", "a"]) == ""
+    assert notes_of(table("plz", zips), categories=["plz"]).startswith("'plz' has the levels '01067'")
+
+
+def test_copies_are_said_where_nothing_is_held_out(train: Train, workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 2)).tolist()
+    Path("t.csv").write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in rows + rows[:60]))
+    flags = ["--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1, "--figures", "false"]
+    assert "60 rows are copies of others" in train(*flags, "--data.val_fraction", 0, "--data.test_fraction", 0)[1]
+    assert "copies of others" not in train(*flags)[1]
+
+
+def test_the_links_in_the_help_have_names(train: Train) -> None:
+    code, out = train("fit", "--help")
+    assert code == 0
+    assert "num_features_of(data) --> model.init_args.num_features" in out
+    assert "partial" not in out

@@ -144,6 +144,7 @@ class CommandLine(LightningCLI):
             parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
             for name, default in self._asked_of_data().items():
                 asked = partial(ask, name, default)
+                vars(asked)["__name__"] = f"{name}_of"  # in --help
                 parser.link_arguments("data", f"model.init_args.{name}", asked, apply_on="instantiate")
             self.own = parser.add_function_arguments(run, skip=MADE_HERE)
             return

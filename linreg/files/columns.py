@@ -6,6 +6,7 @@ which is 1 in the rows of that level. While a file is read, a level is a number,
 
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,15 @@ import numpy as np
 from linreg.files.cells import NUMBER, Spelling
 from linreg.system.errors import InputError, did_you_mean
 
+IDENTIFIER = re.compile(
+    r"(.*[ _.-])?(id|uuid|zip|(zip|post(al)?)[ _.-]?code|phone)|index|unnamed: \d+|(?-i:.*[a-z](Id|ID))", re.IGNORECASE
+)
+TIME = re.compile(
+    r"(.*[ _.-])?(t|x|time|date|year|month|week|day|hour|min(ute)?|sec(ond)?|age|step|epoch|period|zeit|datum|jahr"
+    r"|monat|woche|tag|stunde|alter)s?([ _.-].*)?",
+    re.IGNORECASE,
+)
+MANY = 20  # rows, to be sure that a column numbers them
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000
 ROLES = {"target": "the target", "exclude": "--data.exclude", "categories": "--data.categories"}
@@ -116,6 +126,13 @@ def expand(values: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
             part = np.where(np.isnan(part), math.nan, part == np.array(numbers)).astype(values.dtype)
         parts.append(part)
     return np.concatenate(parts, axis=1)
+
+
+def row_numbers(values: np.ndarray, features: Sequence[Column]) -> set[str]:
+    """The feature that numbers the rows (n, D): k, k + 1, k + 2 ...; a time may run so, and a lone feature."""
+    numbers = [i for i, column in enumerate(features) if column.levels is None and not TIME.fullmatch(column.name)]
+    runs = [i for i in numbers if len(values) >= MANY and (np.diff(values[:, i]) == 1).all()]
+    return {features[runs[0]].name} if len(runs) == 1 < len(features) else set()
 
 
 def choose(

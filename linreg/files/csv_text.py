@@ -5,6 +5,7 @@ header holds no comma; quotes as in RFC 4180; every row as wide as the header; d
 refused with its file, line and column: a guess would be silently wrong.
 """
 
+import contextlib
 import csv
 import io
 import itertools
@@ -19,6 +20,7 @@ from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
 from linreg.system.errors import InputError, did_you_mean
 
+CODE, SAMPLE = re.compile(r"0\d\d+", re.ASCII), 1_000  # two digits are those of a month or an hour; rows
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
@@ -92,6 +94,14 @@ class CSVFile(TextFile):
                 raise self.error(blank, self.names[0], "a blank line; write NA for a missing cell")
             else:
                 yield line, cells
+
+    def codes(self) -> set[str]:
+        """The columns with leading zeros in the first rows, as of zip codes."""
+        found = set[str]()
+        with contextlib.suppress(InputError), self.open_text() as text:  # which is raised where all rows are read
+            for _, cells in itertools.islice(self.rows_of(text, 1), SAMPLE):
+                found |= {name for name, cell in zip(self.names, cells, strict=True) if CODE.fullmatch(cell.strip())}
+        return found
 
     def error(self, line: int, column: str | None, message: str) -> InputError:
         where = f"line {line}" + (f", column {column!r}" if column else "")

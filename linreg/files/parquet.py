@@ -43,6 +43,10 @@ class ArrowSource:
         self.texts = {name for name, kind in self.kinds.items() if kind.startswith(TEXTS)}
         self.num_cells = num_rows * len(self.names)
 
+    def codes(self) -> set[str]:
+        """The columns of numbers with leading zeros: none, for here these would be text."""
+        return set()
+
     def _batches(self, names: list[str]) -> Iterator[Any]:
         """The rows in batches, with these columns."""
         from pyarrow import ArrowException

@@ -197,7 +197,9 @@ class RegressionData(LightningDataModule):
         if len(self.table.x) > MOST_COMPARED:
             return
         rows = {name: [row.tobytes() for row in torch.cat(sides, 1).numpy()] for name, sides in self.splits.items()}
-        known = {*rows["train"]}
+        known, train = {*rows["train"]}, len(rows["train"])
+        if train == len(self.table.x) and 1_000 * (copies := train - len(known)) > train:
+            yield f"{copies:,} rows are copies of others"
         for name in ("val", "test"):
             copies = sum(row in known for row in rows[name])
             if 100 * copies > len(rows[name]):

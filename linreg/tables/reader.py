@@ -5,20 +5,15 @@ Shapes: a block is (n, C), n rows and the C columns that are read, targets first
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from linreg.files.cells import Spelling
-from linreg.files.columns import Categories, choose, expand
+from linreg.files.columns import IDENTIFIER, Categories, choose, expand, row_numbers
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
-
-IDENTIFIER = re.compile(
-    r"(.*[ _.-])?(id|uuid|zip|(zip|post(al)?)[ _.-]?code|phone)|index|unnamed: \d+|(?-i:.*[a-z](Id|ID))", re.IGNORECASE
-)
 
 
 class TableReader:
@@ -64,6 +59,7 @@ class TableReader:
         self.num_targets = len(targets)
         self.num_read = self.num_dropped = 0
         self.kept: list[int] = []
+        self.row_numbers: set[str] = set()
         self.missing_cells = np.zeros(len(self.columns), dtype=int)
 
     def _names(self, role: str, names: Any) -> list[str]:
@@ -94,6 +90,8 @@ class TableReader:
         self.resolve_columns()
         if len(values) * self.width > most:
             return None
+        features = self.kept[self.num_targets :]
+        self.row_numbers = row_numbers(values[:, features], [self.columns[i] for i in features])
         values = self.expand(self.drop_incomplete_rows(values))
         self.check_rows()
         return values
@@ -146,10 +144,13 @@ class TableReader:
         left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
         way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
+        why = dict.fromkeys(self.row_numbers, ", though it runs as the rows do")
+        why |= dict.fromkeys(self.files[0].codes(), ", though it has leading zeros")
         for column in (self.columns[i] for i in self.kept[self.num_targets :]):
-            if not column.required and column.levels is None and IDENTIFIER.fullmatch(column.name):
+            reason = "" if IDENTIFIER.fullmatch(column.name) else why.get(column.name)
+            if not column.required and column.levels is None and reason is not None:
                 ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
-                notes.append(f"{column.name!r} counts as a number; if it is only a name, {ways}")
+                notes.append(f"{column.name!r} counts as a number{reason}; if it is only a name, {ways}")
         for name, (first, *others) in self.levels.items():
             shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
             notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
