@@ -102,9 +102,7 @@ class RegressionData(LightningDataModule):
         parts = split_rows(len(self.table.x), *shares, how, self.split_seed, origin=self.origin)
         if self.table.mapped:  # in random order already
             if self.split == "order":
-                raise InputError(
-                    f"{self.origin}: a table this large lies in random order; leave out --data.split order"
-                )
+                raise InputError(f"{self.origin}: as large a table has no order; leave out --data.split order")
             sizes = [len(rows) for rows in parts.values()]
             pairs = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
             return dict(zip(parts, pairs, strict=True))
@@ -197,8 +195,8 @@ class RegressionData(LightningDataModule):
         if len(self.table.x) > MOST_COMPARED:
             return
         rows = {name: [row.tobytes() for row in torch.cat(sides, 1).numpy()] for name, sides in self.splits.items()}
-        known, train = {*rows["train"]}, len(rows["train"])
-        if train == len(self.table.x) and 1_000 * (copies := train - len(known)) > train:
+        known = {*rows["train"]}
+        if not rows["val"] + rows["test"] and 1_000 * (copies := len(rows["train"]) - len(known)) > len(rows["train"]):
             yield f"{copies:,} rows are copies of others"
         for name in ("val", "test"):
             copies = sum(row in known for row in rows[name])
