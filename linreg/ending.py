@@ -36,7 +36,8 @@ def failure_recorded(trainer: Trainer, start: float) -> Iterator[None]:
         yield
     except RunError as error:
         folder = folder_of(trainer)
-        if folder is not None and trainer.is_global_zero:
+        has_begun = any(getattr(each, "is_written", False) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if folder is not None and trainer.is_global_zero and has_begun:  # else the record of a run that went well stays
             values = trainer.callback_metrics if trainer.world_size == 1 else {}  # else it would wait for the others
             found, seconds = logged(plain(values)), time.perf_counter() - start
             trained = how_trained(trainer, trainer.current_epoch, seconds)

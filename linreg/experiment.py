@@ -145,8 +145,9 @@ def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int) -> tu
         Which checkpoint the model is now of, and what was logged up to then.
     """
     best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
+    saved = {os.path.basename(each.best_model_path) for each in trainer.checkpoint_callbacks}  # type: ignore[attr-defined]
     last = (
-        {"checkpoint": "last.ckpt" if best else None, "epoch": epochs},
+        {"checkpoint": "last.ckpt" if "last.ckpt" in saved else None, "epoch": epochs},
         plain(trainer.callback_metrics) | tables_of(model),
     )
     if best is None:

@@ -1,6 +1,7 @@
 """A run from Python: as a script, in a notebook (cells in one process, Ctrl-C), with a stock Trainer; its mistakes."""
 
 import json
+import math
 import re
 import signal
 import sys
@@ -210,6 +211,47 @@ def test_an_older_run_that_has_kept_none_of_it_goes_on(workplace: Path, capfd: p
     capfd.readouterr()
     linreg.run(LinearRegression(2, lr=0.05), table(), name="p", max_epochs=2, ckpt_path="last")
     assert "resume  after epoch 1, as before\n" in capfd.readouterr().out
+
+
+def test_last_of_a_name_that_nobody_has_used(train: Train) -> None:
+    table()
+    flags = "--data.path", "t.csv", "--data.target", "y", "--max_epochs", "1"
+    code, said = train(*flags, "--name", "mine")
+    assert (code, "this is a new one" in said) == (0, False), said
+    code, said = train(*flags, "--name", "mien", "--ckpt_path", "last")
+    line = "no run of the name 'mien' has saved anything: this is a new one; did you mean 'mine'?"
+    assert (code, said.count(line)) == (0, 1), said
+    code, said = train(*flags, "--name", "mine", "--ckpt_path", "last")
+    assert (code, "this is a new one" in said) == (0, False), said
+
+
+def test_a_resume_that_fails_before_a_step_says_what_is_true(train: Train) -> None:
+    flags = "--data.num_rows", "100", "--max_epochs"
+    assert train(*flags, "1", "--name", "p")[0] == 0
+    metrics = Path("runs/p/version_0/metrics.json").read_text()
+    Path("runs/p/version_0/.lock").mkdir()
+    code, said = train("--ckpt_path", LAST, *flags, "2")
+    assert (code, "no step was taken" in said, "no epoch" in said) == (1, True, False), said
+    Path("runs/p/version_0/.lock").rmdir()
+    checkpoint = load(LAST)
+    for name, weights in checkpoint["state_dict"].items():
+        if "standardizer" not in name:
+            weights.mul_(math.nan)
+    torch.save(checkpoint, LAST)
+    code, said = train("--ckpt_path", LAST, *flags, "2")
+    assert (code, "its training had diverged; take an earlier checkpoint" in said) == (1, True), said
+    assert Path("runs/p/version_0/metrics.json").read_text() == metrics  # of the run that went well
+
+
+def test_a_run_of_no_epoch_has_left_no_checkpoint(train: Train) -> None:
+    code, said = train("--data.num_rows", "100", "--max_epochs", "0")
+    assert (code, "report  of the weights, epoch 0 of 0" in said) == (0, True), said
+    assert not [*Path("runs").rglob("*.ckpt")]
+
+
+def test_a_divergence_counts_epochs_from_one(train: Train) -> None:
+    code, said = train("--data.num_rows", "100", "--lr", "1e6", "--max_epochs", "3")
+    assert (code, "in epoch 2, step 2" in " ".join(said.split())) == (1, True), said
 
 
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))

@@ -73,9 +73,7 @@ class Arguments:
         """Puts the newest checkpoint of the run's name in the place of "last"; without one, fit begins afresh."""
         names = [self.value("--name"), *(content.get("name") for content in reversed(self.contents)), self._stem()]
         name = str(next((name for name in names if name), "default"))
-        path = newest_checkpoint(name)
-        if path is None and self.subcommand != "fit":
-            raise InputError(f"--ckpt_path last: no run of the name {name!r} has saved anything; see --name")
+        path = newest_checkpoint(name, is_needed=self.subcommand != "fit")
         found = ("--ckpt_path",) if self.subcommand == "fit" else ("--ckpt_path", "--name")  # a flag of fit only
         self.flags = self.without(*found) + ([("--ckpt_path", path)] if path else [])
 

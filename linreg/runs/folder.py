@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.safety.safe_yaml import MAX_BYTES, read_config
-from linreg.system.errors import InputError, RunError
+from linreg.system.errors import InputError, RunError, did_you_mean
 from linreg.system.ranks import from_first, world
 from linreg.system.screen import say
 
@@ -44,11 +44,16 @@ def new_run_folder(name: str) -> Path:
     return folder
 
 
-def newest_checkpoint(name: str) -> str | None:
-    """Where the newest run of a name stands; None if none of them has saved anything."""
+def newest_checkpoint(name: str, is_needed: bool = False) -> str | None:
+    """Where the newest run of a name stands; None, and a line that says so, if none has saved anything."""
     for _, folder in sorted(versions(name).items(), reverse=True):
         if (path := folder / "checkpoints/last.ckpt").exists():
             return str(path)
+    hint = did_you_mean(name, [path.name for path in ROOT.glob("*")])
+    found = f"no run of the name {name!r} has saved anything"
+    if is_needed:
+        raise InputError(f"--ckpt_path last: {found}; see --name{hint}")
+    say(f"        {found}: this is a new one{hint}", getattr(rank_zero_only, "rank", 0) == 0)
     return None
 
 

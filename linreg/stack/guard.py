@@ -70,7 +70,7 @@ class DivergenceGuard(Callback):
             return
         rate = f", at lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else ""
         raise RunError(
-            f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch}, step {trainer.global_step}"
+            f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch + 1:,}, step {trainer.global_step}"
             f"{rate}; {getattr(model, 'divergence_remedy', 'try a tenth of it')}. {_last_good(trainer)}"
         )
 

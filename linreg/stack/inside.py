@@ -44,6 +44,7 @@ class Inside(Callback):
         return max(self.saved, self.last._last_global_step_saved)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.saved = checkpoint["global_step"]
         if "inside" in checkpoint:
             self.before = checkpoint["inside"][trainer.global_rank]
             self.draws.seen, self.draws.generators = self.before["batches"], self.before["draws"]

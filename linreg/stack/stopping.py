@@ -20,7 +20,10 @@ from linreg.system.screen import complain, say
 class StopBetweenBatches(Callback):
     """Ends a run that a signal has asked to stop."""
 
+    has_begun = False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_begun = True
         if signal.getsignal(signal.SIGINT) is stop:  # Lightning's own talks to the others from within it, and may hang
             signal.signal(signal.SIGTERM, stop)
         self._look(True)
@@ -105,9 +108,10 @@ def how_to_resume(trainer: Trainer, call: str | None = None) -> str:
     """The command, or the call in Python, that goes on from where a stopped run was last saved."""
     saved = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     last = [path for path in saved if path.endswith("last.ckpt") and os.path.exists(path)]
-    if not last:
-        return "no epoch was saved, so there is nothing to resume"
     callbacks = getattr(trainer, "callbacks", [])
+    if not last:
+        has_begun = any(getattr(each, "has_begun", False) for each in callbacks)
+        return "no epoch was saved, so there is nothing to resume" if has_begun else "no step was taken"
     lost = next((trainer.global_step - each.newest for each in callbacks if hasattr(each, "newest")), 0)
     before = f"{lost:,} step(s) since the last save are lost; " if lost > 0 else ""
     if call:
