@@ -53,10 +53,8 @@ class RegressionData(LightningDataModule):
         check_split(val_fraction, test_fraction, split, split_seed)
         self.batch_size = batch_size
         self.planned_batch_size = 1_024  # where the first is None; a model may know better
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
-        self.split, self.drop_last = split, drop_last
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.split, self.split_seed, self.drop_last = split, split_seed, drop_last
 
     origin = "the data"  # what an error message calls the table
 
