@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +133,10 @@ def check_given(own: dict[str, Any]) -> None:
     """InputError for an argument of ``run`` that is of another kind, or a number that is no share of anything."""
     check_objects(own["model"], own["data"])
     check, confidence = own["check"], own["confidence"]
+    kinds = {"check": Real, "confidence": Real, "chunk": Integral, "save_every_n_steps": Integral}
+    for name, kind in kinds.items():
+        if own[name] is not None and not isinstance(own[name], kind):
+            raise InputError(f"--{name} {own[name]!r}: a {'whole ' * (kind is Integral)}number is expected")
     if confidence is not None and not 0 < confidence < 1:
         raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
     if check is not None and not check > 0:

@@ -272,8 +272,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a number": (lambda: linreg.run(LinearRegression(3), SyntheticData(), callbacks=3), "callbacks: 3"),
     "a logger": (lambda: linreg.run(LinearRegression(3), SyntheticData(), logger="csv"), "the logger"),
     "a mode": (lambda: linreg.run(LinearRegression(3), SyntheticData(), monitor="lr", mode="least"), "least"),
-    "a share": (lambda: linreg.run(LinearRegression(3), SyntheticData(), check="x"), "'str' and 'int'"),
-    "epochs": (lambda: linreg.run(LinearRegression(3), SyntheticData(), max_epochs="3"), "'str' and 'int'"),
+    "a share": (lambda: linreg.run(LinearRegression(3), SyntheticData(), check="x"), "--check 'x': a number"),
+    "a chunk": (lambda: linreg.run(LinearRegression(3), SyntheticData(), chunk=2.5), "--chunk 2.5: a whole number"),
+    "saves": (lambda: linreg.run(LinearRegression(3), SyntheticData(), save_every_n_steps="a"), "steps 'a': a whole"),
+    "epochs": (lambda: linreg.run(LinearRegression(3), SyntheticData(), max_epochs="3"), "--max_epochs '3': a number"),
     "features": (lambda: linreg.run(LinearRegression(4), SyntheticData()), "num_features=4"),
 }
 

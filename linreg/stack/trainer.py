@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def check_flags(settings: dict[str, Any]) -> None:
         if isinstance(value, int) and abs(value) > LARGEST:
             raise InputError(f"--{name} {value}: at most {LARGEST:,} is expected")
     for name, least in LEAST.items():
+        if not isinstance(settings[name], Real | None):
+            raise InputError(f"--{name} {settings[name]!r}: a number is expected")
         if settings[name] is not None and settings[name] < least:
             raise InputError(f"--{name} {settings[name]}: at least {least} is expected")
     for what in ("epochs", "steps"):
