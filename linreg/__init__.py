@@ -30,6 +30,7 @@ _PUBLIC = {
     "read_csv": "tables.table",
     "doctor": "checks.doctor",
     "run": "experiment",
+    "script": "command.main",
 }
 __all__ = list(_PUBLIC)
 

@@ -65,7 +65,7 @@ def run(
         check: the largest excess_mse that is accepted, above 0, such as 0.01; above it the exit code is 1.
         confidence: of the intervals to add to coefficients.csv, between 0 and 1, such as 0.95.
         chunk: mini-batches in one step of Lightning's loop, such as 16, which is faster.
-        formula: with chunk: the lecture's gradient in place of autograd.
+        formula: the lecture's gradient in place of autograd, in chunks of 1 if none is given.
         monitor: the metric by which best.ckpt is the best; None stands for the validation loss.
         mode: which of its values is the best, "min" or "max".
         figures: whether pictures of what was found are drawn for TensorBoard.

@@ -251,3 +251,22 @@ def test_predicting_from_parquet_and_folders(workplace: Path) -> None:
     ((x, rows),) = data.predict_dataloader()
     np.testing.assert_array_equal(x, [[0, 1, 1], [np.nan, np.nan, 2], [0, 0, 3]])
     assert rows.place(2) == "t.parquet, row 3"
+
+
+def test_what_a_trained_model_knows_is_not_said_to_be_unknown(train: Train, workplace: Path) -> None:
+    """Of other data, whatever their split: no row of these was trained on."""
+    write("t.csv", "t,a,y\n" + "".join(f"{'abc'[i % 3]},{i},{i % 7}\n" for i in range(60)))
+    write("n.csv", "t,a,y\n" + "".join(f"c,{i // 2},{i % 7}\n" for i in range(8)))
+    typed = ["--data.path", "t.csv", "--data.target", "y", "--data.categories", "t", "--max_epochs", 2]
+    assert train(*typed)[0] == 0
+    last = "runs/default/version_0/checkpoints/last.ckpt"
+    code, out = train("test", "--ckpt_path", last, "--data.path", "n.csv", "--data.test_fraction", 0.5)
+    assert code == 0, out
+    assert "training row" not in out
+
+
+def test_a_bias_that_is_another_is_named(train: Train, workplace: Path) -> None:
+    assert train("--max_epochs", 2)[0] == 0
+    last = "runs/default/version_0/checkpoints/last.ckpt"
+    code, out = train("--ckpt_path", last, "--model.bias", "false", "--max_epochs", 4)
+    assert (code, "--model.bias was True, not False" in out) == (2, True), out

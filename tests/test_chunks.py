@@ -109,3 +109,9 @@ def test_an_override_that_a_chunk_would_skip_is_refused(train: Train, workplace:
     assert code == 2
     assert "--chunk cannot honour Net.on_before_optimizer_step" in text
     assert "at least 1" in train(*RUN, "--chunk", 0)[1]
+
+
+def test_a_formula_alone_is_one_of_each_mini_batch(train: Train) -> None:
+    alone, chunked = (run(train, name, *more, "--formula", "true") for name, more in (("a", []), ("b", ["--chunk", 1])))
+    assert_same(alone["state_dict"], chunked["state_dict"])
+    assert "--formula" in train(*RUN, "--formula", "true", *SETTINGS["adam"])[1]

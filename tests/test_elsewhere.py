@@ -97,6 +97,17 @@ def test_no_link_in_a_runs_folder_leads_out_of_it(train: Train) -> None:
     assert (code, "is a link" in out, Path("precious/best.ckpt").read_text()) == (2, True, "thesis"), out
 
 
+@posix
+@pytest.mark.parametrize("name", ["by_epoch", "exact"])
+def test_curves_beside_a_run_follow_no_link_out_of_it(name: str, train: Train) -> None:
+    assert train(*BASE, "--max_epochs", 2)[0] == 0
+    Path("precious").mkdir()
+    shutil.rmtree(RUN / name, ignore_errors=True)
+    (RUN / name).symlink_to("../../../precious")
+    code, out = train("--ckpt_path", RUN / "checkpoints/last.ckpt", "--max_epochs", 4)
+    assert (code, f"{name} is a link" in out, [*Path("precious").iterdir()]) == (2, True, []), out
+
+
 def test_checkpoints_of_ones_own_may_lie_in_folders_of_the_run(train: Train) -> None:
     mine = "{class_path: ModelCheckpoint, init_args: {filename: '{epoch}/a/x', save_top_k: -1}}"
     code, out = train(*BASE, "--max_epochs", 3, "--trainer.callbacks", f"[{mine}]")

@@ -152,3 +152,12 @@ def test_loggers_from_python(workplace: Path) -> None:
     assert Path("there/lightning_logs/version_0/metrics.csv").exists()
     with pytest.raises(InputError, match="CSVLogger"):
         run(LinearRegression(3), SyntheticData(), logger=partial(CSVLogger, flush=1), max_epochs=2)
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"epoch,step\n0,\xff\n", b"step\nmany\n"])
+def test_a_table_of_curves_that_is_none_is_a_line(content: bytes, train: Train, workplace: Path) -> None:
+    assert train("--logger", "CSVLogger", "--max_epochs", 2)[0] == 0
+    (FOLDER / "metrics.csv").write_bytes(content)
+    code, out = train("--ckpt_path", FOLDER / "checkpoints/last.ckpt", "--max_epochs", 4)
+    assert (code, "metrics.csv holds no curves" in out) == (2, True), out
+    assert (FOLDER / "metrics.csv").read_bytes() == content

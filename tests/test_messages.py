@@ -115,6 +115,14 @@ def test_warnings_that_are_no_news(tmp_path: Path) -> None:
             trainer = pl.Trainer(max_steps=steps, **OPTIONS | flags | {"enable_checkpointing": False})
             trainer.fit(LinearRegression(3), rows, ckpt_path=path)
             trainer.save_checkpoint(tmp_path / "inside.ckpt")
+        trainer = pl.Trainer(
+            max_steps=1, **OPTIONS | flags | {"callbacks": [pl.callbacks.Timer()], "enable_checkpointing": False}
+        )
+        trainer.fit(LinearRegression(3), rows)
+        trainer.save_checkpoint(tmp_path / "timed.ckpt")
+        pl.Trainer(max_steps=1, **OPTIONS | flags | {"enable_checkpointing": False}).fit(
+            LinearRegression(3), rows, ckpt_path=tmp_path / "timed.ckpt"
+        )
         whole = torch.utils.data.TensorDataset(torch.randn(9, 3), torch.randn(9, 1))
         overfit = pl.Trainer(max_epochs=1, overfit_batches=1, **OPTIONS | flags | {"enable_checkpointing": False})
         overfit.fit(LinearRegression(3), DataLoader(whole, 3, shuffle=True))
@@ -129,6 +137,7 @@ def test_warnings_that_are_no_news(tmp_path: Path) -> None:
         messages.SHORT_EPOCH,
         messages.INSIDE_EPOCH,
         messages.OVERFIT,
+        messages.CALLBACKS_LEFT_OUT,
         messages.READ_ONLY_ARRAY,
     ]
     if torch.__version__ >= "2.13":

@@ -143,3 +143,37 @@ def test_a_spreadsheet_predicts_from_the_coefficients(train: Train, workplace: P
                 if name != "(intercept)":
                     value += coefficient * (row[column] == level if level else float(row[column]))
             assert value == pytest.approx(float(row["prediction"]), rel=1e-6)
+
+
+TYPED = [  # of which recipe, what was typed, what is said of it
+    ("folds", ["medical.csv", "sbp"], "'?' is not a number"),
+    ("folds", [], "required: path, target (python -m linreg.examples.folds --help"),
+    ("folds", ["medical.csv", "sbp", "--missing_value", "?"], "did you mean 'missing_values'?"),
+    ("sweep", ["--path", "medical.csv", "--target", "sbp"], "'?' is not a number"),
+    ("export", [], "required: path"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "typed", "said"), TYPED)
+def test_a_mistake_in_a_recipe_is_one_line(recipe: str, typed: list[str], said: str, workplace: Path) -> None:
+    Path("medical.csv").write_text(
+        "age,sbp\n" + "".join(f"{i if i % 9 != 5 else '?'},{2 * i + i % 5}\n" for i in range(60))
+    )
+    done = completed([*RECIPE, f"linreg.examples.{recipe}", *typed])
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+@pytest.mark.slow
+def test_recipes_take_the_flags_of_the_data(workplace: Path) -> None:
+    lines = [f"{i if i % 9 != 5 else '?'};{i},5;{2 * i + i % 5}" for i in range(60)]
+    Path("medical.csv").write_text("age;weight;sbp\n" + "\n".join(lines))
+    Path("mine.yaml").write_text("decimal: ','\nmissing_values: ['?']\nexclude: [weight]\n")
+    done = completed([*RECIPE, "linreg.examples.folds", "medical.csv", "sbp", "--config", "mine.yaml"])
+    assert done.returncode == 0, done.stderr
+    assert "\nrmse: " in done.stdout
+    table = ["--path", "medical.csv", "--target", "sbp", "--decimal", ",", "--missing_values", "?"]
+    done = completed([*RECIPE, "linreg.examples.sweep", "--trials", "2", *table])
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 2 trials" in done.stdout

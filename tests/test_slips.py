@@ -101,6 +101,13 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
         (["train"], ["'train'", "did you mean 'fit'?"]),
         (["fti"], ["did you mean 'fit'?"]),
         (["tets", "--max_epochs", 1], ["did you mean 'test'?"]),
+        (["trian"], ["did you mean 'fit'?"]),
+        (["fit", "test"], ["one command at a time"]),
+        (["--config", "mlp_.yaml"], ["did you mean 'mlp.yaml'?"]),
+        (["--config", "top.yaml"], ["write model: {lr: ...}"]),
+        ([*FILE, "--data.features", "a,b"], ["several names are '[a, b]'"]),
+        ([*FILE, "--data.exclude", "[a"], ["the bracket is not closed"]),
+        (["k.csv", "--target", "y"], ["""--data.missing_values '["k.A."]'; if it is text"""]),
         (["evaluate"], ["did you mean 'validate'?"]),
         (["configs/csv.yaml"], ["did you mean --config configs/csv.yaml?"]),
         (["runs/x/last.ckpt"], ["did you mean --ckpt_path runs/x/last.ckpt?"]),
@@ -118,6 +125,9 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
 )
 def test_what_could_mean_several_things_is_one_line(typed: list, parts: list[str], slip: Train) -> None:
     Path("path.yaml").write_text("data: {class_path: CSVData, init_args: {path: t.csv}}")
+    Path("mlp.yaml").touch()
+    Path("top.yaml").write_text("lr: 0.1")
+    Path("k.csv").write_text(CSV + "k.A.,1,x,3\n")
     code, out = slip(*typed)
     assert code == 2, out
     lines = [line for line in out.splitlines() if not line.startswith("note: ")]
@@ -143,6 +153,8 @@ def test_slips_with_a_checkpoint(slip: Train) -> None:
     code, out = slip("predict", "t.csv", "--ckpt_path", "last", "--output", "out.csv")
     assert code == 0, out
     assert len(Path("out.csv").read_text().splitlines()) == 41
+    code, out = slip("--fast_dev_run", "true", "--ckpt_path", "last")
+    assert (code, "leave out --ckpt_path" in out) == (2, True), out
     code, out = slip("test", "t.csv", "--ckpt_path", "last")
     assert "0 train, 0 val, 40 test" in out
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -134,6 +135,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(workplace: Path, train: Tra
     (line,) = run(8, "predict", "--ckpt_path", f"{CKPT}/last.ckpt", "--data.path", "new.csv")
     assert "predictions.csv: cannot be written: File too large" in line
     assert not Path("predictions.csv").exists()
+
+
+@pytest.mark.slow
+@posix
+@pytest.mark.parametrize("kilobytes", [20, 32])  # at which TensorBoard fails while a loss is logged
+def test_a_full_disk_is_the_disks_fault(workplace: Path, kilobytes: int) -> None:
+    Path("runs").mkdir()
+    inside = f"mount -t tmpfs -o size={kilobytes}k tmpfs runs && exec {shlex.join(command('--max_epochs', 3))}"
+    done = completed(["unshare", "-rm", "sh", "-c", inside])
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("no rights to mount anything")
+    assert (done.returncode, "No space left on device" in done.stderr) == (1, True), done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

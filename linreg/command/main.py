@@ -1,15 +1,20 @@
 """From a command line to an exit code: quiet libraries, and one line for each thing that can go wrong."""
 
+import inspect
 import os
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
+from jsonargparse import auto_cli
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from linreg import evaluation, experiment
 from linreg.checks.doctor import consult
 from linreg.command.cli import CommandLine
+from linreg.command.parser import Parser
 from linreg.lecture import lecture
 from linreg.processes.ends import blame, end_children, is_lost, leave_after_loss
 from linreg.processes.launchers import rank_at_start
@@ -62,8 +67,8 @@ def run_command(line: CommandLine) -> None:
     elif line.command == "predict":
         evaluation.predict(line.model, line.datamodule, **line.settings)
     else:
-        if line.checkpoint and line.arguments.keep_the_data(SPLIT):
-            check_held_out(line.checkpoint, line.datamodule)
+        if line.checkpoint:
+            check_held_out(line.checkpoint, line.datamodule, line.arguments.keep_the_data(SPLIT))
         evaluation.measure(line.command, line.model, line.datamodule, **line.settings)
 
 
@@ -72,12 +77,24 @@ def main(typed: list[str]) -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # small models gain nothing from more, and a busy neighbour makes them 20 times slower
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler says when it starts, and when it stops
+    return explained(lambda: run_command(CommandLine(typed)))
+
+
+def script(function: Callable[..., None]) -> NoReturn:
+    """Calls a module's main function with what was typed for its arguments, and ends as a command does."""
+    module = inspect.getmodule(function)
+    prog = f"python -m {module.__spec__.name}" if module and module.__spec__ else sys.argv[0]
+    sys.exit(explained(lambda: auto_cli(function, parser_class=Parser, prog=prog)))
+
+
+def explained(work: Callable[[], Any]) -> int:
+    """Does some work quietly; its exit code, once a line has said what went wrong."""
     hide_notes()
     threading.excepthook = quiet  # TensorBoard's writer passes its error on to the run, which says it in a line
     open_streams()
     try:
         meet()
-        run_command(CommandLine(typed))
+        work()
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 141

@@ -23,6 +23,7 @@ DEFAULTS = {  # what the command is for, as long as no other class is named
     "csv": "linreg.CSVData",
     "predict": "linreg.PredictionData",
 }
+SECTIONS = {"model": "model", "csv": "data", "data": "data"}  # of a config, by those classes
 WIDTHS: set[str | int] = {"num_features", "num_targets"}  # which a model is told by a table
 
 MEANT = {  # by words that other programs have for it
@@ -105,6 +106,10 @@ class Parser(LightningArgumentParser):
         flags += [name for default in DEFAULTS for name in parameters_of(load_default(default))]
         for word in UNKNOWN_NAME.findall(message):
             typed = word[0] or word[1]
+            section = next((s for n, s in SECTIONS.items() if typed in parameters_of(load_default(n))), None)
+            if section and "Option " in message:  # of a config
+                message = f"{message.strip()} there; write {section}: {{{typed}: ...}}"
+                break
             hint = SEPARATOR if typed in ("sep", "separator", "delimiter") else ""
             hint = hint or (f"; did you mean {MEANT[typed]}?" if typed in MEANT else did_you_mean(typed, flags))
             if typed not in flags and hint:
@@ -114,7 +119,8 @@ class Parser(LightningArgumentParser):
         if refused := NO_CLASS.search(message) or DENIED_IMPORT.search(message):
             hint = did_you_mean(refused[1], [*OURS, *(f"linreg.{each}" for each in OURS)])
             text = f"{refused[1]!r} is no class that may be named{hint or f'; {remedy()}'}"
-        blame(f"{text} (python train.py --help lists the flags)")
+        program = self.prog if " -m " in self.prog else "python train.py"
+        blame(f"{text} ({program} --help lists the flags)")
         sys.exit(2)
 
 

@@ -18,6 +18,7 @@ from linreg.system.errors import InputError, did_you_mean
 
 TABLE = re.compile(r"\.(csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 SEVERAL = re.compile(r"(typing\.)?(Optional\[)?([Ll]ist|Sequence)\[str\](\]| \| None)?")  # a type, as text
+NAMES = ("--data.features", "--data.target", "--data.exclude", "--data.categories")
 CLASSES = {"model": ["model"], "data": ["data", "csv"], "predict": ["predict"]}  # of no name, by section or command
 
 
@@ -76,7 +77,11 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[
             value = "true"
         elif value is None and kind:
             raise InputError(f"{flag}: a value is expected")
+        elif flag in NAMES and str(value).lstrip().startswith("[") and "]" not in str(value):
+            raise InputError(f"{flag} {value}: the bracket is not closed; several names are '[a, b]'")
         elif SEVERAL.fullmatch(kind) and value not in ("null", "None") and not str(value).lstrip().startswith("["):
+            if "," in str(value):
+                raise InputError(f"{flag} {value}: several names are '[{str(value).replace(',', ', ')}]', in brackets")
             value = json.dumps([value])
         elif flag == "--data.missing_values" and value not in (None, "null", "None"):
             value = as_marks(str(value))
@@ -110,8 +115,12 @@ def by_its_look(word: str, before: list[Flag]) -> Flag:
             raise InputError(f"{word!r}: a flag is expected before it; did you mean {flag} {word}?")
     if "=" in word:
         raise InputError(f"{word!r}: a flag begins with two dashes; did you mean --{word}?")
+    if name in (*SUBCOMMANDS, *AS_FIT):
+        raise InputError(f"{word!r}: one command at a time is expected, and it comes first")
     meant = MEANT.get(name, "")
-    hint = f"; did you mean {meant!r}?" if meant in SUBCOMMANDS else did_you_mean(word, SUBCOMMANDS)
+    near = [*SUBCOMMANDS, *(word for word, command in MEANT.items() if command in SUBCOMMANDS)]
+    hint = f"; did you mean {meant!r}?" if meant in SUBCOMMANDS else did_you_mean(word, near)
+    hint = re.sub(r"'(\w+)'", lambda found: repr(MEANT.get(found[1], found[1])), hint)
     known = ", ".join((*SUBCOMMANDS, *AS_FIT))
     raise InputError(f"{word!r}: one of {known}, or a flag, is expected{hint or '; several names are [a, b]'}")
 

@@ -20,7 +20,10 @@ Flag = tuple[str, str | None]  # as it was typed, and its value
 def check_config(path: str) -> dict[str, Any]:
     """The content of a config; InputError for a file that holds none, or is not there."""
     if not Path(path).is_file():
-        hint = did_you_mean(Path(path).name, [known.name for known in DEFAULT_CONFIG.parent.glob("*.yaml")])
+        hint = did_you_mean(
+            Path(path).name,
+            [known.name for place in (Path(path), DEFAULT_CONFIG) for known in place.parent.glob("*.yaml")],
+        )
         raise InputError(f"--config {path}: no such file{hint}")
     try:
         with Path(path).open(encoding="utf-8") as file:

@@ -23,10 +23,8 @@ class Digits(DataModule):
     def load(self) -> Any:
         generator = torch.Generator().manual_seed(0)
         shapes = torch.tensor([[int(pixel) for pixel in shape] for shape in SHAPES]).reshape(10, 5, 3)
-        x, y = (
-            self.noise_std * torch.randn(self.num_rows, 1, 8, 8, generator=generator),
-            torch.arange(self.num_rows) % 10,
-        )
+        x = self.noise_std * torch.randn(self.num_rows, 1, 8, 8, generator=generator)
+        y = torch.arange(self.num_rows) % 10
         corners = torch.stack([torch.randint(0, most, (self.num_rows,), generator=generator) for most in (4, 6)], 1)
         for picture, digit, (top, left) in zip(x, y, corners.tolist(), strict=True):
             picture[0, top : top + 5, left : left + 3] += shapes[digit]

@@ -6,7 +6,6 @@ columns.json, and so are the predictions (N, T).
 """
 
 import json
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg import LinearRegression
+from linreg import LinearRegression, script
 
 
 class Predictor(nn.Module):
@@ -29,6 +28,7 @@ class Predictor(nn.Module):
 
 
 def main(path: str, folder: str = ".") -> None:
+    """Writes what the checkpoint at a path computes to a folder."""
     model = LinearRegression.load_from_checkpoint(path)
     columns = {"features": model.feature_names, "targets": model.target_names, "levels": model.levels}
     Path(folder, "columns.json").write_text(json.dumps(columns, indent=1))
@@ -43,4 +43,4 @@ def main(path: str, folder: str = ".") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    script(main)

@@ -4,36 +4,36 @@
 """
 
 import statistics
-import sys
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from linreg import CSVData, LinearRegression, run
+from linreg import CSVData, LinearRegression, run, script
 
 
 class Fold(CSVData):
     """A table of which every row is in the test of one of several folds, and in the training of the others."""
 
-    def __init__(self, fold: int, num_folds: int = 5, **table: Any) -> None:
+    def __init__(self, fold: int, **table: Any) -> None:
         super().__init__(val_fraction=0, **table)
-        self.fold, self.num_folds = fold, num_folds
+        self.fold = fold
 
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         x, y = self.table.x, self.table.y
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
-        in_test = torch.arange(len(x)) % self.num_folds == self.fold
+        in_test = torch.arange(len(x)) % 5 == self.fold
         rows = {"train": order[~in_test], "val": order[:0], "test": order[in_test]}
         return {name: (x[part], y[part]) for name, part in rows.items()}
 
 
-def main(path: str, target: str) -> None:
+def main(path: str, target: str, categories: Any = "all", **table: Any) -> None:
+    """Trains on four fifths of a table, five times, and tests on the others; see CSVData for its flags."""
     found = []
     for k in range(5):
-        data = Fold(k, path=path, target=target, categories="all")
+        data = Fold(k, path=path, target=target, categories=categories, **table)
         found.append(run(LinearRegression(data.num_features), data, name="folds").metrics)
     for metric in ("rmse", "r2"):
         learned, exact = [m["test"][metric] for m in found], [m["exact"]["test"][metric] for m in found]
@@ -43,4 +43,4 @@ def main(path: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    script(main)

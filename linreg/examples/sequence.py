@@ -18,10 +18,8 @@ class Waves(DataModule):
         self.length, self.num_values = length, num_values
 
     def load(self) -> Any:
-        time, noise = (
-            torch.arange(self.num_values),
-            torch.randn(self.num_values, generator=torch.Generator().manual_seed(0)),
-        )
+        time = torch.arange(self.num_values)
+        noise = torch.randn(self.num_values, generator=torch.Generator().manual_seed(0))
         series = (time / 3).sin() + (time / 7).cos() + 0.1 * noise
         return Windows(series[:, None], self.length)
 

@@ -3,17 +3,16 @@
 Each trial is a run folder, which TensorBoard's HParams compares, one that diverges too; the study is kept in sweep.db.
 """
 
-import argparse
 import math
+from typing import Any
 
 import optuna
 
-from linreg import CSVData, LinearRegression, RunError, run
+from linreg import CSVData, LinearRegression, RunError, run, script
 
 
-def objective(trial: optuna.Trial) -> float:
+def objective(trial: optuna.Trial, data: CSVData) -> float:
     """The validation MSE of a trial; infinite where the training diverges."""
-    data = CSVData("configs/penguins.csv", "body_mass_g", categories="all")
     lr = trial.suggest_float("lr", 1e-3, 100, log=True)
     momentum = trial.suggest_float("momentum", 0, 0.95)
     model = LinearRegression(data.num_features, lr=lr, momentum=momentum)
@@ -26,19 +25,23 @@ def objective(trial: optuna.Trial) -> float:
     return found.metrics["val"]["mse"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=20, help="of the whole study, with those that are done")
-    parser.add_argument("--storage", default="sqlite:///sweep.db")
-    parser.add_argument("--name", default="sweep")
-    options = parser.parse_args()
-    study = optuna.create_study(storage=options.storage, study_name=options.name, load_if_exists=True)
+def main(
+    trials: int = 20, storage: str = "sqlite:///sweep.db", name: str = "sweep",
+    path: str = "configs/penguins.csv", target: str = "body_mass_g", categories: Any = "all", **table: Any,
+) -> None:  # fmt: skip
+    """Searches for the rate and the momentum, until the study has that many trials; see CSVData for the data."""
+
+    def read() -> CSVData:
+        return CSVData(path, target, categories=categories, **table)
+
+    _ = read().table  # a mistake is said here, and not by optuna
+    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
-    study.optimize(objective, n_trials=max(options.trials - done, 0))
-    print(f"{options.name}: {len(study.trials)} trials, best MSE {study.best_value:.7g} with {study.best_params}")
+    study.optimize(lambda trial: objective(trial, read()), n_trials=max(trials - done, 0))
+    print(f"{name}: {len(study.trials)} trials, best MSE {study.best_value:.7g} with {study.best_params}")
     print(f"the run of it: {study.best_trial.user_attrs.get('folder')}")
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -137,9 +137,9 @@ class CSVBlocks:
         """Makes a column whose first cell is text a category, or leaves it out; InputError if it is to be neither."""
         is_text = isinstance(reason, TextCell)
         if not is_text or column.has_value or (column.required and not column.may_be_text):
-            remedy = column.remedy(is_text)
+            remedy = column.remedy(is_text, cell[:80].strip())
             raise self.file.error(line, column.name, f"{cell[:80]!r} {reason}{remedy}") from None
-        found = f"{cell[:80]!r} is text in a column of numbers{column.remedy(is_text)}"
+        found = f"{cell[:80]!r} is text in a column of numbers{column.remedy(is_text, cell[:80].strip())}"
         column.odd, column.sample = self.file.error(line, column.name, found), (1, 0)
         if column.may_be_text:
             column.levels = {}

@@ -5,8 +5,10 @@ which is 1 in the rows of that level. While a file is read, a level is a number,
 """
 
 import itertools
+import json
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,11 +67,13 @@ class Column:
         if self.odd and numbers > 0 and text <= max(1, (text + numbers) // 10):
             raise self.odd
 
-    def remedy(self, is_text: bool) -> str:
+    def remedy(self, is_text: bool, cell: str = "") -> str:
         """What to do about a cell that is no number, which may be text."""
         if self.is_target:
             return f"; {CLASSES}" if is_text and not self.has_value else ""
-        ways = f"; name it in --data.categories, '[{self.name}]', if it is text, or the cell in --data.missing_values"
+        mark = f"--data.missing_values {shlex.quote(json.dumps([cell], ensure_ascii=False))}"
+        mark = mark if cell else "--data.missing_values"
+        ways = f"; if it stands for a missing one, give {mark}; if it is text, --data.categories '[{self.name}]'"
         named = ways if is_text else ""
         return named if self.required else f"{named}; choose the columns with --data.features"
 

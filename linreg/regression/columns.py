@@ -102,6 +102,11 @@ def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None
             f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
         )
     check_same_levels(columns[2], model.levels)
+    bias, now_bias = (params.get("bias") for params in (checkpoint["hyper_parameters"], model.hparams))
+    if bias != now_bias:
+        raise InputError(
+            f"--model.bias was {bias}, not {now_bias}; leave it out, or start a new run without --ckpt_path"
+        )
     saved, fresh = checkpoint["state_dict"], model.state_dict()
     for name in (name for name in fresh if "_standardizer." in name):
         spread = fresh[name].abs() + fresh[name.replace(".mean", ".std")]

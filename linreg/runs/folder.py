@@ -116,8 +116,8 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     folder = folder or new_run_folder(name)
     os.environ[RUN_FOLDER] = str(folder)
     lock = FileLock(folder / ".lock", timeout=0)
-    if os.path.islink(lock.lock_file):
-        raise InputError(f"{lock.lock_file} is a link, and no lock that a run has made; remove it")
+    for link in sorted(path for path in folder.iterdir() if path.is_symlink()):  # through which a run would write
+        raise InputError(f"{link} is a link, and nothing that a run has made; remove it")
     try:
         lock.acquire()
     except Timeout:

@@ -109,12 +109,15 @@ class RunTable(Curves, CSVLogger):  # type: ignore[misc]
         """Opens the file, which Lightning empties, and puts back the rows before ``purge_step``."""
         rows: list[dict[str, Any]] = []
         if self.purge_step is not None and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
+            with (
+                given(f"{self.path} holds no curves to go on with"),
+                self.path.open(newline="", encoding="utf-8") as file,
+            ):
                 rows = [row for row in csv.DictReader(file) if int(row["step"] or 0) < self.purge_step]
         self.is_open = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", CSV_FOLDER_IN_USE)
-            self.experiment.metrics += [{tag: value for tag, value in row.items() if value} for row in rows]
+            self.experiment.metrics += [{tag: value for tag, value in row.items() if tag and value} for row in rows]
         self.save()
 
     @rank_zero_only

@@ -138,10 +138,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for name, value in config.items() for k, v in flatten(value, f"{prefix}.{name}".strip(".")).items()}
 
 
-def check_held_out(checkpoint: dict[str, Any], data: Any) -> None:
-    """InputError for the training's own data in another split or order: it has seen rows that are to be measured."""
+def check_held_out(checkpoint: dict[str, Any], data: Any, is_own: bool) -> None:
+    """Tells data if they are those of the training; InputError if they should be, and are split in another way."""
     rows = checkpoint.get("rows")
-    if isinstance(rows, Tensor) and hasattr(data, "is_same") and not data.is_same(rows):
+    if not (isinstance(rows, Tensor) and hasattr(data, "is_same")):
+        return
+    data.is_trained_on = data.is_same(rows)
+    if is_own and not data.is_trained_on:
         raise InputError(
             "these rows are not split as in the training, which may have seen those that are to be measured: leave out "
             "--data.test_fraction and the like, or give a file of new rows with --data.path"

@@ -131,6 +131,8 @@ def describe_resume(checkpoint: dict[str, Any], config: str, trainer: Trainer) -
         trainer: of that run.
     """
     check_resumable(checkpoint)
+    if getattr(trainer, "fast_dev_run", False):
+        raise InputError("--fast_dev_run: it tries a run from its beginning; leave out --ckpt_path")
     processes = trainer.num_devices * trainer.num_nodes
     if (then := len(checkpoint.get("inside", []))) not in (0, processes):
         raise InputError(

@@ -98,6 +98,8 @@ def _denied(error: BaseException) -> str | None:
     """What the machine has denied a run; None for any other error."""
     if isinstance(error, RunError) and isinstance(error.__cause__, OSError):
         return str(error)
+    if isinstance(error.__cause__, OSError):  # TensorBoard's, of whatever Lightning was about to log
+        error = error.__cause__
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         what = os.fsdecode(error.filename) if error.filename else "a file of the run"
         return f"{what} could not be written: {error.strerror or error}"

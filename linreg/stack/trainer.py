@@ -32,7 +32,7 @@ from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 from linreg.system.errors import InputError, did_you_mean, given
-from linreg.system.messages import FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
+from linreg.system.messages import CALLBACKS_LEFT_OUT, FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
 from linreg.system.screen import hide_notes
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
@@ -99,6 +99,7 @@ def no_false_alarms() -> Iterator[None]:
             FOLDER_IN_USE,  # a resumed run goes on in its own folder, which holds its checkpoints
             SHORT_EPOCH,  # it has its curves all the same
             INSIDE_EPOCH,  # a run goes on there, behind the batches that were seen
+            CALLBACKS_LEFT_OUT,  # a run that goes on says what differs
             OVERFIT,  # rows that are not shuffled are what --overfit_batches means
         ):
             warnings.filterwarnings("ignore", message)
@@ -164,10 +165,12 @@ def make_fitter(
         model: to be trained.
         config: the resolved config, for the record.
         chunk: how many mini-batches share a step, if several do.
-        formula: whether these take their gradient from the model's own formula.
+        formula: whether these, each mini-batch by itself where no chunk is given, take the gradient from the model's
+            own formula.
         best: which checkpoint is the best; None stands for that of the lowest validation loss.
         save_every_n_steps: steps between two saves inside an epoch, if there are to be any.
     """
+    chunk = 1 if formula and chunk is None else chunk
     typed = as_list(settings["callbacks"])
     check_names(typed)
     refuse_by_name(" ".join(type(callback).__name__ for callback in typed))

@@ -36,6 +36,7 @@ FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
 CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning
 SHORT_EPOCH = r"The number of training batches .* is smaller than the logging interval"  # Lightning
 INSIDE_EPOCH = "You're resuming from a checkpoint that ended before the epoch ended"  # Lightning
+CALLBACKS_LEFT_OUT = "Be aware that when using `ckpt_path`"  # Lightning
 OVERFIT = "You requested to overfit but enabled"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib

@@ -51,12 +51,11 @@ class RegressionData(LightningDataModule):
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1 row is expected")
         check_split(val_fraction, test_fraction, split, split_seed)
-        self.batch_size = batch_size
         self.planned_batch_size = 1_024  # where the first is None; a model may know better
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.split, self.split_seed, self.drop_last = split, split_seed, drop_last
+        self.batch_size, self.split_seed, self.split, self.drop_last = batch_size, split_seed, split, drop_last
 
-    origin = "the data"  # what an error message calls the table
+    origin, is_trained_on = "the data", True  # for error messages; False of others, which a model is measured on
 
     def load(self) -> Table:
         """Reads or makes the whole table; called once."""
@@ -175,7 +174,8 @@ class RegressionData(LightningDataModule):
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
         first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
         first += f"{rows['dropped']:,} dropped; {sizes}"
-        return [first, *self.table.notes, *self.table.outliers(), *self._unseen_levels(), *self._copies()]
+        doubts = [*self._unseen_levels(), *self._copies()] if self.is_trained_on else []
+        return [first, *self.table.notes, *self.table.outliers(), *doubts]
 
     def _unseen_levels(self) -> Iterator[str]:
         """A line for each column of text with levels that the model will know nothing of."""
