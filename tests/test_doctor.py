@@ -415,10 +415,47 @@ def rows(how: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], make: Any = sou
     return Rows(change(how, make))
 
 
+class OverRows(Classes):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return -y_hat.log_softmax(0).gather(1, y[:, None]).mean()
+
+
+class OverRowsByHand(OverRows):
+    """And trains by hand, and returns no loss."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.optimizers().zero_grad()
+        self.manual_backward(self.loss(self(batch[0]), batch[1]))
+        self.optimizers().step()
+
+
+class NormalShuffled(sound.Uncertain):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch[0]), batch[1][torch.randperm(len(batch[1]))])
+
+
+class NormalTurned(sound.Uncertain):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        mean, log_std = y_hat.chunk(2, 1)
+        return (((y - mean) / log_std.exp()).square() / 2 - log_std).mean()
+
+
+class ValidatesTheNext(Classes):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step((batch[0], (batch[1] + 1) % 3), batch_idx)
+
+
 LEARNS = {"max_epochs": 20}
 BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that finds it, and the fault
     "bold start": ("loss_at_start", lambda: (BoldStart(), Rows(sound.classes), LEARNS)),
     "softmax twice": ("two_rows_by_heart", lambda: (SoftmaxTwice(), Rows(sound.classes), LEARNS)),
+    "normal, shuffled": ("two_rows_by_heart", lambda: (NormalShuffled(), Rows(sound.table), LEARNS)),
+    "normal, sign": ("two_rows_by_heart", lambda: (NormalTurned(), Rows(sound.table), LEARNS)),
+    "softmax over rows": ("loss_is_a_mean_over_rows", lambda: (OverRows(), Rows(sound.classes), LEARNS)),
+    "by hand, over rows": ("loss_is_a_mean_over_rows", lambda: (OverRowsByHand(), Rows(sound.classes), LEARNS)),
+    "validates the next": ("validation_follows", lambda: (ValidatesTheNext(), Rows(sound.classes), LEARNS)),
     "frozen": ("gradients_arrive", lambda: (Frozen(), Rows(sound.table), LEARNS)),
     "forgotten": ("gradients_arrive", lambda: (Forgotten(), Rows(sound.table), LEARNS)),
     "dead": ("gradients_arrive", lambda: (Dead(), Rows(sound.table), LEARNS)),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
@@ -119,11 +120,18 @@ class Context:
 
     def observe(self, model: Any, batch: Any, seed: int = 0) -> Observer:
         """A training step of a model, and what it hands to the loss functions of torch."""
-        if not model.automatic_optimization:
-            raise CannotTell("with manual optimization a step has no loss that is known")
+        handed: list[Any] = []
+        if not model.automatic_optimization:  # nothing that it does by hand moves a weight
+            idle = [torch.optim.SGD(model.parameters(), lr=0.0) for _ in self.trainer.optimizers]
+            vars(model)["optimizers"] = lambda *args, **kwargs: idle if len(idle) > 1 else idle[0]
+            vars(model)["toggle_optimizer"] = vars(model)["untoggle_optimizer"] = lambda *args: None
+            vars(model)["manual_backward"] = lambda loss, *args, **kwargs: handed.append(loss)
         with alone(seed), Observer() as observer:
             output = call(model.training_step, batch)
-        observer.loss = output["loss"] if isinstance(output, dict) else output
+        if model.automatic_optimization or (not handed and isinstance(output, Tensor | dict)):
+            observer.given = output["loss"] if isinstance(output, dict) else output
+        elif len(handed) == len(self.trainer.optimizers) == 1:  # of several losses none is that of the model
+            observer.given = handed[0]
         return observer
 
     def step(self, batch: Any, training: bool = True, seed: int = 0) -> Observer:

@@ -55,7 +55,10 @@ def gradients_arrive(context: Context) -> Verdict:
             if (share := (units == 0).double().mean()) > 0.9:
                 found = f"{share:.0%} of {name} has gradient 0 on all rows"
                 return judge(False, found, "90 % at most", "look for a ReLU that is never above 0, or a product with 0")
-    return Verdict("ok", f"{len(seen)} of {len([*trainer.lightning_module.parameters()])} parameters have one")
+    parameters = [*trainer.lightning_module.parameters()]
+    still = sum(not p.requires_grad for p in parameters)
+    frozen = f"; {still} are frozen by requires_grad" if still else ""
+    return Verdict("ok", f"{len(seen)} of {len(parameters)} parameters have one{frozen}")
 
 
 def gradients_are_of_one_step(context: Context) -> Verdict:
@@ -97,6 +100,7 @@ def varies(context: Context, model: nn.Module, batch: Any, seeds: tuple[int, ...
 
 def finite_differences(context: Context) -> Verdict:
     """The gradient of autograd is that of finite differences, along a random direction of each parameter."""
+    _ = context.step(context.train[0]).loss  # that there is one
     model = context.copy(training=False).double()
     leave_zero(model)
     batch = change(context.train[0], lambda each: each.double() if each.is_floating_point() else each)

@@ -6,14 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from linreg.checks.batch import call, change, flat, num_rows, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
 from linreg.checks.gradients import trainable, varies
+from linreg.checks.observer import Observer
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
+FALL = 0.05  # of what a loss has fallen by: more is what two rows lose that are exchanged
 BY_HEART = (False, 1e-2), (True, 1e-2), (False, 1e-1), (False, 1e-3)  # with statistics of the batch; Adam's rate
 
 
@@ -50,26 +53,60 @@ def two_rows_by_heart(context: Context) -> Verdict:
     start = lowest = first.size
     if not start or sum(p.numel() for p in trainable(context.prepared).values()) < 2 * targets.shape[1]:
         raise CannotTell("their loss is 0, or there are fewer parameters than targets")
-    goal = start - 0.1 * abs(start)
-    if (known := first.known) and known.knowing_nothing() > 0 and not known.settings.get("label_smoothing"):
-        is_hard = known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any()
-        differ = float((known.target.reshape(2, -1)[0] != known.target.reshape(2, -1)[1]).double().mean())
-        goal = math.log(2) * differ / 2 if is_hard else goal  # half of what is best without regard to the input
-        goal = known.knowing_nothing() / 10 if known.kind == "squared" else goal
+    goal = goal_by_heart(first, len(tensors(batch)) > 1)
     for training, lr in BY_HEART:
         model = context.copy(training=False)
+        model.training = not first.loss.requires_grad  # of it alone: it may evaluate an average of its weights
         for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
             norm.train(training)  # and no dropout, by whose masks the rows could be told apart
-        optimizer = torch.optim.Adam(trainable(model).values(), lr)
-        for _ in range(150):
-            loss = context.observe(model, batch).loss
-            if (lowest := min(lowest, float(loss.detach()))) < goal:
-                return Verdict("ok", f"loss {start:.3g} -> {lowest:.3g}; below {goal:.3g} is by heart")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        lowest = min(lowest, learn(context, model, batch, lr, goal))
+        if goal is not None:
+            text = f"loss {start:.3g} -> {lowest:.3g}; below {goal:.3g} is by heart"
+            is_learned = lowest < goal
+        else:
+            own, other = own_and_exchanged(context, model, batch)
+            least = own + FALL * (start - own)
+            text = f"loss {start:.3g} -> {own:.3g}; of exchanged targets {other:.3g}, goal {least:.3g}"
+            is_learned = own < start and other > least
+        if is_learned:
+            return Verdict("ok", text)
     remedy = "look for an activation behind the last layer, a loss that does not fit it, an input that is not used"
-    return judge(False, f"loss {start:.3g} -> {lowest:.3g}", f"below {goal:.3g}", remedy)
+    return judge(False, text, "that goal", f"{remedy}, targets in another order")
+
+
+def goal_by_heart(first: Observer, has_targets: bool) -> float | None:
+    """Half of the best loss without regard to the input, or a tenth of it; None where that is not known."""
+    known = first.known
+    if has_targets and (not known or not known.knowing_nothing() > 0 or known.settings.get("label_smoothing")):
+        return None
+    if known and known.kind == "squared":
+        return known.knowing_nothing() / 10
+    if known and known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any():
+        one, other = known.target.reshape(2, -1)
+        return math.log(2) * float((one != other).double().mean()) / 2
+    return first.size - 0.1 * abs(first.size)
+
+
+def learn(context: Context, model: Any, batch: Any, lr: float, goal: float | None) -> float:
+    """Learns two rows until a goal is reached; without one for longer, with other draws each step. The lowest loss."""
+    optimizer, lowest = torch.optim.Adam(trainable(model).values(), lr), math.inf
+    for step in range(150 if goal is not None else 300):
+        loss = context.observe(model, batch, seed=0 if goal is not None else step).loss
+        lowest = min(lowest, float(loss.detach()))
+        if not loss.isfinite() or (goal is not None and lowest < goal):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return lowest
+
+
+def own_and_exchanged(context: Context, model: Any, batch: Any) -> tuple[float, float]:
+    """The loss of two rows, and the highest where one of a row's tensors is that of the other, as its target."""
+    parts = tensors(batch)
+    batches = [batch, *(tree_map(lambda leaf, x=x: x.flip(0) if leaf is x else leaf, batch) for x in parts)]
+    own, *others = (sum(context.observe(model, each, seed=s).size for s in range(8)) / 8 for each in batches)
+    return own, max(others)
 
 
 def loss_does_not_broadcast(context: Context) -> Verdict:
@@ -87,36 +124,85 @@ def loss_does_not_broadcast(context: Context) -> Verdict:
 def loss_is_a_mean_over_rows(context: Context) -> Verdict:
     """The loss of a batch stays what it is where each row is in it thrice, or they are in another order."""
     batch, model = context.train[0], context.copy(training=False)
-    num_rows(batch)
+    half = num_rows(batch) // 2
     others = batch, together([batch] * 3), change(batch, lambda each: each.flip(0))
     once, thrice, turned = (context.observe(model, each).size for each in others)
+    if shape := normalized_over_rows(context, batch):
+        remedy = "take the softmax along classes, dim=1"
+        return judge(False, f"a softmax runs over the {shape[0]} rows of scores {shape}", "over classes", remedy)
     if abs(thrice - 3 * once) < 0.05 * abs(once):
         return judge(False, f"the rows of a batch thrice: {once:.3g} -> {thrice:.3g}", "the same", "take the mean")
     if varies(context, model, batch, seeds=(0, 1, 2, 3)):
         raise CannotTell("the loss is drawn, or not the same twice")
-    text, remedy = (
-        f"the rows turned round: {once:.5g} -> {turned:.5g}",
-        "look for a transpose or reshape that mixes rows",
-    )
+    text, remedy = f"the rows turned round: {once:.5g} -> {turned:.5g}", "look for a transpose that mixes rows"
+    if half and abs(turned - once) <= 1e-3 * abs(once):
+        parts = change(batch, lambda each: each[:half]), change(batch, lambda each: each[half : 2 * half])
+        halves = sum(context.observe(model, part).size for part in parts) / 2
+        whole = context.observe(model, change(batch, lambda each: each[: 2 * half])).size
+        if abs(halves - whole) > 1e-3 * abs(whole):  # as of a contrastive loss, or a mean of what differs in number
+            text += f"; {halves:.5g} of its halves: rows are coupled, and each of several processes couples its own"
     return judge(abs(turned - once) <= 1e-3 * abs(once), text, "the same", remedy)
+
+
+def normalized_over_rows(context: Context, batch: Any) -> tuple[int, ...]:
+    """The shape (N, K) of scores of K classes, K whatever N is, that sum to one over the rows; () if there are none."""
+    y, num = tensors(batch)[-1], num_rows(batch)
+    if y.is_floating_point() or y.shape != (num,) or num < 2:
+        return ()
+    few = change(batch, lambda each: each[: num - 1])
+    less = {shape[1] for shape in context.step(few, training=False).over_rows if shape[0] == num - 1}
+    shapes = context.step(batch, training=False).over_rows
+    return next((tuple(s) for s in shapes if s[0] == num and s[1] in less and int(y.max()) < s[1]), ())
 
 
 def training_and_validation_agree(context: Context) -> Verdict:
     """The loss of a step is about a loss that validation reports of the same rows, in evaluation mode."""
-    batch, reported = context.train[0], dict[str, Any]()
-    loss, model = context.step(batch, training=False).size, context.copy(training=False)
-    vars(model)["log"] = lambda name, value, *args, **kwargs: reported.update({name: value})
-    vars(model)["log_dict"] = lambda values, *args, **kwargs: reported.update(values)
-    with alone(), torch.no_grad():
-        call(model.validation_step, batch)
-    losses = [float(value) for name, value in reported.items() if "loss" in name.lower() and value.numel() == 1]
-    if not losses:
-        raise CannotTell("validation reports nothing that is called a loss")
+    batch, model = context.train[0], context.copy(training=False)
+    loss, losses = context.observe(model, batch).size, validation_losses(model, [batch])
     nearest = min(losses, key=lambda each: abs(each - loss))
     text = f"loss of the same rows: {loss:.4g} in training, {nearest:.4g} in validation"
     is_about = abs(loss - nearest) <= max(abs(loss), abs(nearest)) / 2 + 1e-6
     return judge(is_about, text, "about the same", "compare units, reduction and terms of the two steps")
 
 
+def validation_losses(model: Any, batches: list[Any]) -> list[float]:
+    """Means over batches of whatever a validation step reports that is called a loss; CannotTell if nothing is."""
+    reported: dict[str, list[float]] = {}
+
+    def log_dict(values: Any, *args: Any, **kwargs: Any) -> None:
+        for name, value in values.items():
+            if "loss" in name.lower() and torch.as_tensor(value).numel() == 1:
+                reported.setdefault(name, []).append(float(value))
+
+    vars(model).update(log=lambda name, value, *args, **kwargs: log_dict({name: value}), log_dict=log_dict)
+    with alone(), torch.no_grad():
+        for batch in batches:
+            call(model.validation_step, batch)
+    if not reported:
+        raise CannotTell("validation reports nothing that is called a loss")
+    return [sum(values) / len(values) for values in reported.values()]
+
+
+def validation_follows(context: Context) -> Verdict:
+    """Where the loss of training rows falls, one of validation rows does, too."""
+    if context.val is context.train:
+        raise CannotTell("there are no validation rows")
+    context.needs(training_and_validation_agree)
+
+    def losses(model: Any) -> tuple[float, list[float]]:
+        held_out = validation_losses(model, context.val)
+        return sum(context.observe(model, batch).size for batch in context.train) / len(context.train), held_out
+
+    start, begins = losses(context.copy(training=False))
+    for steps in (10, 100):  # the first few, as a small table is soon learned by heart
+        loss, ends = losses(context.fit(steps=steps).lightning_module.to(context.device).eval())
+        if is_falling := any(end < begin for begin, end in zip(begins, ends, strict=True)):
+            break
+    if not is_falling and start - loss < 0.2 * abs(start):
+        raise CannotTell("a hundred steps hardly lower the loss of training rows")
+    text = f"{start:.3g} -> {loss:.3g} in training, {begins[0]:.3g} -> {ends[0]:.3g} in validation"
+    return judge(is_falling, text, "a fall in both", "are its targets in the order and units of training's?")
+
+
 LEARNING = [loss_at_start, two_rows_by_heart, loss_does_not_broadcast, loss_is_a_mean_over_rows]
-LEARNING += [training_and_validation_agree]
+LEARNING += [training_and_validation_agree, validation_follows]

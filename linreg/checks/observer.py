@@ -10,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from linreg.verdict import CannotTell
+
 LOSSES: dict[Any, str] = {F.mse_loss: "squared", F.l1_loss: "absolute", F.huber_loss: "huber"}
 LOSSES |= {F.smooth_l1_loss: "huber", F.cross_entropy: "classes", F.nll_loss: "classes"}
 LOSSES |= {F.binary_cross_entropy: "binary", F.binary_cross_entropy_with_logits: "binary"}
 LOSSES |= {F.poisson_nll_loss: "other", F.gaussian_nll_loss: "other", F.kl_div: "other"}
 PAIRWISE = ("sub", "subtract", "rsub", "mul", "multiply", "div", "true_divide", "divide")
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout)
+NORMALIZED = ("softmax", "log_softmax", "logsumexp")
 CUTS = ("detach", "detach_", "_set_grad_enabled")
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
@@ -53,7 +56,8 @@ class Observer(TorchFunctionMode):
         self.broadcasts: list[tuple[Tensor, Tensor]] = []
         self.parameters: set[nn.Parameter] = set()  # of which gradients are computed
         self.cuts = self.drops = False
-        self.loss = torch.tensor(math.nan)
+        self.given: Tensor | None = None  # the loss, where the step says it
+        self.over_rows: list[torch.Size] = []  # of what is normalized along its first dimension
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -73,8 +77,17 @@ class Observer(TorchFunctionMode):
             column, row = sorted(args[:2], key=lambda each: -each.ndim)
             is_pairwise = row.ndim == 1 < len(row) and column.shape == (len(row), 1)
             self.broadcasts += [(column, row)] * (is_pairwise and column.requires_grad != row.requires_grad)
+        elif name in NORMALIZED and isinstance(args[0], Tensor) and args[0].ndim == 2:
+            dim = (kwargs or {}).get("dim", args[1] if len(args) > 1 else None)
+            self.over_rows += [args[0].shape] * (dim in (0, -2, (0,)))
         self.cuts |= getattr(func, "__name__", "") in CUTS or func == DATA
         return result
+
+    @property
+    def loss(self) -> Tensor:
+        if self.given is None:
+            raise CannotTell("with manual optimization a step has no one loss that is known")
+        return self.given
 
     @property
     def size(self) -> float:
