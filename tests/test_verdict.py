@@ -12,7 +12,7 @@ from linreg import LinearRegression, RegressionData, Regressor, SyntheticData, T
 from linreg.regression.exact.comparison import verdict
 from linreg.regression.standardizer import Standardized
 from linreg.system.errors import InputError
-from tests.conftest import Train
+from tests.conftest import Train, read_rows
 
 FLAGS = {"max_epochs": 20, "figures": False, "logger": False, "enable_checkpointing": False}
 
@@ -231,3 +231,32 @@ def test_a_batch_stays_standardized_on_its_way_to_another_device() -> None:
     batch = Standardized(torch.ones(2, 1), torch.ones(2, 1))
     moved = _to_kwargs((batch, 0), {}, torch.device("cpu"), False)[0][0][0]  # as DDP does where a process has a GPU
     assert type(moved) is Standardized
+
+
+def last_lines(out: str) -> str:
+    return " ".join(out.split("\nr2 ")[1].split())
+
+
+def test_the_best_of_noisy_epochs_is_not_all_that_is_said(train: Train, workplace: Path) -> None:
+    code, out = train("--config", "configs/stochastic.yaml", "--figures", "false")
+    assert code == 0, out
+    assert "the last epoch was " in last_lines(out)
+    assert "batches of 1 rattle by about 4" in last_lines(out)
+
+
+def test_where_every_row_is_fitted_nothing_is_compared(train: Train, workplace: Path) -> None:
+    flags = ["--data.num_rows", 20, "--data.num_features", 20, "--figures", "false"]
+    code, out = train(*flags)
+    assert code == 0, out
+    assert "as many columns as rows: the exact solution fits every row, nothing is left to compare" in last_lines(out)
+    assert "the optimum" not in last_lines(out)
+    assert {row["std_error"] for row in read_rows("runs/default/version_0/coefficients.csv")} == {""}
+
+
+@pytest.mark.parametrize("lr", [1.05, 3])
+def test_a_rate_above_the_limit_never_arrives(lr: float, train: Train, workplace: Path) -> None:
+    flags = ["--data.num_rows", 100, "--data.num_features", 1, "--data.batch_size", 80, "--figures", "false"]
+    said = " ".join(train(*flags, "--model.lr", lr, "--max_epochs", 2_000)[1].split())
+    assert "expected to be within 1 % never" in said
+    assert "more than this run has" not in said
+    assert f"that is {lr:.3g} times the limit" in said

@@ -78,7 +78,7 @@ class LinearRegression(Regressor):
         if self.plan is None:
             return "try a tenth of it"
         times, limit = self.plan.lr / self.plan.lr_limit, f"all rows at once diverge above {self.plan.lr_limit:.3g}"
-        where = f"that is {times:.2g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
+        where = f"that is {times:.3g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
         return f"{where}; without --model.lr it is chosen"
 
     def lesson(self, data: Any) -> Any:

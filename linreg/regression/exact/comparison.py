@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from linreg.regression.exact.baseline import TOLERANCE
 from linreg.regression.exact.coefficients import Row
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
 from linreg.system.screen import wrapped
@@ -31,12 +32,15 @@ def verdict(metrics: Metrics, model: Any, rows: list[Row]) -> str:
 def beside_optimum(metrics: Metrics, model: Any, rows: list[Row]) -> Iterator[str]:
     """How far a linear model is from its optimum, and what to do where it missed that."""
     loss, share = ("loss with weight decay", "excess_loss") if model.penalty else ("loss", "excess_mse")
-    yield f"training {loss} is {_difference(metrics[share])} the optimum"
+    if model.exact is None or model.exact.degrees_of_freedom or model.penalty:
+        yield f"training {loss} is {_difference(metrics[share])} the optimum"
+    else:
+        yield "as many columns as rows: the exact solution fits every row, nothing is left to compare"
     known = [row for row in rows if 0 < row["std_error"] < math.inf and math.isfinite(row["exact"])]
     if known:
         distance, name = max((abs(row["learned"] - row["exact"]) / row["std_error"], row["name"]) for row in known)
         yield f"the farthest coefficient, {name}, is {_plainly(distance)} standard errors from its exact value"
-    yield from next_step(metrics[share], model)
+    yield from next_step(metrics[share], model) or afterword(metrics[share], model)
 
 
 def beside_linear_fit(metrics: Metrics, model: Any) -> Iterator[str]:
@@ -98,6 +102,18 @@ def next_step(share: float, model: Any) -> list[str]:
         rattle = f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} {_rattle(plan.noise)}"
         return [f"{rattle}: lower it{leave_out}"]
     return []
+
+
+def afterword(share: float, model: Any) -> list[str]:
+    """Of a run that came near: where it stood at its end, if the best epoch was luck, and whether its cap ended it."""
+    plan, way, lines = getattr(model, "plan", None), model.baseline, []
+    if plan is not None and plan.noise > GOAL and not plan.decay and len(way.history):
+        last = _difference(float(way.history[-1, 2]))
+        lines.append(f"the last epoch was {last} it; batches of {plan.batch_size:,} {_rattle(plan.noise)} at this lr")
+    if way.may_stop and abs(share) > TOLERANCE and model.trainer.current_epoch >= model.trainer.max_epochs:
+        cap = f"{model.trainer.max_epochs:,}"
+        lines.append(f"{cap} of {cap} epochs, the most that a run takes by itself: raise --max_epochs")
+    return lines
 
 
 def _difference(share: float) -> str:

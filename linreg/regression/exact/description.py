@@ -26,14 +26,14 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
     vague = model.exact.not_identifiable | nearly_collinear(model.exact)
     if names := [name for name, flag in zip(model.feature_names, vague, strict=True) if flag]:
         lines.append(f"constant or collinear, without coefficients of their own: {', '.join(names[:20])}")
-    soon = "more than this run has"
-    if plan.steps_to_goal < MAX_STEPS:
-        soon = f"about {counted(math.ceil(plan.steps_to_goal / steps_per_epoch), 'epoch')}"
-    if plan.noise > GOAL and not plan.decay:
+    soon = "after more than this run has" if is_stable else "never"
+    if is_stable and plan.steps_to_goal < MAX_STEPS:
+        soon = f"after about {counted(math.ceil(plan.steps_to_goal / steps_per_epoch), 'epoch')}"
+    if is_stable and plan.noise > GOAL and not plan.decay:
         endless = "noise that grows without end: lower the rate, or take larger batches"
         soon += f", but for {endless if math.isinf(plan.noise) else f'noise of about {100 * plan.noise:.0f} %'}"
     condition = model.exact.condition_number
-    lines.append(f"condition number {condition:.3g}; expected to be within 1 % after {soon}")
+    lines.append(f"condition number {condition:.3g}; expected to be within 1 % {soon}")
     if condition > ILL_CONDITIONED:
         lines.append(describe_collinearity(model))
     if not is_stable:
