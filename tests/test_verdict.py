@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -260,3 +261,15 @@ def test_a_rate_above_the_limit_never_arrives(lr: float, train: Train, workplace
     assert "expected to be within 1 % never" in said
     assert "more than this run has" not in said
     assert f"that is {lr:.3g} times the limit" in said
+
+
+def test_a_run_that_came_to_the_most_epochs_says_so(train: Train, workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 2))
+    x = np.c_[x, 2.54 * x[:, 0] + 0.05 * rng.normal(size=900)]  # a valley that is long and narrow
+    rows = np.c_[x, x @ [1, 2, 3] + 10 * rng.normal(size=900)]
+    np.savetxt("narrow.csv", rows, delimiter=",", header="a,b,c,y", comments="")
+    code, out = train("--data.path", "narrow.csv", "--data.target", "y")
+    assert code == 0, out
+    assert "100 of 100 epochs, the most that a run takes by itself: raise --max_epochs" in out
+    assert "by itself" not in train("--data.path", "narrow.csv", "--data.target", "y", "--max_epochs", 100)[1]
