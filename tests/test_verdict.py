@@ -273,3 +273,19 @@ def test_a_run_that_came_to_the_most_epochs_says_so(train: Train, workplace: Pat
     assert code == 0, out
     assert "100 of 100 epochs, the most that a run takes by itself: raise --max_epochs" in out
     assert "by itself" not in train("--data.path", "narrow.csv", "--data.target", "y", "--max_epochs", 100)[1]
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_")
+@pytest.mark.parametrize("owner", ["model", "data"])
+@pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
+def test_a_batch_on_its_way_stays_in_its_units(owner: str, hook: str, workplace: Path) -> None:
+    classes = {"model": LinearRegression, "data": SyntheticData}
+    trained = []
+    for change in (lambda self, batch, i: batch, lambda self, batch, i: type(batch)((batch[0], batch[1]))):
+        own = classes | {owner: type("Own", (classes[owner],), {hook: change})}
+        found = run(own["model"](3, lr=0.05), own["data"](batch_size=64), **FLAGS)
+        trained.append(found.model.hypothesis.weight)
+    assert torch.equal(*trained)
+    own = classes | {owner: type("Own", (classes[owner],), {hook: lambda self, batch, i: [*batch]})}
+    with pytest.raises(InputError, match=r"would be standardized again; return type\(batch\)"):
+        run(own["model"](3, lr=0.05), own["data"](batch_size=64), **FLAGS)

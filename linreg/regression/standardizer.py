@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from linreg.system.ranks import from_first, summed
 
 
-class Standardized(NamedTuple):
-    """A batch that is in standardized units already; of named fields, since DDP makes a plain tuple of any other."""
-
+class _Pair(NamedTuple):
     x: Tensor
     y: Tensor
+
+
+class Standardized(_Pair):
+    """A batch that is in standardized units already; of named fields, since DDP makes a plain tuple of any other.
+
+    ``type(batch)((x, y))`` makes one, or a plain pair, like the batch of whatever stage it was.
+    """
+
+    def __new__(cls, x: Any, y: Any = None) -> "Standardized":
+        return super().__new__(cls, *(x if y is None else (x, y)))
 
 
 class Standardizer(nn.Module):

@@ -1,4 +1,4 @@
-"""A training step of one's own is in standardized units, as its batches are: what mixes them up is refused at once."""
+"""Training batches are in standardized units: a step or a hook of one's own that mixes units up is refused at once."""
 
 from typing import Any
 
@@ -13,6 +13,12 @@ class SameUnits(Callback):
     """Watches the first step of a training: no rows that are standardized already may be standardized again."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if getattr(trainer.train_dataloader, "kind", tuple) is not tuple and type(batch) in (tuple, list):
+            raise InputError(
+                f"a hook of {type(pl_module).__name__} or its data, such as on_after_batch_transfer, makes a plain "
+                "pair of a standardized batch, which would be standardized again; return type(batch)((x, y))"
+            )
+
         def check(standardizer: nn.Module, inputs: tuple[Tensor]) -> None:
             rows = min(len(inputs[0]), len(batch[0]))
             given, ready = inputs[0][:rows].double(), batch[0][:rows].double()
