@@ -186,7 +186,7 @@ WRONG = {
     ),
     "float64": (
         "class Wrong(Net):\n    def step(self, b): return super().step((b[0].double(), b[1]))",
-        ["float64", "x.float()"],
+        ["float64", "x.to(self.dtype)"],
     ),
     "no step": (
         "class Wrong(LightningModule):\n    def __init__(self, lr: float = 0.1):\n        super().__init__()",

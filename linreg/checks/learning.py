@@ -13,6 +13,7 @@ from linreg.checks.context import Context
 from linreg.checks.fits import alone
 from linreg.checks.gradients import trainable, varies
 from linreg.checks.observer import Observer
+from linreg.checks.rows import nothing_is_missing
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
@@ -22,6 +23,7 @@ BY_HEART = (False, 1e-2), (True, 1e-2), (False, 1e-1), (False, 1e-3)  # with sta
 
 def loss_at_start(context: Context) -> Verdict:
     """The first loss is about that of knowing nothing."""
+    context.needs(nothing_is_missing)
     first = context.step(context.train[0])
     if len(first.calls) == 1 and abs(first.size + float(first.calls[0].value.mean())) < 1e-6 * abs(first.size):
         return judge(False, f"the loss is minus a loss, {first.size:.3g}", "a loss", "turn its sign")

@@ -24,6 +24,7 @@ from linreg.checks.leaks import SAME, difference
 from linreg.checks.learning import loss_does_not_broadcast, loss_is_a_mean_over_rows
 from linreg.checks.observer import Observer
 from linreg.checks.rate import ten_steps_lower_the_loss
+from linreg.checks.rows import target_follows_from_inputs
 from linreg.verdict import CannotTell, Verdict, judge
 
 FEW: dict[str, Any] = {"limit_train_batches": 4}
@@ -155,7 +156,7 @@ def two_processes_are_one(context: Context) -> Verdict:
     reasons += ["it needs fork, and no GPU in use"] * (not hasattr(os, "fork") or torch.cuda.is_initialized())
     if reasons:
         raise CannotTell(reasons[0])
-    context.needs(gradients_arrive, loss_does_not_broadcast, loss_is_a_mean_over_rows)
+    context.needs(gradients_arrive, loss_does_not_broadcast, loss_is_a_mean_over_rows, target_follows_from_inputs)
     model = context.copy()
     loss = context.observe(model, context.train[0]).loss
     gradients = torch.autograd.grad(loss, [*trainable(model).values()], allow_unused=True)

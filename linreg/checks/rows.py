@@ -49,6 +49,7 @@ def no_collinear_column(context: Context) -> Verdict:
 def first_layer_gets_scaled_columns(context: Context) -> Verdict:
     """What the first layer gets has columns of about one size, near 0."""
     context.table()
+    context.needs(nothing_is_missing)
     model, seen = context.copy(), []
     for layer in model.modules():
         if any(p.requires_grad for p in layer.parameters(recurse=False)):
