@@ -13,7 +13,7 @@ from linreg.checks.context import Context
 from linreg.checks.fits import alone
 from linreg.checks.gradients import trainable, varies
 from linreg.checks.observer import Observer
-from linreg.checks.rows import nothing_is_missing
+from linreg.checks.rows import nothing_is_missing, target_varies
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
@@ -189,7 +189,7 @@ def validation_follows(context: Context) -> Verdict:
     """Where the loss of training rows falls, one of validation rows does, too."""
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
-    context.needs(training_and_validation_agree)
+    context.needs(training_and_validation_agree, target_varies)
 
     def losses(model: Any) -> tuple[float, list[float]]:
         held_out = validation_losses(model, context.val)
