@@ -71,3 +71,10 @@ def test_csv_rows_keep_their_target(tmp_path: Path) -> None:
     data = CSVData(str(path), "y")
     for x, y in data.splits.values():
         np.testing.assert_array_equal(y, 2 * x + 1)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.complex128, torch.int64])
+def test_a_fingerprint_of_another_kind_is_none_of_these_rows(kind: torch.dtype) -> None:
+    data = SyntheticData()
+    assert data.is_same(data.fingerprint)
+    assert not data.is_same(data.fingerprint.to(kind))
