@@ -288,7 +288,8 @@ def test_what_one_finds_ends_all(flags: Any, second: Any, said: str, workplace: 
     assert runs[0].returncode in (1, 2)
     assert said in err[1]
     assert "Traceback" not in "".join(err)
-    assert sum(len(each.splitlines()) for each in err) == 2, err
+    lines = [line for each in err for line in each.splitlines() if "waits for the others" not in line]  # under load
+    assert len(lines) == 2, err
 
 
 @pytest.mark.slow
