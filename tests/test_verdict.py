@@ -289,3 +289,19 @@ def test_a_batch_on_its_way_stays_in_its_units(owner: str, hook: str, workplace:
     own = classes | {owner: type("Own", (classes[owner],), {hook: lambda self, batch, i: [*batch]})}
     with pytest.raises(InputError, match=r"would be standardized again; return type\(batch\)"):
         run(own["model"](3, lr=0.05), own["data"](batch_size=64), **FLAGS)
+
+
+class OfDicts(LinearRegression):
+    def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
+        x, y = batch
+        return {"x": x, "y": y} if self.trainer.training else batch
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        raw = self.x_standardizer.inverse(batch["x"])
+        return self.loss(self.hypothesis(self.x_standardizer(raw).float()), batch["y"])
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_")
+def test_what_a_hook_makes_of_a_batch_is_its_steps_own(workplace: Path) -> None:
+    found = [run(cls(3, lr=0.05), SyntheticData(batch_size=64), **FLAGS).model for cls in (OfDicts, LinearRegression)]
+    assert torch.allclose(found[0].hypothesis.weight, found[1].hypothesis.weight, atol=1e-5)
