@@ -22,6 +22,7 @@ from linreg.command.main import main
 ROOT = Path(__file__).parents[1]
 LONG = int(os.environ.get("LINREG_LONG", 600))  # seconds; nothing takes that long under any load, so what does hangs
 Train = Callable[..., tuple[int, str]]
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes, links or limits of POSIX")
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,19 +103,30 @@ def started(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[s
     try:
         yield run
     finally:
-        if os.name == "posix":
-            with suppress(ProcessLookupError):
-                os.killpg(run.pid, signal.SIGKILL)
-        else:
-            run.kill()
+        end_group(run, KILL)
         run.communicate()  # up to the end of its pipes, which comes when the last one of the group has ended
         signal.signal(signal.SIGTERM, before)
 
 
+def end_group(run: subprocess.Popen[str], number: int) -> None:
+    """Sends a signal to a process and all that it has started."""
+    if os.name == "posix":
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, number)
+    else:
+        run.kill()
+
+
 def completed(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """What a process that ends by itself has said."""
-    with started(arguments, **options) as run:
-        out, err = run.communicate(timeout=LONG)
+    told = (options.pop("env", None) or os.environ) | {"PYTHONFAULTHANDLER": "1"}
+    with started(arguments, env=told, **options) as run:
+        try:
+            out, err = run.communicate(timeout=LONG)
+        except subprocess.TimeoutExpired:
+            end_group(run, signal.SIGABRT)  # each process of it says where it is
+            out, err = run.communicate()
+            raise AssertionError(f"it hangs: {out[-1000:]}\n{err}") from None
     return subprocess.CompletedProcess(arguments, run.returncode, out, err)
 
 
