@@ -1,5 +1,6 @@
 """What is taken out of a step of Lightning's changes nothing, is put back, and steps aside where it has to."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 
 from linreg import LinearRegression, SyntheticData, run
 from linreg.stack import lean
+from tests.conftest import Process
 from tests.tools import assert_same
 
 
@@ -86,3 +88,11 @@ def test_what_lean_builds_on_is_still_so() -> None:
     assert hasattr(model, "_on_before_batch_transfer")
     with PassThroughProfiler().profile("a step"):  # a context, as what stands in its place is
         pass
+
+
+def test_what_is_imported_is_no_garbage_and_what_comes_after_may_be(process: Process) -> None:
+    Path("mine.py").write_text(
+        "import gc\nfrom lightning.pytorch import Callback\n\n\nclass Look(Callback):\n"
+        "    def on_train_start(self, *_):\n        print(gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
+    )
+    assert "True True" in process("--max_epochs", 1, "--callbacks", "mine.Look").stdout.splitlines()
