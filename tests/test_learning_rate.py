@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.regression.exact.expected import noise_level
 from linreg.regression.exact.learning_rate import GOAL, HessianSpectrum, evenly, make_plan, stability_limit
 
 
@@ -112,11 +111,3 @@ def test_no_last_batch_of_a_few_rows_is_planned(n: int, batch_size: int) -> None
     chosen = make_plan(summarize(*table(3, n=n))).batch_size
     assert chosen in (batch_size, n)
     assert not 0 < n % chosen < chosen / 2
-
-
-def test_noise_that_feeds_itself_ends_nowhere() -> None:
-    modes = HessianSpectrum(summarize(*table(3)), 0.0)
-    assert 0 < modes.noise(1, 0.02) < noise_level(modes, 1, 0.02, 0.0) < 2 * modes.noise(1, 0.02)
-    assert noise_level(modes, 1, 1e-6, 0.0) == pytest.approx(modes.noise(1, 1e-6), rel=1e-3)
-    assert noise_level(modes, 1, 0.3, 0.0) == float("inf")
-    assert noise_level(modes, 300, 0.3, 0.0) == 0

@@ -9,8 +9,7 @@ import torch
 
 from linreg import LinearRegression
 from linreg.regression.exact.coefficients import variance_inflation
-from linreg.regression.exact.expected import ExpectedDescent, noise_level
-from linreg.regression.exact.learning_rate import HessianSpectrum
+from linreg.regression.exact.expected import ExpectedDescent
 from linreg.regression.exact.least_squares import LeastSquares
 from tests.conftest import Train
 from tests.tools import assert_same, load, scalars
@@ -85,8 +84,16 @@ def test_the_noise_of_mini_batches_is_expected(n: int, batch: int, lr: float, mo
         mean = np.square(weight @ z.T - t[:, 0]).mean() / least - 1
         expected.advance(-(-n // batch), lr, momentum, nesterov=False, batch=batch)
         assert expected.excess() == pytest.approx(mean, rel=within)
-    if n == 320:
-        assert noise_level(HessianSpectrum(exact, 0.0), batch, lr, momentum) == pytest.approx(mean, rel=within)
+    level = expected.noise_level(batch, lr, momentum, nesterov=False)
+    assert expected.excess() == pytest.approx(mean, rel=within)  # as it was
+    if n != 64:
+        assert level == pytest.approx(mean, rel=within)
+    for _ in range(100):
+        expected.advance(-(-n // batch), lr, momentum, nesterov=False, batch=batch)
+    assert level == pytest.approx(expected.excess(), rel=0.02)  # where the curve ends, and so the line of the pictures
+    assert expected.noise_level(n, lr, momentum, nesterov=False) == 0
+    assert {expected.noise_level(8, rate, 0.0, nesterov=False) for rate in (3, 1e6)} == {math.inf}
+    assert expected.noise_level(1, 0.6, 0.0, nesterov=False) == math.inf
 
 
 def test_the_expected_curve_goes_on_where_it_was(train: Train, workplace: Path) -> None:
@@ -142,3 +149,12 @@ def test_columns_that_repeat_others_are_named(train: Train, workplace: Path) -> 
     assert "copy (" in named
     assert "two" not in named
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_within_a_percent_is_counted_exactly(train: Train, workplace: Path) -> None:
+    """Of one feature and all rows, a step leaves (1 - 2 lr) of the error: the epoch is the first below 1 %."""
+    code, out = train("--config", "configs/batch.yaml", "--figures", "false")
+    assert code == 0, out
+    excess = scalars("runs/batch/version_0")["excess_mse/expected"][-1][1]  # after 20 epochs
+    epochs = 20 + math.ceil(math.log(0.01 / excess) / math.log(0.96**2))
+    assert f"expected to be within 1 % after about {epochs} epochs" in " ".join(out.split())

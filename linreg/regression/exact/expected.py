@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 MOST_PARTS = 64  # of an epoch, about; the noise is as large throughout each as at its beginning
+ROUNDS = 4  # of noise that feeds itself
+FOR_EVER = 1 << 50  # epochs
 NO_RESIDUAL = 1e-10  # of the target's variance: a float32 model cannot follow an exact fit below it
 
 
@@ -67,17 +69,11 @@ class ExpectedDescent:
 
     def advance(self, steps: int, lr: float, momentum: float, nesterov: bool, batch: int | None = None) -> None:
         """An epoch: ``steps`` batches of the shuffled rows, each row in one of them, the last one the smallest."""
-        gain = lr * (1 + momentum) if nesterov else lr
-        kept = lr * momentum * (momentum if nesterov else 1)
-        ones = torch.ones_like(self.curvature)
-        rows = [1 - gain * self.curvature, -kept * ones, self.curvature, momentum * ones]
-        step, kick = torch.stack(rows, 1).reshape(-1, 2, 2), torch.tensor([[-gain], [1.0]], dtype=torch.float64)
+        step, kick = self._step(lr, momentum, nesterov)
         fed, even = (kick @ kick.T).expand_as(step), self.num_rows / steps
         each = batch if batch and math.ceil(self.num_rows / batch) == steps else even
         came = torch.zeros_like(step)  # what would have come in if batches had nothing to do with each other, and
-        pushed = torch.zeros(
-            len(step), 2, 1, dtype=torch.float64
-        )  # what all have pushed: the last ones lack those rows
+        pushed = torch.zeros_like(step[..., :1])  # what all have pushed: the last ones lack those rows
         edges = [*np.unique(np.geomspace(1, steps, MOST_PARTS).astype(int)) - 1, steps]  # the last step by itself
         for start, end in pairwise(map(int, edges)):
             size = each if end < steps else self.num_rows - each * (steps - 1)
@@ -95,25 +91,36 @@ class ExpectedDescent:
         """The covariance (K, 2, 2) that an epoch's batches have made so far."""
         return (2 / self.targets) ** 2 * (came - pushed @ pushed.mT) / max(self.num_rows - 1, 1)
 
+    def noise_level(self, batch: int, lr: float, momentum: float, nesterov: bool) -> float:
+        """The share of the optimal loss by which batches keep a constant rate above it at epochs' ends; inf: it grows.
 
-def noise_level(modes: Any, batch: int, lr: float, momentum: float) -> float:
-    """The share of the optimal loss by which batches keep descent at a constant rate above it; inf: it diverges.
+        It is where ``excess`` comes to rest: what an epoch brings in, and what is left of all before it. Noise makes
+        more noise, of which each round adds a share that soon is the same: the rounds are a geometric series.
+        """
+        if batch >= self.num_rows:
+            return 0.0
+        steps, begun, levels = math.ceil(self.num_rows / batch), self.state, [0.0]
+        epoch = torch.matrix_power(self._step(lr, momentum, nesterov)[0], steps)
+        self.state = torch.zeros_like(begun)
+        for _ in range(ROUNDS):
+            rest = self.state[self.targets :].transpose(0, 1)
+            self.advance(steps, lr, momentum, nesterov, batch)
+            came = self.state[self.targets :].transpose(0, 1) - epoch @ rest @ epoch.mT
+            self.state = torch.zeros_like(begun)
+            self.state[self.targets :] = repeated(epoch, came, FOR_EVER)[1].transpose(0, 1)
+            levels.append(self.excess())
+        self.state = begun
+        *_, before, level, last = levels
+        share = (last - level) / (level - before) if level > before else 0.0
+        return last + (last - level) * share / (1 - share) if last < math.inf and share < 1 else math.inf
 
-    With an excess E, steps along an eigenvector keep a (1 + E) of the optimal loss, and a times their own excess, where
-    a = part lr l / (2 B (1 - b) (1 - lr l / (2 (1 + b)))) for curvature l, momentum b and B rows. In sum that is
-    s (1 + E); it is E, hence E = s / (1 - s).
-
-    Args:
-        modes: a HessianSpectrum.
-        batch: rows of a batch.
-        lr: in standardized units.
-        momentum: 0 or more and below 1.
-    """
-    left = 1 - lr * modes.eigenvalues / (2 * (1 + momentum))
-    a = modes.part(batch) * lr * modes.eigenvalues / (2 * batch * (1 - momentum) * np.where(left > 0, left, np.nan))
-    kept = 1 - modes.own * a
-    share = float((a / kept).sum())
-    return share / (1 - share) if (kept > 0).all() and share < 1 else math.inf
+    def _step(self, lr: float, momentum: float, nesterov: bool) -> tuple[Tensor, Tensor]:
+        """What a step makes of (error, velocity) along each eigenvector (K, 2, 2), and of the noise of a gradient."""
+        gain = lr * (1 + momentum) if nesterov else lr
+        kept = lr * momentum * (momentum if nesterov else 1)
+        ones = torch.ones_like(self.curvature)
+        rows = [1 - gain * self.curvature, -kept * ones, self.curvature, momentum * ones]
+        return torch.stack(rows, 1).reshape(-1, 2, 2), torch.tensor([[-gain], [1.0]], dtype=torch.float64)
 
 
 def repeated(step: Tensor, noise: Tensor, times: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,13 +10,13 @@ For the loss ``mean((z_y - z_x W^T)^2)`` the Hessian H is known exactly, so stab
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from linreg.regression.exact.expected import noise_level
+from linreg.regression.exact.expected import ExpectedDescent
 from linreg.regression.exact.least_squares import LeastSquares
 
 GOAL = 0.01  # "within 1 % of the optimum"
@@ -27,6 +27,7 @@ BATCH_SIZES = (1_024, 8_192, 65_536)  # to choose from, besides all rows
 FEW = 8  # batches of an epoch; of many, each is noisy, and the rate is chosen for that
 MAX_CELLS = 1 << 26  # of a full batch: a step needs 16 bytes for each
 MAX_STEPS = 20_000  # what a run without --max_epochs spends at most
+TIMES = np.unique(np.geomspace(1, MAX_STEPS, 300).astype(int))
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class DescentPlan:
     steps_to_goal: int  # until the expected loss is within GOAL of the optimum
     steps: int  # to come well within it
     decay: bool  # whether the rate has to fall because mini-batches are noisy
-    noise: float = 0.0  # the share of the optimal loss by which they keep a constant rate above it
+    noise: float = 0.0  # the share of the optimal loss by which they keep a constant rate above it at epochs' ends
 
     def lr_factor(self, step: int) -> float:
         """The share of ``lr`` at a step: with noise, 1 for half of ``steps``, then a linear fall to 1 %.
@@ -113,17 +114,15 @@ def _plan(
     modes: "HessianSpectrum", batch: int, lr: float | None, momentum: float, nesterov: bool, slower: float
 ) -> DescentPlan:
     top = stability_limit(modes.lmax, momentum, nesterov)
-    part = modes.part(batch)
+    part = (modes.num_rows - batch) / max(modes.num_rows - 1, 1)  # how noisy: 0 for all rows, about 1 for a few of many
     noise = part * modes.row_curvature / batch
     rate = lr or slower / (1 / (SHARE * top) + noise / (1 - momentum))
     to_goal = modes.steps_to(GOAL / 2, rate, momentum, nesterov)
     # A constant rate leaves this share of the loss to noise; its fall over n steps divides that by sqrt(pace n).
-    stall = modes.noise(batch, rate, momentum)
+    stall = part * rate / (1 - momentum) * modes.trace / (2 * batch)
     pace = rate / (1 - momentum) * modes.trace / len(modes.eigenvalues)
     steps = min(int(max(4 * to_goal, 2 * (stall / (GOAL / 10)) ** 2 / pace, 100)), MAX_STEPS)
-    return DescentPlan(
-        batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None, noise_level(modes, batch, rate, momentum)
-    )
+    return DescentPlan(batch, rate, momentum, top, to_goal, steps, part > 0 and lr is None)
 
 
 def make_cautious_plan(
@@ -151,6 +150,12 @@ def plan_descent(model: Any, data: Any) -> DescentPlan:
         plan = make_cautious_plan(*sizes, batch_size, model.lr, momentum)
     else:
         plan = make_plan(model.exact, batch_size, model.lr, momentum, model.nesterov, model.weight_decay)
+        how = plan.lr, plan.momentum, model.nesterov
+        noise = ExpectedDescent(model).noise_level(plan.batch_size, *how)
+        modes, goal = HessianSpectrum(model.exact, model.weight_decay), max(GOAL - noise, GOAL / 2)
+        about = modes.steps_to(goal, *how)
+        to_goal = modes.steps_to(goal, *how, times=np.arange(int(0.96 * about), about + 1))
+        plan = replace(plan, noise=noise, steps_to_goal=max(to_goal, 1))  # which the choice can do without
     if hasattr(data, "planned_batch_size"):
         data.planned_batch_size = plan.batch_size
     return plan
@@ -164,7 +169,6 @@ class HessianSpectrum:
         exact = summary.weight(weight_decay)
         constant = [1.0] if summary.intercept or not summary.rank else []  # the bias has a direction of its own
         self.eigenvalues = np.append(summary.eigenvalues.numpy(), constant) * 2 / targets
-        self.own = np.append(np.ones(summary.rank), [-1.0] * len(constant))  # fourth moments, see ``expected``
         start = (exact @ summary.svd[2]).square().sum(0).numpy() * summary.eigenvalues.numpy()
         self.excess = np.append(start, [0.0] * len(constant))
         self.excess /= max(float(summary.mse(exact).sum()), 1e-10 * targets)
@@ -174,20 +178,11 @@ class HessianSpectrum:
         farthest = torch.maximum(low[:d].square(), high[:d].square()).sum()
         self.row_curvature = 2 / targets * (float(farthest) + summary.intercept) + weight_decay
 
-    def part(self, batch: int) -> float:
-        """How noisy batches out of all rows are: 0 for all of them, about 1 for a few of many."""
-        return (self.num_rows - batch) / max(self.num_rows - 1, 1)
-
-    def noise(self, batch: int, lr: float, momentum: float = 0.0) -> float:
-        """The share of the optimal loss by which batches keep descent at a small constant rate above it."""
-        return self.part(batch) * lr / (1 - momentum) * self.trace / (2 * batch)
-
-    def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool) -> int:
-        """The number of steps after which the noiseless excess loss stays below ``goal``; at most MAX_STEPS."""
-        times = np.unique(np.geomspace(1, MAX_STEPS, 300).astype(int))
+    def steps_to(self, goal: float, lr: float, momentum: float, nesterov: bool, times: np.ndarray = TIMES) -> int:
+        """The number of steps, of ``times``, after which the noiseless excess loss stays below ``goal``."""
         curve = self.curve(times, lr, momentum, nesterov)
         above = np.flatnonzero(~(curve <= goal))
-        return int(times[min(above[-1] + 1, len(times) - 1)]) if len(above) else 1
+        return int(times[min(above[-1] + 1, len(times) - 1) if len(above) else 0])
 
     def curve(self, times: Sequence[int] | np.ndarray, lr: float, momentum: float, nesterov: bool) -> np.ndarray:
         """The excess loss over the optimum, as a share of it, after each number of full-batch steps from zero."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg.regression.exact.expected import NO_RESIDUAL, noise_level
+from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
 from linreg.regression.exact.learning_rate import HessianSpectrum, stability_limit
 from linreg.regression.pictures.theory import excess_over_rate
 from linreg.report import figures
@@ -117,7 +117,7 @@ class Lesson:
         figure, ((first, *over), (second, rates, limits)) = figures.panels(2, 3, width=15, height=9)
         colours = (figures.BLUE, figures.RED, figures.ORANGE)
         self._contour(first, ways, colours, f"the loss of {self.num_rows:,} rows, lr {self.lr:.3g}")
-        titles = "the same steps (dotted: the noise of its batches)", f"the same rows: {self.num_rows:,} an epoch"
+        titles = "the same steps (dotted: noise at epochs' ends)", f"the same rows: {self.num_rows:,} an epoch"
         for axes, unit, title in zip(over, ("step", "epoch"), titles, strict=True):
             curves = {}
             for regime, way in ways.items():
@@ -128,7 +128,8 @@ class Lesson:
             names = unit, "excess_mse (0 at the exact optimum)", title
             figures.log_curves(axes, curves, names, colours)
             for size, colour in zip(self.regimes.values(), colours, strict=True):
-                level = noise_level(self.spectrum, size, self.lr, 0.0)
+                how = self.lr, self.model.momentum or 0.0, self.model.nesterov
+                level = ExpectedDescent(self.model).noise_level(size, *how)
                 if 0 < level < math.inf:  # where the noise of its batches ends the way down
                     axes.axhline(level, color=colour, linestyle=":")
         over[0].set_xscale("symlog", linthresh=1)

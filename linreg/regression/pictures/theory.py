@@ -26,7 +26,7 @@ def draw_theory(model: Any, history: Tensor) -> Any:
     _, steps, share, *_ = history[-1].tolist()
     pair[0].plot([plan.lr], [max(share, 1e-12)], "o", color="black", label=f"this run, {steps:,.0f} steps")
     if 0 < plan.noise < math.inf:
-        name = f"noise of batches of {plan.batch_size:,} at that rate"
+        name = f"noise of batches of {plan.batch_size:,}, at epochs' ends"
         pair[0].axhline(plan.noise, color=figures.PINK, linestyle=":", label=name)
     pair[0].legend(fontsize="small", framealpha=0.5)
     times = np.unique(np.geomspace(1, max(steps, 10), 120).astype(int))
