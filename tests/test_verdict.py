@@ -14,6 +14,7 @@ from linreg.regression.exact.comparison import verdict
 from linreg.regression.standardizer import Standardized
 from linreg.system.errors import InputError
 from tests.conftest import Train, read_rows
+from tests.tools import scalars
 
 FLAGS = {"max_epochs": 20, "figures": False, "logger": False, "enable_checkpointing": False}
 
@@ -305,3 +306,22 @@ class OfDicts(LinearRegression):
 def test_what_a_hook_makes_of_a_batch_is_its_steps_own(workplace: Path) -> None:
     found = [run(cls(3, lr=0.05), SyntheticData(batch_size=64), **FLAGS).model for cls in (OfDicts, LinearRegression)]
     assert torch.allclose(found[0].hypothesis.weight, found[1].hypothesis.weight, atol=1e-5)
+
+
+def test_a_run_that_ended_short_says_why_and_what_goes_on(train: Train, workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, 2))
+    x = np.c_[x, x[:, 0] + 0.02 * rng.normal(size=20_000)]
+    rows = np.c_[x, x @ [1, 2, 3] + rng.normal(size=20_000)]
+    np.savetxt("narrow.csv", rows, fmt="%.6g", delimiter=",", header="a,b,c,y", comments="")
+    flags = ["--data.path", "narrow.csv", "--data.target", "y", "--figures", "false"]
+    code, out = train(*flags)
+    said = last_lines(out)
+    assert (code, "a run ends within 0.01 %, after step 100 within 0.1 %: last.ckpt comes to it with" in said) == (
+        0,
+        True,
+    ), out
+    further = said.split("last.ckpt comes to it with ")[1].split(" report ")[0].split()
+    code, out = train(*flags, *further)
+    assert (code, "a run ends" in out) == (0, False), out
+    assert scalars("runs/default/version_1")["excess_mse/train"][-1][1] < 1e-4

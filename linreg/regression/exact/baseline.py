@@ -14,7 +14,9 @@ from linreg.system.ranks import from_first, summed
 from linreg.system.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
-OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had the steps that it was expected to take
+OVERTIME_TOLERANCE = (
+    GOAL / 10
+)  # and this close once it has had the steps that were planned: batches' noise falls slowly
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, about
 SHOWN = 20  # coefficients that get a curve of their own
@@ -62,6 +64,7 @@ class ExactBaseline(Callback):
 
     def __init__(self) -> None:
         self.may_stop, self.resumed_at = False, 0
+        self.ended_at: float | None = None  # the tolerance at which it ended a run
         self.expected: ExpectedDescent | None = None
         self.saved: Any = None  # how far an interrupted run was expected to be
         self.beginning = (0, 0.0)  # an epoch's first step, and its learning rate
@@ -87,8 +90,8 @@ class ExactBaseline(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
-        if self.may_stop and self.resumed_at and from_first(self._is_reached(pl_module, self.resumed_at)):
-            trainer.should_stop = True
+        if self.may_stop and self.resumed_at:
+            self._end_if_reached(trainer, pl_module, self.resumed_at)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         plan, steps_per_epoch = getattr(pl_module, "plan", None), int(trainer.num_training_batches)
@@ -136,8 +139,8 @@ class ExactBaseline(Callback):
         if pl_module.penalty:
             pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
         self._log_details(trainer, pl_module, share)
-        if self.may_stop and from_first(self._is_reached(pl_module, trainer.global_step)):
-            trainer.should_stop = True
+        if self.may_stop:
+            self._end_if_reached(trainer, pl_module, trainer.global_step)
 
     def _log_details(self, trainer: Trainer, model: Any, share: float) -> None:
         """The same on a log scale and over epochs, what theory expected of it, and the coefficients."""
@@ -163,11 +166,11 @@ class ExactBaseline(Callback):
         # With epochs as its axis, runs with batches of any size lie on each other.
         self._log_beside(trainer, "by_epoch", {"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, epoch)
 
-    def _is_reached(self, model: Any, steps: int) -> bool:
-        share = excess_loss(model) if model.penalty else excess_mse(model)
-        plan = getattr(model, "plan", None)
-        overtime = plan is not None and steps >= plan.steps
-        return share is not None and abs(share) < (OVERTIME_TOLERANCE if overtime else TOLERANCE)
+    def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
+        share, plan = excess_loss(model) if model.penalty else excess_mse(model), getattr(model, "plan", None)
+        tolerance = OVERTIME_TOLERANCE if plan is not None and steps >= plan.steps else TOLERANCE
+        if from_first(share is not None and abs(share) < tolerance):
+            trainer.should_stop, self.ended_at = True, tolerance
 
 
 def by_tag(model: Any, coef: Tensor) -> dict[str, float]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from linreg.regression.exact.baseline import TOLERANCE
+from linreg.regression.exact.baseline import OVERTIME_TOLERANCE, TOLERANCE
 from linreg.regression.exact.coefficients import Row
-from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
+from linreg.regression.exact.learning_rate import GOAL, MAX_CELLS, MAX_STEPS, MOMENTA, HessianSpectrum, make_plan
 from linreg.system.screen import wrapped
 
 Metrics = dict[str, Any]
@@ -105,15 +105,31 @@ def next_step(share: float, model: Any) -> list[str]:
 
 
 def afterword(share: float, model: Any) -> list[str]:
-    """Of a run that came near: where it stood at its end, if the best epoch was luck, and whether its cap ended it."""
+    """Of a run that came near: where it stood at its end, if the best epoch was luck, and what ended it short."""
     plan, way, lines = getattr(model, "plan", None), model.baseline, []
     if plan is not None and plan.noise > GOAL and not plan.decay and len(way.history):
         last = _difference(float(way.history[-1, 2]))
         lines.append(f"the last epoch was {last} it; batches of {plan.batch_size:,} {_rattle(plan.noise)} at this lr")
-    if way.may_stop and abs(share) > TOLERANCE and model.trainer.current_epoch >= model.trainer.max_epochs:
-        cap = f"{model.trainer.max_epochs:,}"
-        lines.append(f"{cap} of {cap} epochs, the most that a run takes by itself: raise --max_epochs")
+    if plan is None or not way.may_stop or abs(share) <= TOLERANCE:
+        return lines
+    cap, farther = f"{model.trainer.max_epochs:,}", "raise --max_epochs" if not plan.decay else flags_to_the_end(model)
+    if model.trainer.current_epoch >= model.trainer.max_epochs:
+        lines.append(f"{cap} of {cap} epochs, the most that a run takes by itself: {farther}")
+    elif way.ended_at == OVERTIME_TOLERANCE:
+        rule = f"{_percent(TOLERANCE)}, after step {plan.steps:,} within {_percent(OVERTIME_TOLERANCE)}"
+        lines.append(f"a run ends within {rule}: {farther}")
     return lines
+
+
+def flags_to_the_end(model: Any) -> str:
+    """What is expected to come within the tolerance where noise is in the way: all rows a step, soonest of momenta."""
+    exact, how = model.exact, (model.nesterov, model.weight_decay)
+    if exact.num_rows * exact.num_features > MAX_CELLS:
+        return "take a smaller --model.lr, and raise --max_epochs"
+    modes = HessianSpectrum(exact, model.weight_decay)
+    plans = [make_plan(exact, exact.num_rows, None, momentum, *how) for momentum in MOMENTA[int(model.nesterov) :]]
+    steps, momentum = min((modes.steps_to(TOLERANCE, p.lr, p.momentum, model.nesterov), p.momentum) for p in plans)
+    return f"last.ckpt comes to it with --batch_size {exact.num_rows} --momentum {momentum:g} --max_epochs {steps}"
 
 
 def _difference(share: float) -> str:
