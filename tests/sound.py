@@ -146,6 +146,22 @@ class Characters(Net):
         return F.cross_entropy(y_hat.flatten(0, 1), y.flatten())
 
 
+class Local(Characters):
+    """Each letter sees the four before it, by a mask of its own, which stays float32."""
+
+    def build(self) -> nn.Module:
+        net, self.attention = super().build(), nn.Linear(32, 96)
+        return net
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.letters(x) + self.places(torch.arange(x.shape[1], device=x.device))
+        mask = torch.full((x.shape[1],) * 2, -torch.inf, device=x.device)
+        q, k, v = self.attention(self.norms[0](h)).unflatten(-1, (6, 16)).transpose(1, 2).chunk(3, 1)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.triu(1) + mask.tril(-5))
+        h = h + seen.transpose(1, 2).flatten(2)
+        return self.net(self.norms[2](h + self.mlp(self.norms[1](h))))
+
+
 class Autoencoder(Net):
     def build(self) -> nn.Module:
         layers = [nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 6), nn.Linear(6, 32), nn.ReLU()]
@@ -566,5 +582,7 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "translator": lambda s: (Translator(), Rows(words, s), {"max_epochs": 20}),
     "critic": lambda s: (Wasserstein(), Rows(lambda g: table(g)[:1], s), {"max_epochs": 20}),
     "mixup": lambda s: (Convolution(), Mixup(pictures, s), {"max_epochs": 20}),
+    "local attention": lambda s: (Local(), Rows(text, s), {"max_epochs": 20}),
+    "autoencoder of labelled rows": lambda s: (Variational(), Rows(table, s), {"max_epochs": 20}),
     "one of several": lambda s: (Net(), Rows(levels, s), {"max_epochs": 20}),
 }

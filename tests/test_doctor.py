@@ -217,6 +217,28 @@ class SharedRows(Rows):
         self.val = self.train
 
 
+def overlapping(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    series = torch.stack([torch.sin(torch.arange(420) / 3), torch.randn(420, generator=g)], 1)
+    series[:, 0] += 0.1 * series[:, 1].roll(1)
+    windows = series.unfold(0, 13, 1).transpose(1, 2)
+    return windows[:, :12].contiguous(), windows[:, 12, :1].contiguous()
+
+
+class Unseeded(DataModule):
+    def load(self) -> TensorDataset:
+        return TensorDataset(*sound.table(torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "big"))))
+
+
+class UnknownClass(DataModule):
+    def __init__(self, **split: Any) -> None:
+        super().__init__(split="order", **split)
+
+    def load(self) -> TensorDataset:
+        x, y = sound.classes(torch.Generator().manual_seed(0))
+        order = torch.cat([(y < 2).nonzero().flatten(), (y == 2).nonzero().flatten()[:80]])
+        return TensorDataset(x[order], y[order])
+
+
 class ValidationCounts(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -484,6 +506,7 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "copies": ("target_unseen", lambda: (Copies([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
     "clairvoyant": ("target_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
     "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
+    "windows at random": ("splits_apart", lambda: (sound.Sequence(), Rows(overlapping), LEARNS)),
     "not shuffled": ("splits_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
     "rate gone": ("rate_is_neither_small_nor_large", lambda: (RateGone(), Rows(sound.table), LEARNS)),
     "target column": (
@@ -500,6 +523,7 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     ),
     "validation counts": ("validation_moves_nothing", lambda: (ValidationCounts(), Rows(sound.table), LEARNS)),
     "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),
+    "unseeded rows": ("same_seed_same_bits", lambda: (Net(), Unseeded(), LEARNS)),
     "seeds itself": ("same_seed_same_bits", lambda: (SeedsItself(), Rows(sound.table), LEARNS)),
     "forgetful": ("one_and_one_epochs_are_two", lambda: (Forgetful(), Rows(sound.table), LEARNS)),
     "unsaved average": ("one_and_one_epochs_are_two", lambda: (UnsavedAverage(), Rows(sound.table), LEARNS)),
@@ -536,6 +560,7 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
         "classes_are_balanced",
         lambda: (Classes(), rows(lambda x, y: (x, (x[:, 0] > 1.7).long()), sound.classes), LEARNS),
     ),
+    "unknown class": ("classes_are_balanced", lambda: (Classes(), UnknownClass(batch_size=32), LEARNS)),
     "ignoring": ("classes_are_balanced", lambda: (Ignoring(), Rows(sound.classes), LEARNS)),
     "reversed": ("target_follows_from_inputs", lambda: (Classes(), Reversed(sound.classes), LEARNS)),
     "shuffled": ("target_follows_from_inputs", lambda: (Net(), rows(lambda x, y: (x, y.roll(7, 0))), LEARNS)),
@@ -748,3 +773,10 @@ def test_a_verdict_says_what_it_is_measured_by() -> None:
     assert float(found[1]) == pytest.approx(100 * (1 - (left**2).sum() / (y**2).sum()), abs=0.3)
     known = np.linalg.eigvalsh(np.corrcoef(data.splits["train"][0].numpy().T))[-1] * 2
     assert f"the largest curvature, {known:.3g}" in table["rate is neither small nor large"].text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", sorted((ROOT / "linreg/examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_nothing_fails_on_an_example(config: Path, process: Process) -> None:
+    run = process("doctor", "--config", config)
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout

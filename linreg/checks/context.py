@@ -31,7 +31,9 @@ class Context:
 
     def __init__(self, model: Any, data: Any, flags: dict[str, Any]) -> None:
         self.model, self.data, self.flags = model, data, flags
+        self.unread, begin = copy.deepcopy(data), time.perf_counter()
         has_rows(data, "train")  # a table is read once, and not for each fit
+        self.unread = data if time.perf_counter() - begin > SECONDS else self.unread
         self.trainer, begin = self.fit(steps=0), time.perf_counter()
         with contextlib.suppress(RunError):  # whatever else fails here fails in a run, too
             self.fit(steps=1)
@@ -57,11 +59,12 @@ class Context:
         prepare: Callable[[Any, Any], None] = lambda model, data: None,
         folder: str | None = None,
         ckpt_path: str | None = None,
+        data: Any = None,
         **flags: Any,
     ) -> Trainer:
         """A training of copies, which ``prepare`` may change, as by ``run``; -1 steps or epochs are no limit."""
         with alone(seed):
-            model, data = copy.deepcopy((self.model, self.data))
+            model, data = copy.deepcopy((self.model, data or self.data))
             prepare(model, data)
             kept = [copy.deepcopy(each) for each in as_list(self.flags["callbacks"]) if not isinstance(each, UNNEEDED)]
             kept.append(Probe(steps, epochs, scale))

@@ -87,19 +87,31 @@ def target_unseen(context: Context) -> Verdict:
 
 
 def splits_apart(context: Context) -> Verdict:
-    """No row of validation or test is a training row too."""
+    """No row of validation or test is a training row too, or overlaps with one but for a step."""
     splits = [split for split in ("train", "val", "test") if context.read(split)]
     rows = {split: torch.cat([flat(each) for each in tensors(context.rows(split))], 1) for split in splits}
-    keys = {split: [row.tobytes() for row in each.cpu().numpy()] for split, each in rows.items()}
+    keys = {split: as_bytes(each) for split, each in rows.items()}
     train, count = {*keys["train"]}, len(keys.pop("train"))
     if not keys:
         raise CannotTell("there are only training rows")
     shared = {split: sum(row in train for row in each) for split, each in keys.items()}
     is_told_apart = max(len(column.unique()) for column in rows["train"].T) > 0.9 * len(train)
+    inputs = {split: tensors(context.rows(split))[0] for split in splits}
+    if is_told_apart and inputs["train"].ndim > 1 and inputs["train"].shape[1] > 3:  # perhaps windows of a series
+        early, late = ({*as_bytes(flat(inputs["train"][:, part]))} for part in (slice(1, None), slice(-1)))
+        for split in keys:
+            pairs = zip(*(as_bytes(flat(inputs[split][:, part])) for part in (slice(-1), slice(1, None))), strict=True)
+            shared[split] = max(shared[split], sum(a in early or b in late for a, b in pairs))
     chance = 0.01 + 3 * (1 - len(train) / count) * (not is_told_apart)  # few different values have twins by themselves
     bad = [split for split, each in shared.items() if each > max(1, chance * len(keys[split]))]
     text = ", ".join(f"{each:,} of {len(keys[split]):,} {split} rows" for split, each in shared.items())
-    return judge(not bad, f"in training too: {text}", "none", "split before rows are repeated or augmented")
+    remedy = "split before rows are repeated, augmented or cut into windows"
+    return judge(not bad, f"in training too: {text}", "none", remedy)
+
+
+def as_bytes(rows: Tensor) -> list[bytes]:
+    """Each row of (N, K) as what can be looked up."""
+    return [row.tobytes() for row in rows.contiguous().cpu().numpy()]
 
 
 def no_column_is_the_target(context: Context) -> Verdict:

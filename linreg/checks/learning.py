@@ -12,12 +12,11 @@ from linreg.checks.batch import call, change, flat, num_rows, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
 from linreg.checks.gradients import trainable, varies
-from linreg.checks.observer import Observer
-from linreg.checks.rows import nothing_is_missing, target_varies
+from linreg.checks.rows import classes_are_balanced, nothing_is_missing, target_varies
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
-FALL = 0.05  # of what a loss has fallen by: more is what two rows lose that are exchanged
+FALL = 0.02  # of what a loss has fallen by: more is what two rows lose that are exchanged
 BY_HEART = (False, 1e-2), (True, 1e-2), (False, 1e-1), (False, 1e-3)  # with statistics of the batch; Adam's rate
 
 
@@ -55,7 +54,9 @@ def two_rows_by_heart(context: Context) -> Verdict:
     start = lowest = first.size
     if not start or sum(p.numel() for p in trainable(context.prepared).values()) < 2 * targets.shape[1]:
         raise CannotTell("their loss is 0, or there are fewer parameters than targets")
-    goal = goal_by_heart(first, len(tensors(batch)) > 1)
+    *others, y = tensors(batch)
+    both = tree_map(lambda leaf: leaf[[0, 0]] if leaf is y else leaf, batch)  # have one target
+    goal = first.goal_by_heart(has_targets=bool(others) and context.step(both, training=False).size != start)
     for training, lr in BY_HEART:
         model = context.copy(training=False)
         model.training = not first.loss.requires_grad  # of it alone: it may evaluate an average of its weights
@@ -74,19 +75,6 @@ def two_rows_by_heart(context: Context) -> Verdict:
             return Verdict("ok", text)
     remedy = "look for an activation behind the last layer, a loss that does not fit it, an input that is not used"
     return judge(False, text, "that goal", f"{remedy}, targets in another order")
-
-
-def goal_by_heart(first: Observer, has_targets: bool) -> float | None:
-    """Half of the best loss without regard to the input, or a tenth of it; None where that is not known."""
-    known = first.known
-    if has_targets and (not known or not known.knowing_nothing() > 0 or known.settings.get("label_smoothing")):
-        return None
-    if known and known.kind == "squared":
-        return known.knowing_nothing() / 10
-    if known and known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any():
-        one, other = known.target.reshape(2, -1)
-        return math.log(2) * float((one != other).double().mean()) / 2
-    return first.size - 0.1 * abs(first.size)
 
 
 def learn(context: Context, model: Any, batch: Any, lr: float, goal: float | None) -> float:
@@ -189,7 +177,7 @@ def validation_follows(context: Context) -> Verdict:
     """Where the loss of training rows falls, one of validation rows does, too."""
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
-    context.needs(training_and_validation_agree, target_varies)
+    context.needs(training_and_validation_agree, target_varies, classes_are_balanced)
 
     def losses(model: Any) -> tuple[float, list[float]]:
         held_out = validation_losses(model, context.val)

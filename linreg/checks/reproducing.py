@@ -48,7 +48,8 @@ def same_seed_same_bits(context: Context) -> Verdict:
     def draw_at_the_end(model: Any, data: Any) -> None:
         vars(model)["on_train_end"] = lambda: draws.append(float(torch.rand(())))
 
-    one, again, _ = (weights(context.fit(steps=4, seed=seed, prepare=draw_at_the_end)) for seed in (1, 1, 2))
+    how: dict[str, Any] = {"steps": 4, "prepare": draw_at_the_end, "data": context.unread}
+    one, again, _ = (weights(context.fit(seed=seed, **how)) for seed in (1, 1, 2))
     if draws[0] == draws[2]:
         return judge(False, "another seed draws the same", "other draws", "leave manual_seed to --seed_everything")
     found = distance(one, again)

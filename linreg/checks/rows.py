@@ -50,12 +50,13 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
     """What the first layer gets has columns of about one size, near 0."""
     context.table()
     context.needs(nothing_is_missing)
-    model, seen = context.copy(), []
+    model, seen = context.copy(), list[tuple[nn.Module, Any]]()
     for layer in model.modules():
         if any(p.requires_grad for p in layer.parameters(recurse=False)):
-            layer.register_forward_pre_hook(lambda layer, args: seen.extend([(layer, args[0])] if args else []))
+            layer.register_forward_pre_hook(lambda layer, args: seen.extend((layer, x) for x in args[:1]))
     context.observe(model, together(context.train))
-    x = torch.cat([x.detach().double() for layer, x in seen if layer is seen[0][0]]) if seen else torch.zeros(0)
+    parts = [x.detach().double() for layer, x in seen if layer is seen[0][0] and isinstance(x, Tensor)]
+    x = torch.cat(parts) if parts else torch.zeros(0)
     if x.ndim != 2 or len(x) < FEW or not isinstance(seen[0][0], nn.Linear):
         raise CannotTell(f"the first layer is no linear one that gets {FEW} rows")
     x = x[:, x.std(0) > 0]
@@ -120,12 +121,17 @@ def splits_are_alike(context: Context) -> Verdict:
 
 
 def classes_are_balanced(context: Context) -> Verdict:
-    """No class is nearly all rows, so that one could always name it, and the loss ignores none."""
+    """No class is nearly all rows, so that one could always name it; the loss ignores none, and training has all."""
     y, known = pair(context.rows())[1], context.step(context.train[0]).known
     if known is None or known.kind not in ("classes", "binary") or y.numel() != len(y):
         raise CannotTell("the target is no class of a row, or the loss is not known")
     if known.settings.get("ignore_index", -1) in y:
         return judge(False, f"the loss ignores class {known.settings['ignore_index']}", "none", "see ignore_index")
+    for split in [split for split in ("val", "test") if context.read(split)]:
+        other = pair(context.rows(split))[1]
+        for label in {*other.flatten().tolist()} - {*y.flatten().tolist()}:
+            if len(y) * float((other == label).double().mean()) > FEW:  # of training rows, if splits were alike
+                return judge(False, f"class {label:g} of {split} is in no training row", "it is", "shuffle, then split")
     share = float(y.flatten().unique(return_counts=True)[1].max() / len(y))
     is_weighed = any(known.settings.get(name) is not None for name in ("weight", "pos_weight"))
     return judge(share < 0.9 or is_weighed, f"the largest has {share:.0%} of the rows", "below 90 %", "weigh the loss")
