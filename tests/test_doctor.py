@@ -225,6 +225,10 @@ def overlapping(g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 class Unseeded(DataModule):
+    def __init__(self) -> None:
+        super().__init__()
+        assert self.num_features == 8  # as where a model is given it
+
     def load(self) -> TensorDataset:
         return TensorDataset(*sound.table(torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "big"))))
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Generator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,7 +32,9 @@ class Context:
 
     def __init__(self, model: Any, data: Any, flags: dict[str, Any]) -> None:
         self.model, self.data, self.flags = model, data, flags
-        self.unread, begin = copy.deepcopy(data), time.perf_counter()
+        self.unread, begin = copy.copy(data), time.perf_counter()
+        for name in [name for name in vars(data) if isinstance(getattr(type(data), name, None), cached_property)]:
+            del vars(self.unread)[name]  # for the constructor of the model, perhaps
         has_rows(data, "train")  # a table is read once, and not for each fit
         self.unread = data if time.perf_counter() - begin > SECONDS else self.unread
         self.trainer, begin = self.fit(steps=0), time.perf_counter()
