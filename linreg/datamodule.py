@@ -137,7 +137,7 @@ class DataModule(LightningDataModule):
     @property
     def classes(self) -> list[str]:
         """The classes of the targets, in the order of their numbers."""
-        return list(whole(self._first).classes)
+        return list(whole(next(iter(self.datasets.values()))).classes)
 
     @property
     def num_classes(self) -> int:
@@ -162,12 +162,8 @@ class DataModule(LightningDataModule):
         return self._row[1].numel()
 
     @property
-    def _first(self) -> Any:
-        return next(iter(self.datasets.values()))
-
-    @property
     def _row(self) -> list[Tensor]:
-        row: Any = next(iter(self._first))
+        row: Any = next(iter(next(iter(self.datasets.values()))))
         parts = row.values() if isinstance(row, dict) else row if isinstance(row, tuple | list) else [row]
         return [torch.as_tensor(part) for part in parts]
 

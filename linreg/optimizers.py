@@ -39,9 +39,8 @@ def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str,
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
     """The class that a spec names, and its arguments: one of ``module``, or one of the user's own."""
     path, args = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args") or {})
-    known = {
-        name: cls for name, cls in (vars(module) | OURS).items() if inspect.isclass(cls) and issubclass(cls, parent)
-    }
+    classes = {name: cls for name, cls in (vars(module) | OURS).items() if inspect.isclass(cls)}
+    known = {name: cls for name, cls in classes.items() if issubclass(cls, parent)}
     name = str(path).removeprefix(f"{module.__name__}.").removeprefix("linreg.")
     if name not in known and "." in name and not name.startswith("torch."):
         with given(f"{path!r}"):
@@ -70,16 +69,15 @@ def make_optimizer(
     cls, args = find_class(spec, torch.optim, torch.optim.Optimizer)
     args = {name: value for name, value in settings.items() if value is not None} | args
     named = list(parameters)
+    groups: Any = [parameter for _, parameter in named]
     if weight_decay:
         args["weight_decay"] = weight_decay
+        biases = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
+        others = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
+        groups = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
     known = [name for name in inspect.signature(cls).parameters if name != "params"]
     if unknown := [name for name in args if name not in known]:
         raise InputError(f"optimizer {cls.__name__} has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    biases = [parameter for name, parameter in named if name.split(".")[-1] == "bias"]
-    others = [parameter for name, parameter in named if name.split(".")[-1] != "bias"]
-    groups: Any = [parameter for _, parameter in named]
-    if weight_decay:
-        groups = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
     try:
         optimizer = cls(groups, **args)
     except (TypeError, ValueError) as error:
@@ -133,9 +131,7 @@ def make_scheduler(
     if given.get("interval", "epoch") not in ("epoch", "step"):
         raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
     if cls is module.ReduceLROnPlateau and given.get("interval", "epoch") != "epoch":
-        raise InputError(
-            "lr_scheduler ReduceLROnPlateau: interval 'epoch' is expected; no metric is taken at each step"
-        )
+        raise InputError("lr_scheduler ReduceLROnPlateau: interval 'epoch' is expected; a step has no metric")
     try:
         return {"scheduler": cls(optimizer, **args)} | when | given
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, Subset
 
 from linreg.system.errors import InputError
 
+FEW = 20  # rows, or different values, that say too little of a column
 ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
 
 
@@ -113,19 +114,23 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return self.series[i:end], self.series[end : end + self.horizon]
 
 
-def lone_cells(values: Tensor) -> list[tuple[int, int]]:
-    """Row and column of each cell of (N, K) that is 20 times as far from its column's others as these are apart.
+def far_cells(values: Tensor) -> list[tuple[int, int]]:
+    """Row and column of each cell of (N, K) that a wide gap parts, with two others at most, from its column's rest.
 
-    A column of two values, as a level that one row has, holds none: the others are not apart.
+    A gap is wide if it is 8 times as long as the way from the median of the different values to it, and 3 times as
+    much longer as that is longer than the way to a tenth of them; where these are few, if it is 40 times as long.
     """
-    if len(values) < 20:
-        return []
-    (low, high), mean = values.aminmax(dim=0), values.mean(0)
-    below, above, found = mean - low, high - mean, []
-    for i in (torch.maximum(below, above) > 9 * torch.minimum(below, above)).nonzero().flatten().tolist():
-        column, is_high = values[:, i], bool(above[i] > below[i])
-        row = int(column.argmax() if is_high else column.argmin())
-        least, most = torch.cat([column[:row], column[row + 1 :]]).aminmax()
-        if 0 < 20 * (most - least) < (column[row] - most if is_high else least - column[row]):
-            found.append((row, i))
+    found = list[tuple[int, int]]()
+    for i, column in enumerate(values.double().cpu().numpy().T if len(values) >= FEW else ()):
+        ordered = np.sort(column)
+        different = ordered[np.diff(ordered, prepend=-np.inf) > 0]
+        for side, ends in ((column, different), (-column, -different[::-1])):
+            for k in range(min(3, len(ends) - 2), 0, -1):
+                rest = ends[:-k]
+                median = rest[(len(rest) - 1) // 2]
+                reach, usual = rest[-1] - median, rest[-1 - len(rest) // 10] - median
+                times = max(8, 3 * reach / usual) if len(rest) >= FEW else 40
+                if ends[-k] - rest[-1] > times * reach and len(rows := np.flatnonzero(side >= ends[-k])) <= 3:
+                    found += [(row, i) for row in rows.tolist()]
+                    break
     return found

@@ -23,10 +23,8 @@ class WarmupConstant(LambdaLR):
 
     def __init__(self, optimizer: torch.optim.Optimizer, total_steps: float, warmup: float = 0.1) -> None:
         if not 0 <= total_steps < math.inf:  # Lightning says -1 or infinity
-            raise InputError(
-                f"lr_scheduler {type(self).__name__}: the steps of this run cannot be counted beforehand; give "
-                "--max_epochs, or --max_steps for data without a length"
-            )
+            found = f"lr_scheduler {type(self).__name__}: the steps of this run cannot be counted beforehand"
+            raise InputError(f"{found}; give --max_epochs, or --max_steps for data without a length")
         if not 0 <= warmup < 1:
             raise InputError(f"lr_scheduler warmup={warmup}: a share of the steps from 0 to below 1 is expected")
         self.total_steps, self.warmup = max(int(total_steps), 1), warmup
@@ -77,7 +75,8 @@ def check_intervals(configs: list[Any]) -> None:
     """InputError for a schedule in steps, among Lightning's configs of schedulers, that would count something else."""
     for config in configs:
         if isinstance(config.scheduler, WarmupConstant) and (config.interval, config.frequency) != ("step", 1):
-            raise InputError(
-                f"lr_scheduler {type(config.scheduler).__name__} counts steps, and not every {config.frequency} "
-                f"{config.interval}(s): give interval: step, in configure_optimizers too, and leave out frequency"
+            found = (
+                f"{type(config.scheduler).__name__} counts steps, and not every {config.frequency} {config.interval}(s)"
             )
+            remedy = "give interval: step, in configure_optimizers too, and leave out frequency"
+            raise InputError(f"lr_scheduler {found}: {remedy}")

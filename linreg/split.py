@@ -51,11 +51,10 @@ def split_rows(
     num_train = num_rows - num_val - num_test
     num_gaps = (min(num_train, 1) + min(num_val, 1) + min(num_test, 1) - 1) * bool(gap)
     if num_train < num_gaps * gap or (num_train == num_gaps * gap and sum(shares) < 1):
-        between = f", {gap} left out between each two of them" if num_gaps else ""
-        raise InputError(
-            f"{origin}: {counted(num_rows, 'row')}: too few to split into training, validation ({val_fraction}) and "
-            f"test ({test_fraction}) rows{between}; set --data.val_fraction 0 --data.test_fraction 0"
-        )
+        few = f"too few to split into training, validation ({val_fraction}) and test ({test_fraction}) rows"
+        few += f", {gap} left out between each two of them" if num_gaps else ""
+        remedy = "set --data.val_fraction 0 --data.test_fraction 0"
+        raise InputError(f"{origin}: {counted(num_rows, 'row')}: {few}; {remedy}")
     order = torch.arange(num_rows)
     if split == "random":
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(split_seed))

@@ -93,7 +93,7 @@ def bad(
 # ruff: noqa: RUF001  (characters that look like others are what it is about)
 CELLS = """1_000 0x10 0x1p3 1d5 1D-5 1e e5 1e+ + - . +. --5 +-5 5- 1-2 1+2 1e5.5 1.2.3 1..2 5%
 $5 €5 5€ (5) 1/2 5! 5a a5 x7 inf Inf -inf +inf Infinity -Infinity INF 1.#INF 1.#QNAN 1e400 -1e400 1e200 1e-200 5e-324
-1e-400 True false yes None none n/a na NAN -nan #N/A #DIV/0! #REF! ? * ... 2020-01-01 12:30 12:30:05 1+2j 1j 3i 1e5f
+1e-400 True false yes None none na NAN -nan #DIV/0! #REF! ? * ... 2020-01-01 12:30 12:30:05 1+2j 1j 3i 1e5f
 1L 1f ٣ ５ ² ½ Ⅷ ５.０ −5 –5 1٫5 九 9007199254740993 -9007199254740993 123456789012345678901 1'000 1.000.000 =1 =A1+1 @5
 O 1O l NaN() nan(1) <NA> NULL! missing unknown 'NA' \\N 1&2 5\u200b \ufeff5 5\u00a0 \u00a05 1\u00a0000 1\u202f000
 5\u2028 5\x0b 5\x0c 5\x85 5\x1c 5\x1f \x1b5 5\x7f 5\x1a""".replace("\n", " ").split(" ")
@@ -144,7 +144,7 @@ SPELLED = {
 for cell, value in SPELLED.items():
     good(f"a plain {cell!r}", f"a,b,y\n1,2,3\n4,{cell},6\n", [[1, 2], [4, value]])
     good(f"a quoted {cell!r}", f'a,b,y\n1,2,3\n4,"{cell}",6\n', [[1, 2], [4, value]])
-for cell in ["", " ", "\t", "NA", "N/A", "NaN", "nan", "NULL", "null", " NA ", '""', '"NA"', '" "']:
+for cell in ["", " ", "\t", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", " NA ", '""', '"NA"', '" "']:
     good(f"missing: {cell!r}", f"a,b,y\n1,2,3\n7,{cell},9\n4,5,6\n", note="dropped 1 of 3 rows")
     bad(f"missing is 'error': {cell!r}", f"a,b,y\n1,2,3\n7,{cell},9\n4,5,6\n", 3, "b", "missing", missing="error")
 
@@ -675,6 +675,11 @@ good(
 good("decimal commas beside dates", "d;a;b;y\n31.12.2020;1;2;3\n1.1.2021;4;5;6\n", note="'d'", how=COMMA)
 good("decimal commas, missing cells", "a;b;y\n1;;3\n4;NA;6\n4;5,5;6\n", [[4, 5.5]], [6], note="dropped 2", how=COMMA)
 bad("decimal commas between commas, as told", "a,b,y\n1,5,2,5,3,5\n", 2, None, "6 cells", how=COMMA)
+bad("thousands points", "a;b;y\n1;2;3\n4;2.612,28;6\n", 3, "b", "'2.612,28'", "write 2612,28", how=COMMA)
+bad("thousands commas", "a;b;y\n1;2;3\n4;2,612.28;6\n", 3, "b", "write 2612.28")
+bad(
+    "a point, or thousands", "a;b;y\n1;2;3\n4;2.612;6\n", 3, "b", "decimal comma only", "--data.decimal . if", how=COMMA
+)
 bad("decimal commas that nobody told of", "a;b;y\n1;2;3\n4;5,5;6\n", 3, "b", "'5,5'", "--data.decimal ,")
 FAR = {"start": "a;b;y\n", "usual": "1,25;2;3,5\n", "rows": 200_000}
 for label, line, column, found in (

@@ -1,6 +1,8 @@
 """Columns of text as features: the same rows as with columns of 0 and 1 made by hand, wherever they come from."""
 
 import gzip
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,26 @@ def test_each_level_but_the_first_is_a_column(workplace: Path) -> None:
     assert table.feature_names == ["a", "kind=q", "kind=r"]
     table = read_csv(path, "y", ["ok", "a"], categories="all")
     assert table.feature_names == ["ok=true", "a"]
+
+
+def test_a_level_that_may_stand_for_a_missing_cell_is_said(train: Train, workplace: Path) -> None:
+    marks = ["-", "--", ".", "?", "Missing", "unknown", "(blank)", "None", "#REF!", "na", "k.A.", "n.a."]
+    cells = ["Nord", "Süd", "n/a", "#N/A", *marks, "Nana", "Unna", "-1", "#7", "a?"]
+    path = write("t.csv", "Region,y\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
+    table = read_csv(path, "y", categories="all")
+    assert {"n/a", "#N/A"} & {*table.levels["Region"]} == set()
+    assert table.num_read - len(table.x) == 2
+    (line,) = (note for note in table.notes if "stands for a missing cell" in note)
+    asked = json.loads(line.partition("--data.missing_values ")[2].strip("'"))
+    assert sorted(asked) == sorted(marks)
+    flags = ["--data.path", "t.csv", "--data.target", "y", "--data.categories", "all", "--max_epochs", 1]
+    _, out = train("fit", *flags, *shlex.split("--data.missing_values " + shlex.quote(json.dumps(asked))))
+    assert "stands for a missing cell" not in out
+    assert "dropped 14 of 21 rows for a missing cell in: 'Region' 14" in " ".join(out.split())
+    _, out = train(
+        "fit", *flags[:-2], "--max_epochs", 1, "--data.missing_values", json.dumps([m for m in marks if m != "-"])
+    )
+    assert """'Region': if '-' stands for a missing cell, give --data.missing_values '["-"]'""" in " ".join(out.split())
 
 
 SOURCES = ["gzip", "semicolons", "quotes", "folder", "parquet", "dictionary", "mapped", "frame"]

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from linreg import InputError, RegressionData, Table, read_csv
+from linreg.rows import far_cells
 from tests.conftest import Train
 
 X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]
@@ -174,6 +177,67 @@ def test_one_cell_that_outweighs_its_column_is_said() -> None:
     temp[2_346] = -999
     (line,) = Table(np.c_[y, temp], y, ["a", "temp"], num_read=5_001).outliers()
     assert line.startswith("temp: row 2,347 of the complete ones is -999, ")
+
+
+WORDS = ["one cell ten times too large", "two lost commas", "a target 70 spreads off", "on both sides"]
+
+
+@pytest.mark.parametrize("what", WORDS)
+@pytest.mark.parametrize("kind", ["csv", "parquet", "folder", "frame"])
+def test_cells_beyond_a_wide_gap_are_said_with_their_lines(what: str, kind: str, train: Train, workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    m2, y = rng.uniform(25, 140, 300).round(1), rng.normal(-12, 6, 300).round(2).clip(-29, 5)
+    wrong = dict(zip(WORDS, ({30: 675}, {30: 6750, 260: 7564}, {200: 480}, {7: -999, 9: 6750}), strict=True))[what]
+    column = y if "target" in what else m2
+    column[[*wrong]] = [*wrong.values()]
+    holes, texts = rng.integers(0, 300, 20), np.array(["a", "b"])[rng.integers(0, 2, 300)]
+    a = [None if i in holes and i not in wrong else float(i * i % 17) for i in range(300)]
+    frame = pa.table({"a": a, "t": texts.tolist(), "m2": m2.tolist(), "y": y.tolist()})
+    header, *rows = [
+        "a,t,m2,y",
+        *(f"{'' if c is None else c},{t},{m},{v}" for c, t, m, v in zip(a, texts, m2, y, strict=True)),
+    ]
+    if kind == "frame":
+        found = Table.from_frame(frame, "y").outliers()
+        places = {row: f"the frame, row {row + 1} is" for row in wrong}
+    elif kind == "parquet":
+        parquet.write_table(frame, "t.parquet", row_group_size=100)
+        found = read_csv("t.parquet", "y", categories="all").outliers()
+        places = {row: f"t.parquet, row {row + 1} is" for row in wrong}
+    elif kind == "folder":
+        Path("d").mkdir()
+        Path("d/1.csv").write_text("\n".join([header, *rows[:200]]))
+        Path("d/2.csv").write_text("\n".join([header, *rows[200:]]))
+        found = read_csv("d", "y").outliers()
+        places = {row: f"d/{1 + row // 200}.csv, line {row % 200 + 2} is" for row in wrong}
+    else:
+        rows[3] = rows[3].replace(",a,", ',"a\n\nb",').replace(",b,", ',"a\n\nb",')  # three lines, and then a blank one
+        Path("t.csv").write_text("\n".join([header, *rows[:6], "", *rows[6:]]))
+        flags = ["--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1, "--figures", "false"]
+        out = " ".join(train("fit", *flags)[1].split())
+        found = [f"{name}: t.csv{rest}" for name in ("m2", "y") for rest in out.split(f"{name}: t.csv")[1:]]
+        places = {row: f"t.csv, line {row + 5} is" for row in wrong}
+    assert len(found) == len(wrong)
+    for row, value in wrong.items():
+        assert any(f": {places[row]} {value:,}, " in line for line in found), found
+
+
+SOUND = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "uniform": lambda rng, n: rng.random(n),
+    "exponential": lambda rng, n: rng.exponential(size=n),
+    "lognormal": lambda rng, n: rng.lognormal(size=n),
+    "counts": lambda rng, n: rng.poisson(5, n).astype(float),
+    "rare counts": lambda rng, n: rng.poisson(0.01, n).astype(float),
+    "geometric": lambda rng, n: rng.geometric(0.2, n).astype(float),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_sound_columns_have_no_outlier(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for n in (100, 1_000, 10_000):
+        assert far_cells(torch.from_numpy(np.stack([SOUND[kind](rng, n) for _ in range(200)], 1))) == []
 
 
 def test_what_a_column_may_well_hold_is_no_outlier() -> None:

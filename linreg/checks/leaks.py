@@ -31,10 +31,8 @@ def neighbours(context: Context) -> Verdict:
     def handed(batch: Any, seed: int = 0) -> Tensor:
         return context.step(batch, training=False, seed=seed).calls[0].prediction.detach()
 
-    ways = (
-        ("prediction", partial(predict, context.copy(training=False)), 1),
-        ("input to the loss", handed, num_rows(batch) // 2),
-    )
+    ways: list[Any] = [("prediction", partial(predict, context.copy(training=False)), 1)]
+    ways += [("input to the loss", handed, num_rows(batch) // 2)]
     for what, see, count in ways:
         with contextlib.suppress(CannotTell, IndexError):  # no loss function that is known
             together = see(batch)

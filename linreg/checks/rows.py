@@ -11,11 +11,11 @@ from torch.utils.data import WeightedRandomSampler
 from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.rows import ILL_CONDITIONED, REPEATED, lone_cells
+from linreg.rows import FEW, ILL_CONDITIONED, REPEATED, far_cells
 from linreg.verdict import CannotTell, Verdict, judge
 
 FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
-FEW, MANY = 20, 200  # rows: to judge a column, or a relation
+MANY = 200  # rows, to judge a relation
 
 
 def quantities(y: Tensor) -> Tensor:
@@ -66,17 +66,16 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
 
 
 def nothing_is_missing(context: Context) -> Verdict:
-    """No number is NaN or infinite, no cell is far from all others, no target far away stands for a missing one."""
+    """No number is NaN or infinite, no gap parts few cells from all others, no target stands for a missing one."""
     parts = [each for each in tensors(context.rows()) if each.is_floating_point()]
     if bad := sum(int((~each.isfinite()).sum()) for each in parts):
         return judge(False, f"{bad:,} numbers are NaN or infinite", "none", "leave these rows out, or fill them in")
     table: Any = getattr(context.data, "table", None)
-    if lines := table.outliers() if hasattr(table, "outliers") else ():
-        return judge(False, "; ".join(lines[:3]), "none", "correct that cell, or leave its row out")
-    for each in (parts[0], parts[-1]) if parts else ():
-        if each.ndim == 2 and (found := lone_cells(each)):
-            cells = ", ".join(f"{float(each[row, i]):g} in column {i + 1}" for row, i in found[:3])
-            return judge(False, f"a cell is far from all others: {cells}", "none", "correct it, or leave its row out")
+    lines = table.outliers() if hasattr(table, "outliers") else []
+    for each in (parts[0], parts[-1]) if parts and not lines else ():
+        lines += [f"{each[row, i]:g} in column {i + 1}" for row, i in (far_cells(each) if each.ndim == 2 else ())]
+    if lines:
+        return judge(False, f"far from the others: {'; '.join(lines[:3])}", "none", "correct, or leave out, the row")
     y = tensors(context.rows())[-1]
     for column in flat(y).T if y.is_floating_point() and y.ndim <= 2 else ():
         for end in (column.min(), column.max()):
@@ -85,7 +84,7 @@ def nothing_is_missing(context: Context) -> Verdict:
             if is_some and 0 < 5 * (others.max() - others.min()) < (others - end).abs().min():
                 text = f"{len(column) - len(others):,} targets are {float(end):g}, far from all others"
                 return judge(False, text, "none", "leave these rows out if that stands for a missing number")
-    return Verdict("ok", "all numbers are finite, and no cell stands far apart from all others")
+    return Verdict("ok", "all numbers are finite, and no wide gap parts up to three cells from the others")
 
 
 def target_varies(context: Context) -> Verdict:

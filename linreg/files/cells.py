@@ -9,7 +9,13 @@ import numpy as np
 
 from linreg.system.errors import InputError
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # what R, pandas, SQL and spreadsheets write for "no value"
+# What R, pandas, SQL and spreadsheets write for "no value", and what people may mean by it.
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null")
+MAYBE_MISSING = re.compile(
+    r"[-–—.?*/]+|#[a-z/0]+[!?]?|[(<\[]?(na|n\.a\.|k\. ?a\.|nan|nil|none|null|blank|empty|missing|undefined|unknown"  # noqa: RUF001
+    r"|unbekannt|not (available|applicable|known))[)>\]]?",
+    re.IGNORECASE,
+)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WITH_COMMA = re.compile(NUMBER.pattern.replace(r"\.", ","), re.ASCII)
 LARGEST = 1e150  # beyond it, or below its inverse, a value's square, and so its variance, does not fit float64
@@ -59,24 +65,20 @@ class Spelling:
     def number(self, cell: str) -> float:
         """The number in a cell, NaN for a missing one; ValueError says why it is neither."""
         text = cell.strip(" \t")
-        if self.pattern.fullmatch(text):
-            value = as_float(text)
-            return math.nan if value in self.missing_numbers else _fitting(value, text.replace(",", "."))
-        if text in self.missing:
+        if self.is_missing(text):
             return math.nan
+        if self.pattern.fullmatch(text):
+            return _fitting(as_float(text), text.replace(",", "."))
         if len(text) < 100 and MEANT_AS_NUMBER.fullmatch(unicodedata.normalize("NFKC", text).translate(SAME)):
             if "inf" in text.lower():
                 raise ValueError("is not finite")
             if UNIT.search(text):
                 raise ValueError("has a unit or a space in it: write the number alone, without thousands separators")
-            if self.decimal == "." and "," in text:
-                raise ValueError(
-                    "has a decimal comma or a thousands separator: write it with a decimal point only, or give "
-                    "--data.decimal , if all numbers have a comma"
-                )
-            if self.decimal == "," and "." in text:
-                raise ValueError("has a decimal point or a thousands separator, where --data.decimal is a comma")
-            sign = "point" if self.decimal == "." else "comma"
+            sign, other, mark = ("point", "comma", ",") if self.decimal == "." else ("comma", "point", ".")
+            if mark in text:
+                way = f"write it with a decimal {sign} only, or give --data.decimal {mark} if all are so"
+                way = f"write {text.replace(mark, '')}" if text.rfind(self.decimal) > text.rfind(mark) else way
+                raise ValueError(f"has a decimal {other} or a thousands separator: {way}")
             raise ValueError(f"is not written as a number: digits 0 to 9, a decimal {sign} and no unit are expected")
         raise TextCell("is not a number (a missing one is empty or NA)")
 

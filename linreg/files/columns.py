@@ -71,11 +71,9 @@ class Column:
         """What to do about a cell that is no number, which may be text."""
         if self.is_target:
             return f"; {CLASSES}" if is_text and not self.has_value else ""
-        mark = f"--data.missing_values {shlex.quote(json.dumps([cell], ensure_ascii=False))}"
-        mark = mark if cell else "--data.missing_values"
+        mark = as_missing([cell]) if cell else "--data.missing_values"
         ways = f"; if it stands for a missing one, give {mark}; if it is text, --data.categories '[{self.name}]'"
-        named = ways if is_text else ""
-        return named if self.required else f"{named}; choose the columns with --data.features"
+        return ways * is_text + "; choose the columns with --data.features" * (not self.required)
 
     def fix(self, levels: Sequence[str]) -> None:
         """Makes it a category of these levels and no others, the first of which has no column."""
@@ -116,6 +114,11 @@ class Column:
     def names(self) -> list[str]:
         """Of the columns that it becomes."""
         return [self.name] if self.levels is None else [f"{self.name}={level}" for level in self.ordered()[1:]]
+
+
+def as_missing(texts: Sequence[str]) -> str:
+    """The flag that makes a missing value of each of these texts."""
+    return f"--data.missing_values {shlex.quote(json.dumps(texts, ensure_ascii=False))}"
 
 
 def expand(values: np.ndarray, columns: Sequence[Column]) -> np.ndarray:

@@ -35,8 +35,7 @@ class PlainLines:
         types = {str(self.positions[i]): pa.float64() for i in numbers}
         types |= {str(self.positions[i]): pa.dictionary(pa.int32(), pa.string()) for i in categories}
         try:
-            if not block.isascii():
-                block.decode()
+            block.decode()  # pyarrow would look at the cells of text only
             table = pa.csv.read_csv(
                 pa.py_buffer(block),
                 pa.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
@@ -64,20 +63,16 @@ class PlainLines:
 
     def by_numpy(self, block: bytes) -> Found | None:
         """A block's values if it holds nothing but plain numbers; None at the least doubt."""
-        delimiter = self.file.delimiter
-        if (
-            self.file.spelling.decimal == ","
-            or len(self.file.names) == 1
-            or block.translate(None, PLAIN + delimiter.encode())
-        ):
-            return None
-        if block.count(b"\r") != block.count(b"\r\n") or not block.strip():
+        file, delimiter = self.file, self.file.delimiter
+        is_plain = block.strip() and not block.translate(None, PLAIN + delimiter.encode())
+        is_plain = is_plain and block.count(b"\r") == block.count(b"\r\n")
+        if not is_plain or file.spelling.decimal == "," or len(file.names) == 1:
             return None
         try:
             values = np.loadtxt(io.BytesIO(block), delimiter=delimiter, comments=None, ndmin=2)
         except ValueError:
             return None
-        if values.shape[1] != len(self.file.names) or any(c.text or c.levels is not None for c in self.columns):
+        if values.shape[1] != len(file.names) or any(c.text or c.levels is not None for c in self.columns):
             return None
         values = values[:, self.positions]
         return self._without_missing(values, {}) if fits(values, b"e-" in block or b"E-" in block).all() else None

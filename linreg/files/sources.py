@@ -43,24 +43,21 @@ def find_sources(path: Any, spelling: Spelling) -> list[Source]:
         return [open_frame(path, spelling)]
     text = path if isinstance(path, str) else str(path) if isinstance(path, os.PathLike) else ""
     if os.path.isdir(text):
-        paths: list[Any] = sorted(p for p in glob.glob(os.path.join(glob.escape(text), "*")) if p.endswith(SUFFIXES))
-        if not paths:
+        found = glob.glob(os.path.join(glob.escape(text), "*"))
+        if not (paths := sorted(path for path in found if path.endswith(SUFFIXES))):
             raise InputError(f"{text}: a CSV file is expected, this is a folder without any {', '.join(SUFFIXES)}")
     elif os.path.lexists(text) or not glob.has_magic(text):
         paths = [text or path]
     else:
         if sum(map(glob.has_magic, Path(text).parts)) > 3:
             raise InputError(f"{text}: a pattern in at most 3 parts of a path is expected; more may match for hours")
-        paths = sorted(glob.glob(text))
-        if not paths:
+        if not (paths := sorted(glob.glob(text))):
             raise InputError(f"{text}: no file has such a name")
     sources: list[Source] = [
         open_parquet(path, spelling) if str(path).endswith(".parquet") else CSVSource(path, spelling) for path in paths
     ]
     for source in sources[1:]:
-        different = sorted(set(source.names) ^ set(sources[0].names))
-        if different:
-            raise InputError(
-                f"{source.path}: other columns than in {sources[0].path}: {', '.join(map(repr, different[:10]))}"
-            )
+        if different := sorted(set(source.names) ^ set(sources[0].names)):
+            names = ", ".join(map(repr, different[:10]))
+            raise InputError(f"{source.path}: other columns than in {sources[0].path}: {names}")
     return sources

@@ -28,7 +28,7 @@ class CSVData(RegressionData):
             first is a column of 0 and 1; as a dict, ``{species: [Adelie, Gentoo]}``, these levels and no others.
         exclude: the columns that are no features, as a list, ``[id]``.
         decimal: the decimal sign of the file's numbers, "." or ",".
-        missing_values: what stands for a missing cell besides none, NA, N/A, NaN and NULL, as a list, ``["?", -999]``.
+        missing_values: what stands for a missing cell besides none, NA, #N/A, NaN and NULL, as a list, ``["?", -999]``.
         cache: folder for tables of more than 16 million cells, which are converted once to a memory-mapped file.
         **split: see RegressionData.
     """

@@ -49,10 +49,9 @@ def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
                 _make(reader, seed, place)
                 table = _open(place, reader)
     except OSError as error:
-        raise RunError(
-            f"the table of {reader.path} does not fit memory for 16 million cells, and could not be converted in "
-            f"{place.parent}: {error.strerror or error}; set --data.cache to a folder with room"
-        ) from None
+        found = f"the table of {reader.path} does not fit memory for 16 million cells, and could not be converted in"
+        why = f"{error.strerror or error}; set --data.cache to a folder with room"
+        raise RunError(f"{found} {place.parent}: {why}") from None
     if table is None:
         raise RunError(f"{place} changed while it was made; set --data.cache to a folder that nothing else writes to")
     table.notes.append(f"converted in {time.perf_counter() - start:.0f} s to {place}, where the next run finds it")
@@ -136,9 +135,7 @@ def _open(place: Path, reader: TableReader) -> Table | None:
         with open(place / "table.json") as file:
             record = json.loads(file.read(1 << 26))  # which is longer is none
         stated, width = record.pop("checksum"), _width(record, reader)
-        mapped: Any = np.memmap(
-            place / "rows", dtype=record["dtype"], mode="r"
-        )  # writable, Linux would want memory for it
+        mapped: Any = np.memmap(place / "rows", record["dtype"], "r")  # writable, Linux would want memory for it
         if len(mapped) != record["rows"] * width:
             return None
         checksum = 0

@@ -97,8 +97,8 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         sources = getattr(trainer.predict_dataloaders, "sources")  # noqa: B009
         first = sources[0]
-        targets = pl_module.target_names
-        names = [f"prediction_{target}" for target in targets] if len(targets) > 1 else ["prediction"]
+        many = [f"prediction_{target}" for target in pl_module.target_names]
+        names = many if len(many) > 1 else ["prediction"]
         for name in names:
             if name in first.names:
                 raise InputError(f"{first.path} has a column {name!r} already; rename it, or predictions would hide it")
@@ -111,9 +111,8 @@ class PredictionWriter(Callback):
             os.chmod(self.stream.name, mode)
         except OSError as error:
             raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
-        self.delimiter, self.decimal = first.delimiter, "."
-        if isinstance(first, CSVFile):  # as its own numbers have it, in quotes where it separates cells too
-            self.decimal = first.spelling.decimal
+        self.delimiter = first.delimiter  # and as its own numbers have it, in quotes where it separates cells too
+        self.decimal = first.spelling.decimal if isinstance(first, CSVFile) else "."
         header = csv.writer(self.stream, delimiter=self.delimiter, lineterminator="\n")
         header.writerow(map(as_text, [*first.names, *names]))
 
@@ -167,10 +166,9 @@ class PredictionWriter(Callback):
         found = outputs[:, None] if isinstance(outputs, Tensor) and outputs.ndim == 1 else outputs
         if not isinstance(found, Tensor) or found.shape != (num_rows, len(model.target_names)):
             what = f"{type(outputs).__name__} {tuple(outputs.shape) if isinstance(outputs, Tensor) else ''}"
-            raise InputError(
-                f"a {what} of {num_rows} rows cannot stand beside them: a number for each row and target is expected; "
-                f"define {type(model).__name__}.predict_step(batch, batch_idx)"
-            )
+            remedy = f"define {type(model).__name__}.predict_step(batch, batch_idx)"
+            found = f"a {what} of {num_rows} rows cannot stand beside them"
+            raise InputError(f"{found}: a number for each row and target is expected; {remedy}")
         return found
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from linreg.files.cells import Spelling
-from linreg.files.columns import IDENTIFIER, Categories, choose, expand, row_numbers
+from linreg.files.cells import MAYBE_MISSING, Spelling
+from linreg.files.columns import IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
 
@@ -128,6 +128,16 @@ class TableReader:
         self.missing_cells[self.kept] += missing.sum(axis=0)
         return values[whole]
 
+    def places(self, rows: list[int]) -> dict[int, str]:
+        """The file and line of some of the complete rows, each by its number; the files are read once more."""
+        found, first = dict[int, str](), 0
+        for file in self.files if rows else ():
+            for block, lines in file.blocks(self.columns, False, keep=True):
+                whole = np.flatnonzero(~np.isnan(block[:, self.kept]).any(axis=1))
+                found |= {row: lines.place(int(whole[row - first])) for row in rows if 0 <= row - first < len(whole)}
+                first += len(whole)
+        return found
+
     def expand(self, values: np.ndarray) -> np.ndarray:
         """The kept columns of some rows with a column of 0 and 1 for each level, (n, K)."""
         return expand(values, [self.columns[i] for i in self.kept])
@@ -154,6 +164,9 @@ class TableReader:
         for name, (first, *others) in self.levels.items():
             shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
             notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
+            if marks := [level for level in (first, *others) if MAYBE_MISSING.fullmatch(level)]:
+                mark = " or ".join(map(repr, marks))
+                notes.append(f"{name!r}: if {mark} stands for a missing cell, give {as_missing(marks)}")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
             holes = [(column.name, n, column.is_target) for column, n in counts if n]
@@ -173,14 +186,6 @@ class TableReader:
         """The names of the features and of the targets."""
         names = [name for i in self.kept for name in self.columns[i].names()]
         return names[self.num_targets :], names[: self.num_targets]
-
-
-def memory() -> int:
-    """The machine's, in bytes; where it does not say (Windows), more than any has."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 1 << 44
 
 
 def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray | None:

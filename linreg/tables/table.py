@@ -4,6 +4,7 @@ Shapes: N rows, D features, T targets; x is (N, D), y is (N, T), and row i of x 
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from linreg.files.cells import EXACT, LARGEST
-from linreg.rows import lone_cells
+from linreg.rows import far_cells
 from linreg.system.errors import InputError
 from linreg.tables.reader import TableReader
 
@@ -69,6 +70,8 @@ class Table:
         self.true_coef = _parameters(true_coef, "true_coef", (num_targets, num_features))
         self.true_intercept = _parameters(true_intercept, "true_intercept", (num_targets,))
         self.mapped = mapped
+        self.reader: TableReader | None = None  # which knows where the rows are from
+        self.places: dict[int, str] = {}  # of those with an outlier
         self.levels: dict[str, list[str]] = {}  # of each category, the first of which has no column
         if not (mapped or is_judged):
             _check_values(self.x, "x", self.feature_names)
@@ -80,19 +83,23 @@ class Table:
         (features, targets), split = reader.names(), reader.num_targets
         sides = values[:, split:], values[:, :split]
         table = cls(*sides, features, targets, reader.num_read, reader.notes(), is_judged=True)
-        table.levels = reader.levels
+        table.levels, table.reader = reader.levels, reader
         return table
 
     def outliers(self) -> list[str]:
-        """A line for each cell that outweighs all others of its column; of a mapped table it would take too long."""
+        """A line for each cell that is far from all others of its column; of a mapped table it would take too long."""
+        sides = () if self.mapped else ((self.x, self.feature_names), (self.y, self.target_names))
+        cells = [(row, values[:, i], names[i]) for values, names in sides for row, i in far_cells(values)]
+        if self.reader is not None:
+            with suppress(InputError):  # files that are gone, or changed
+                self.places = self.reader.places([row for row, *_ in cells])
+            self.reader = None  # which may hold a frame
         lines = []
-        for values, names in () if self.mapped else ((self.x, self.feature_names), (self.y, self.target_names)):
-            for row, i in lone_cells(values):
-                column, value = values[:, i], float(values[row, i])
-                which = f"row {row + 1:,}" + " of the complete ones" * (self.num_read > len(values))
-                spreads = abs(value - float(column.mean())) / float(column.std())
-                far = f"{value:,.10g}, {spreads:,.3g} spreads from the mean"
-                lines.append(f"{names[i]}: {which} is {far}; that cell alone outweighs all others")
+        for row, column, name in cells:
+            which = self.places.get(row, f"row {row + 1:,}" + " of the complete ones" * (self.num_read > len(column)))
+            spreads = float(abs(column[row] - column.mean()) / column.std())
+            far = f"{float(column[row]):,.10g}, {spreads:,.3g} spreads from the mean"
+            lines.append(f"{name}: {which} is {far}; that is far from the others, and may outweigh them")
         return lines
 
     @classmethod
@@ -119,9 +126,8 @@ class Table:
         for tensor, what in ((self.x, "x"), (self.y, "y")):
             if not tensor.numel():
                 lacking = "column" if len(tensor) else "row"
-                raise InputError(
-                    f"Table: {what} has no {lacking}, its shape is {tuple(tensor.shape)}; give one or more"
-                )
+                found = f"{what} has no {lacking}, its shape is {tuple(tensor.shape)}"
+                raise InputError(f"Table: {found}; give one or more")
 
 
 def as_float64(values: Any, what: str) -> Tensor:
@@ -139,8 +145,7 @@ def as_float64(values: Any, what: str) -> Tensor:
         raise InputError(f"Table: {what}: numbers are expected in a dense tensor or array: {message}") from None
     if array.dtype.kind not in "biuf":
         kind = {"U": "text", "S": "text"}.get(array.dtype.kind, str(array.dtype))
-        remedy = "make it an array of floats"
-        raise InputError(f"Table: {what}: numbers are expected, not {kind}; {remedy}")
+        raise InputError(f"Table: {what}: numbers are expected, not {kind}; make it an array of floats")
     if array.dtype.kind in "iu" and (large := array[(array > EXACT) | (array < -EXACT)]).size:
         remedy = "leave the column out if it is an identifier, or convert it to floats"
         raise InputError(f"Table: {what}: {large[0]} has more digits than float64 can hold; {remedy}")
