@@ -1,5 +1,6 @@
 """The end of a run: what is said, written to its folder and drawn, whether it succeeded or failed."""
 
+import io
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -7,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Trainer
 
 from linreg.metrics import as_plain
 from linreg.report.card import make_card
-from linreg.report.figures import as_png
 from linreg.report.findings import Findings, Picture, logged
 from linreg.runs.folder import folder_of
 from linreg.runs.loggers import RunLogger
@@ -105,3 +106,12 @@ def leave_pictures(pictures: Iterable[Picture], folder: Path, trainer: Trainer) 
     for logger in trainer.loggers:
         logger.save()
     return board is not None
+
+
+def as_png(image: np.ndarray) -> bytes:
+    """The content of a PNG file of pixels, (height, width, 3) of uint8."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, image, format="png")
+    return buffer.getvalue()

@@ -9,10 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
-from linreg.ending import leave_pictures
+from linreg.ending import as_png, leave_pictures
 from linreg.evaluation import announce
 from linreg.experiment import opened
-from linreg.report.figures import as_png
 from linreg.report.findings import Picture
 from linreg.runs.folder import folder_of
 from linreg.runs.loggers import Curves

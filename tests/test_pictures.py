@@ -173,3 +173,27 @@ def test_bars_are_whole_and_their_rows_aligned() -> None:
     assert left.get_xlim()[0] < -1.25
     assert left.get_xlim()[1] > 2.25
     assert left.get_ylim() == right.get_ylim()
+
+
+@pytest.mark.parametrize("ends", [(2.3, 6.6), (1.1, 1.9), (2, 50), (0.02, 300), (1e-9, 3e-9), (72.6153, 72.6153001)])
+def test_every_log_axis_has_numbers(ends: tuple[float, float]) -> None:
+    figure, ((axes,),) = figures.panels(1, 1)
+    steps = np.arange(1, 21)
+    figures.log_curves(axes, {"excess": (steps, np.geomspace(*ends, 20), "-")}, ("epoch", "excess_mse"))
+    figures.to_image(figure)
+    low, high = axes.get_ylim()
+    shown = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert 2 <= len(set(shown)) <= 8, shown
+
+
+@pytest.mark.parametrize("names", [["Heizung=Wärmepumpe", "x"], ["A" * 60 + "=GAS", "A" * 60 + "=OEL"], ["x1"]])
+def test_no_name_of_a_coefficient_is_cut(names: list[str]) -> None:
+    one = np.ones(len(names))
+    figure = figures.coefficient_bars(names, one, 0.1 * one, one, "")
+    image = figures.to_image(figure)
+    assert (image[:, :3] == 255).all()  # nothing runs over the left edge
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len({*shown}) == len(names)
+    assert all(
+        text == name or ("…" in text and text[-4:] == name[-4:]) for text, name in zip(shown, names, strict=True)
+    )

@@ -5,7 +5,6 @@ The colours are Okabe and Ito's, which the colour-blind can tell apart, on white
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 MAX_POINTS = 2_000  # that a picture needs
 BLUE, RED, GREEN, ORANGE, SKY, PINK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 GREY = "0.55"
+LONGEST = 22  # letters of a name on an axis
 COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
 Curves = dict[str, tuple[np.ndarray, np.ndarray, str]]
 
@@ -99,14 +99,16 @@ def coefficient_bars(
     left.use_sticky_edges = False  # else the axis begins where the lowest bar does
     left.barh(rows, 2 * spread, left=size - spread, color=SKY)
     left.plot(learned, rows, "o", color=RED, markersize=5)
-    left.set_yticks(rows, [name[:24] for name in names], parse_math=False)
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}" for name in names]
+    left.set_yticks(rows, short, parse_math=False)
     label(right, "learned - exact, in standard errors", "", "dots: learned")
     right.axvspan(-2, 2, color=SKY, alpha=0.5)
     right.axvline(0, color=GREY, linewidth=1)
     right.plot(2 * (learned - size) / np.where(spread > 0, spread, np.nan), rows, "o", color=RED, markersize=5)
     right.set_yticks(rows, [""] * len(rows))
     right.set_ylim(left.get_ylim())
-    figure.subplots_adjust(left=0.22, bottom=0.65 / (1.6 + 0.32 * len(names)), wspace=0.08)
+    margin = 0.2 + 0.105 * max(map(len, short), default=0)  # inches, of capitals
+    figure.subplots_adjust(left=margin / 7.5, bottom=0.65 / (1.6 + 0.32 * len(names)), wspace=0.08)
     return figure
 
 
@@ -173,21 +175,19 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], of: str) -> Fig
 def to_image(figure: Figure) -> np.ndarray:
     """The figure's pixels, (height, width, 3) of uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.ticker import MaxNLocator
 
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = axis.get_view_interval()
+        if axis.get_scale() == "log" and np.floor(np.log10(high)) < np.ceil(np.log10(low)) + 1:  # one power of ten
+            axis.set_major_locator(MaxNLocator(6))
+            if high < 1.1 * low:  # of numbers that hardly differ, no digit would be seen
+                axis.set_view_interval(low / 1.2, high * 1.2)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING_GLYPH)  # a column's name in a script that the font lacks
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def as_png(image: np.ndarray) -> bytes:
-    """The content of a PNG file of pixels, (height, width, 3) of uint8."""
-    from matplotlib.image import imsave
-
-    buffer = io.BytesIO()
-    imsave(buffer, image, format="png")
-    return buffer.getvalue()
 
 
 def panels(rows: int, columns: int, width: float = 5, height: float = 3.8) -> tuple[Figure, np.ndarray]:

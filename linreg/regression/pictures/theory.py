@@ -36,7 +36,7 @@ def draw_theory(model: Any, history: Tensor) -> Any:
     curves = {f"curvature {spectrum.eigenvalues[i]:.3g}": (times, parts[:, i], "-") for i in chosen}
     names = "step", "excess_mse along an eigenvector", "at this rate, all rows a step"
     figures.log_curves(pair[1], curves, names, log_x=True)
-    pair[1].set_ylim(bottom=1e-12)
+    pair[1].set_ylim(bottom=max(pair[1].get_ylim()[0], 1e-12))
     return figure
 
 
