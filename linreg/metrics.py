@@ -9,7 +9,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, 
 
 
 class ShiftedR2(R2Score):
-    """R2 (NaN for fewer than two rows) of targets (N, T) that may lie far from 0.
+    """R2 (NaN of a target of one value) of targets (N, T) that may lie far from 0, in units however small.
 
     It is summed about ``center`` (T,), which changes nothing but the digits: squares of years lose those of days.
     """
@@ -20,7 +20,9 @@ class ShiftedR2(R2Score):
         super().update(preds - self.center, target - self.center)
 
     def compute(self) -> Tensor:
-        return super().compute() if self.total > 1 else torch.full_like(self.residual.mean(), torch.nan)
+        squares = self.sum_squared_error - self.sum_error * (self.sum_error / self.total)
+        varies = squares > 1e-13 * self.sum_squared_error  # else they are rounding; torchmetrics draws the line at 1e-4
+        return torch.where(varies, 1 - self.residual / squares, torch.nan).mean()
 
 
 class RegressionMetrics(MetricCollection):

@@ -172,3 +172,22 @@ def test_a_full_batch_is_remembered_and_no_other_one(train: Train) -> None:
     loss, mse = (found.Scalars(tag)[-1].value for tag in ("loss/val", "mse/val"))
     assert loss * float(model.y_standardizer.std) ** 2 == pytest.approx(mse, rel=1e-5)
     assert mse == pytest.approx(metrics["val"]["mse"], rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 2024.0, 1e9 + 0.3])
+@pytest.mark.parametrize("center", ["mean", "elsewhere"])
+def test_r2_of_a_target_of_one_value_is_nan(value: float, center: str) -> None:
+    y = torch.full((1_000, 1), value, dtype=torch.float64)
+    metrics = about(y.mean(0) + (center == "elsewhere") * 3, RegressionMetrics())
+    for rows in y.split(64):
+        metrics.update(rows + 1e-3, rows)
+    assert metrics.compute()["r2"].isnan()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_r2_is_the_same_in_any_unit(unit: float) -> None:
+    y, y_hat = torch.randn(2, 100, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    metrics = RegressionMetrics()
+    metrics.update(unit * y_hat, unit * y)
+    expected = 1 - float(((y - y_hat) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+    assert float(metrics.compute()["r2"]) == pytest.approx(expected, rel=1e-9)

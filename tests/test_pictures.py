@@ -12,7 +12,7 @@ from linreg.regression.exact.least_squares import LeastSquares
 from linreg.regression.pictures.fitted import leverage
 from linreg.report import figures
 from linreg.report.findings import logged
-from tests.conftest import Train
+from tests.conftest import Train, read_metrics
 from tests.tools import events
 
 
@@ -103,6 +103,11 @@ def test_what_has_nothing_to_lose_is_drawn_too(train: Train, workplace: Path) ->
     code, out = train("--config", "configs/broken/flat.yaml", "--max_epochs", 2)
     assert code == 0, out
     assert {"theory", "curves"} <= set(events("runs/flat/version_0").Tags()["images"])
+    metrics = read_metrics("runs/flat/version_0")
+    assert {metrics[split]["r2"] for split in ("train", "val", "test")} == {None}  # 0 of 0
+    assert "\nr2 " in out
+    figure = figures.predicted_vs_actual(np.full(30, 0.1), np.full(30, 0.1), "y", "30 test rows")
+    assert figure.axes[0].get_title() == "30 test rows"
 
 
 def test_curves_of_which_no_scale_can_hold_a_point_leave_their_axes() -> None:

@@ -31,7 +31,7 @@ def predicted_vs_actual(y_hat: np.ndarray, y: np.ndarray, name: str, of: str) ->
     """Predictions (N,) over targets (N,), on equal axes: a perfect model lies on the diagonal."""
     figure, ((axes,),) = panels(1, 1, width=4.5, height=4.5)
     left, total = np.square(y_hat - y).sum(), np.square(y - y.mean()).sum()
-    label(axes, f"actual {name}", f"predicted {name}", f"R2 {1 - left / total:.4f}, {of}" if total else of)
+    label(axes, f"actual {name}", f"predicted {name}", f"R2 {1 - left / total:.4f}, {of}" if np.ptp(y) else of)
     ends = [min(y.min(), y_hat.min()), max(y.max(), y_hat.max())]
     axes.plot(ends, ends, color=GREY, label="predicted = actual")
     axes.plot(y, y_hat, ".", color=BLUE, alpha=0.5)

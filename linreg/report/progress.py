@@ -68,11 +68,11 @@ class ProgressLine(ProgressBar):
         self.drawn = now
         return True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def _end(self, *args: Any, **kwargs: Any) -> None:
         hide_status()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        hide_status()
+    teardown: Any = _end
+    on_exception: Any = _end
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         hide_status()

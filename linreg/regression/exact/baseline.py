@@ -90,7 +90,7 @@ class ExactBaseline(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.may_stop = trainer.max_epochs == -1 and trainer.max_steps == -1
-        if self.may_stop and self.resumed_at:
+        if self.resumed_at:
             self._end_if_reached(trainer, pl_module, self.resumed_at)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -139,8 +139,7 @@ class ExactBaseline(Callback):
         if pl_module.penalty:
             pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
         self._log_details(trainer, pl_module, share)
-        if self.may_stop:
-            self._end_if_reached(trainer, pl_module, trainer.global_step)
+        self._end_if_reached(trainer, pl_module, trainer.global_step)
 
     def _log_details(self, trainer: Trainer, model: Any, share: float) -> None:
         """The same on a log scale and over epochs, what theory expected of it, and the coefficients."""
@@ -167,9 +166,12 @@ class ExactBaseline(Callback):
         self._log_beside(trainer, "by_epoch", {"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, epoch)
 
     def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
-        share, plan = excess_loss(model) if model.penalty else excess_mse(model), getattr(model, "plan", None)
+        share, plan = excess_mse(model) if self.may_stop else None, getattr(model, "plan", None)
+        if share is None:
+            return
+        share = excess_loss(model) if model.penalty else share
         tolerance = OVERTIME_TOLERANCE if plan is not None and steps >= plan.steps else TOLERANCE
-        if from_first(share is not None and abs(share) < tolerance):
+        if from_first(abs(share) < tolerance):
             trainer.should_stop, self.ended_at = True, tolerance
 
 

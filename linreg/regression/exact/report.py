@@ -1,6 +1,7 @@
 """The report of a regression: learned beside exact beside true, and the metrics of each split beside those of exact."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,12 +38,8 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
     metrics: dict[str, Any] = {name: measure(model, model, data, name, loss) for name in splits}
     share = None
     if exact is not None:
-
-        def predict_exactly(x: Tensor) -> Tensor:
-            return exact.predict(x, model.penalty)
-
-        loss = comparable_loss(model, data)
-        metrics["exact"] = {name: measure(model, predict_exactly, data, name, loss) for name in splits}
+        predict, loss = partial(exact.predict, weight_decay=model.penalty), comparable_loss(model, data)
+        metrics["exact"] = {name: measure(model, predict, data, name, loss) for name in splits}
         variance = float((model.y_standardizer.std**2).mean())
         if "train" in metrics and "mse" in metrics["train"]:
             share = excess(metrics["train"]["mse"], metrics["exact"]["train"]["mse"], variance)

@@ -115,23 +115,20 @@ class Lesson:
     def draw(self, ways: dict[str, Tensor]) -> np.ndarray:
         """The picture: above the three trainings, below the three rates."""
         figure, ((first, *over), (second, rates, limits)) = figures.panels(2, 3, width=15, height=9)
-        colours = (figures.BLUE, figures.RED, figures.ORANGE)
+        colours, theory = (figures.BLUE, figures.RED, figures.ORANGE), ExpectedDescent(self.model)
         self._contour(first, ways, colours, f"the loss of {self.num_rows:,} rows, lr {self.lr:.3g}")
         titles = "the same steps (dotted: noise at epochs' ends)", f"the same rows: {self.num_rows:,} an epoch"
         for axes, unit, title in zip(over, ("step", "epoch"), titles, strict=True):
             curves = {}
-            for regime, way in ways.items():
+            for (regime, way), colour in zip(ways.items(), colours, strict=True):
                 size = self.regimes[regime]
                 time = np.arange(len(way)) / (-(-self.num_rows // size) if unit == "epoch" else 1)
                 rows = "all rows" if size == self.num_rows else counted(size, "row")
                 curves[f"{regime}: {rows} a step"] = time, np.array(self.excess(way)), "-"
-            names = unit, "excess_mse (0 at the exact optimum)", title
-            figures.log_curves(axes, curves, names, colours)
-            for size, colour in zip(self.regimes.values(), colours, strict=True):
-                how = self.lr, self.model.momentum or 0.0, self.model.nesterov
-                level = ExpectedDescent(self.model).noise_level(size, *how)
+                level = theory.noise_level(size, self.lr, self.model.momentum or 0.0, self.model.nesterov)
                 if 0 < level < math.inf:  # where the noise of its batches ends the way down
                     axes.axhline(level, color=colour, linestyle=":")
+            figures.log_curves(axes, curves, (unit, "excess_mse (0 at the exact optimum)", title), colours)
         over[0].set_xscale("symlog", linthresh=1)
         over[0].set_xlim(left=0)
         shares = {f"{name}: {share:g} of the limit": share * self.limit for name, share in RATES.items()}
