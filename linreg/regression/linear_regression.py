@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg.regression.exact.learning_rate import DescentPlan, plan_descent
+from linreg.regression.exact.learning_rate import DescentPlan, HessianSpectrum, plan_descent
 from linreg.regression.gradient import Step, formula_step
 from linreg.regression.regressor import Regressor
 from linreg.system.errors import InputError
@@ -64,8 +64,7 @@ class LinearRegression(Regressor):
         """The largest eigenvalue of the loss's Hessian, where that is known."""
         if self.exact is None or not self.has_plain_loss:
             return None
-        spectrum = [*self.exact.eigenvalues.tolist(), float(self.has_intercept)]
-        return max(spectrum) * 2 / len(self.target_names)
+        return HessianSpectrum(self.exact, 0.0).lmax
 
     def checks(self) -> list[Any]:
         from linreg.regression.checks import gradient_is_the_formula

@@ -57,8 +57,7 @@ def nearly_collinear(exact: LeastSquares) -> Tensor:
     line), and its coefficient is within two standard errors of 0, however large.
     """
     d = exact.num_features
-    _, s, v = exact.svd
-    own = exact.std[:d] / (v / s).square().sum(1).sqrt().clamp(min=1e-300)
+    own = exact.std[:d] / variance_inflation(exact).sqrt().clamp(min=1e-300)
     norm = (exact.mean[:d] ** 2 + exact.std[:d] ** 2).sqrt()
     solution = exact.solve()
     return (own < 1e-7 * norm) & (solution.coef.abs() < 2 * solution.coef_std_error).all(0)

@@ -91,16 +91,14 @@ def next_step(share: float, model: Any) -> list[str]:
     if plan is None or abs(share) <= GOAL:
         return []
     leave_out = "" if model.lr is None else ", or leave out --model.lr"
-    a_epoch = max(int(trainer.num_training_batches), 1)
-    expected = math.ceil(plan.steps_to_goal / a_epoch)
+    expected = math.ceil(plan.steps_to_goal / max(int(trainer.num_training_batches), 1))
     if plan.lr > plan.lr_limit:
         return [f"lr {plan.lr:.3g} is above the full-batch limit {plan.lr_limit:.3g}: lower it{leave_out}"]
     if trainer.current_epoch < expected:
         about = f"more than {expected:,}" if plan.steps_to_goal >= MAX_STEPS else f"about {expected:,}"
         return [f"{trainer.current_epoch:,} of {about} epochs: raise --max_epochs{leave_out}"]
     if plan.noise > GOAL / 2:
-        rattle = f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} {_rattle(plan.noise)}"
-        return [f"{rattle}: lower it{leave_out}"]
+        return [f"batches of {plan.batch_size:,} at lr {plan.lr:.3g} {_rattle(plan.noise)}: lower it{leave_out}"]
     return []
 
 
