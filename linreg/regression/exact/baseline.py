@@ -166,10 +166,9 @@ class ExactBaseline(Callback):
         self._log_beside(trainer, "by_epoch", {"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, epoch)
 
     def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
-        share, plan = excess_mse(model) if self.may_stop else None, getattr(model, "plan", None)
-        if share is None:
+        if not self.may_stop or (share := excess_mse(model)) is None:
             return
-        share = excess_loss(model) if model.penalty else share
+        plan, share = getattr(model, "plan", None), excess_loss(model) if model.penalty else share
         tolerance = OVERTIME_TOLERANCE if plan is not None and steps >= plan.steps else TOLERANCE
         if from_first(abs(share) < tolerance):
             trainer.should_stop, self.ended_at = True, tolerance

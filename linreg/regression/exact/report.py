@@ -48,12 +48,10 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
             share = metrics["excess_loss"] = excess_loss(model)
     metrics["rows"] = data.row_counts
     rows = coefficient_rows(model, data.table, confidence)
-    findings = Findings(metrics, show(metrics, rows, model.knows_optimum), verdict(metrics, model, rows))
-    findings.excess = None if model.has_own_loss else share
-    findings.is_optimum, findings.rows = model.knows_optimum, rows
-    findings.files = {"coefficients.csv": as_csv(rows)}
     model.train(was_training)
-    return findings
+    text, known = show(metrics, rows, model.knows_optimum), None if model.has_own_loss else share
+    files = {"coefficients.csv": as_csv(rows)}
+    return Findings(metrics, text, verdict(metrics, model, rows), known, model.knows_optimum, rows, files)
 
 
 @torch.inference_mode()
