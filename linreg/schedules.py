@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-import torch
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from linreg.system.errors import InputError
@@ -21,7 +21,7 @@ class WarmupConstant(LambdaLR):
         InputError: for a run whose steps cannot be counted beforehand.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, total_steps: float, warmup: float = 0.1) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1) -> None:
         if not 0 <= total_steps < math.inf:  # Lightning says -1 or infinity
             found = f"lr_scheduler {type(self).__name__}: the steps of this run cannot be counted beforehand"
             raise InputError(f"{found}; give --max_epochs, or --max_steps for data without a length")
@@ -52,9 +52,7 @@ class WarmupLinear(WarmupConstant):
         end: share of the rate that is left after the last step, from 0 to 1.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, total_steps: float, warmup: float = 0.1, end: float = 0.0
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1, end: float = 0.0) -> None:
         if not 0 <= end <= 1:
             raise InputError(f"lr_scheduler end={end}: a share of the rate from 0 to 1 is expected")
         self.end = end

@@ -77,6 +77,26 @@ def test_a_level_that_may_stand_for_a_missing_cell_is_said(train: Train, workpla
     assert """'Region': if '-' stands for a missing cell, give --data.missing_values '["-"]'""" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(
+    ("cells", "is_date"),
+    [
+        ([f"2024-01-{i:02}" for i in range(1, 29)], True),
+        ([f"{i}.3.24" for i in range(1, 29)], True),
+        ([f"{i:02}/12/2024 12:30" for i in range(1, 29)], True),
+        ([f"2024-01-{i:02}T12:30:00Z" for i in range(1, 29)], True),
+        (["-", "n.d.", *(f"2024/1/{i}" for i in range(1, 9))], True),
+        ([f"{i}-{i}" for i in range(1, 29)], False),
+        ([f"192.168.1.{i}" for i in range(1, 29)], False),
+        ([f"A2024-01-{i:02}" for i in range(1, 29)], False),
+        (["2024-01-01", "Nord", "Süd"], False),
+    ],
+)
+def test_a_category_of_dates_is_said(cells: list[str], is_date: bool, workplace: Path) -> None:
+    path = write("t.csv", "Datum,a,y\n" + "".join(f"{cell},{i * i},{i % 5}\n" for i, cell in enumerate(cells)))
+    notes = " ".join(read_csv(path, "y", categories="all").notes)
+    assert ("these are dates, which --data.exclude '[Datum]' leaves out" in notes) == is_date
+
+
 SOURCES = ["gzip", "semicolons", "quotes", "folder", "parquet", "dictionary", "mapped", "frame"]
 
 

@@ -27,6 +27,7 @@ TIME = re.compile(
     r"|monat|woche|tag|stunde|alter)s?([ _.-].*)?",
     re.IGNORECASE,
 )
+DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{2,4})([ T,].*)?", re.ASCII)
 MANY = 20  # rows, to be sure that a column numbers them
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000

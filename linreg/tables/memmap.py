@@ -79,8 +79,7 @@ def alone(place: Path) -> Iterator[None]:
 def _key(reader: TableReader, seed: int) -> str:
     """A name that stands for all that the file depends on."""
     key: dict[str, Any] = {"version": VERSION, "seed": seed, "targets": reader.num_targets, "missing": reader.missing}
-    key["columns"] = [(column.name, column.required) for column in reader.columns]
-    key["categories"] = reader.categories
+    key |= {"columns": [(each.name, each.required) for each in reader.columns], "categories": reader.categories}
     spelling = reader.files[0].spelling
     key["spelling"] = (spelling.decimal, spelling.missing, spelling.missing_numbers)
     found = [(file.path.absolute(), file.path.stat()) for file in reader.files]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from linreg.files.cells import MAYBE_MISSING, Spelling
-from linreg.files.columns import IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
+from linreg.files.columns import DATE, IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
 
@@ -164,6 +164,8 @@ class TableReader:
         for name, (first, *others) in self.levels.items():
             shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
             notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
+            if 2 * sum(DATE.fullmatch(level) is not None for level in (first, *others)) > 1 + len(others):
+                notes[-1] += f"; these are dates, which --data.exclude '[{name}]' leaves out"
             if marks := [level for level in (first, *others) if MAYBE_MISSING.fullmatch(level)]:
                 mark = " or ".join(map(repr, marks))
                 notes.append(f"{name!r}: if {mark} stands for a missing cell, give {as_missing(marks)}")
