@@ -44,7 +44,8 @@ def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
         until(lambda: len(finished()) >= 2 or run.poll() is not None)
         assert run.poll() is None
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=LONG)
+        err = run.communicate(timeout=LONG)[1]
+    assert (run.returncode, "Traceback" in err) == (130, False)
     before = len(finished())
     assert 2 <= before < 1_000
     done = completed([*sweep, str(before + 8)])

@@ -84,7 +84,10 @@ def script(function: Callable[..., None]) -> NoReturn:
     """Calls a module's main function with what was typed for its arguments, and ends as a command does."""
     module = inspect.getmodule(function)
     prog = f"python -m {module.__spec__.name}" if module and module.__spec__ else sys.argv[0]
-    sys.exit(explained(lambda: auto_cli(function, parser_class=Parser, prog=prog)))
+    try:
+        sys.exit(explained(lambda: auto_cli(function, parser_class=Parser, prog=prog)))
+    except KeyboardInterrupt:  # a run has said how to go on
+        sys.exit(130)
 
 
 def explained(work: Callable[[], Any]) -> int:
