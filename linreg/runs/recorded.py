@@ -1,7 +1,6 @@
 """What a checkpoint's config may decide about the run that goes on from it, and how that run's config differs."""
 
 import copy
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,14 +30,8 @@ def typed_only(config: dict[str, Any]) -> list[str]:
             entries = [e for e in entries if not (isinstance(e, dict) and _is_harmless(e))]
         if name == "logger":
             entries = [e for e in entries if not (isinstance(e, dict) and _writes_here(e))]
-        is_file = any(
-            isinstance(entry, str) and os.path.lexists(entry) and not os.path.isdir(entry) for entry in entries
-        )  # which would be read
-        if (
-            is_file
-            or any(isinstance(entry, dict) and "class_path" in entry for entry in entries)
-            or (name == "callbacks" and any(entries))
-        ):
+        is_class = any(isinstance(entry, dict) and "class_path" in entry for entry in entries)
+        if is_class or (name == "callbacks" and any(entries)):
             found.append(f"--{name}")
     return found
 
