@@ -14,9 +14,7 @@ from linreg.system.ranks import from_first, summed
 from linreg.system.screen import say
 
 TOLERANCE = 1e-4  # a run without max_epochs stops this close to the optimum
-OVERTIME_TOLERANCE = (
-    GOAL / 10
-)  # and this close once it has had the steps that were planned: batches' noise falls slowly
+OVERTIME_TOLERANCE = GOAL / 10  # and this close once it has had its planned steps: batches' noise falls slowly
 DEFAULT_EPOCHS = 100  # of a run whose length nothing else sets
 VALIDATIONS = 100  # of such a run, about
 SHOWN = 20  # coefficients that get a curve of their own
