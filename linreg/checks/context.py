@@ -67,7 +67,7 @@ class Context:
     ) -> Trainer:
         """A training of copies, which ``prepare`` may change, as by ``run``; -1 steps or epochs are no limit."""
         with alone(seed):
-            model, data = copy.deepcopy((self.model, data or self.data))
+            model, data = copy.deepcopy((self.model, self.data if data is None else data))
             prepare(model, data)
             kept = [copy.deepcopy(each) for each in as_list(self.flags["callbacks"]) if not isinstance(each, UNNEEDED)]
             kept.append(Probe(steps, epochs, scale))
