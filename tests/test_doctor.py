@@ -690,6 +690,11 @@ def test_a_check_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*table.values()][1].text == "1; expected: 2; 3"
 
 
+def test_a_check_that_returns_no_verdict_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examine((Net(), Rows(sound.table), LEARNS), [lambda context: None, lambda context: True], monkeypatch)
+    assert found["skip"] == ["<lambda>"]
+
+
 def test_the_doctor_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Model, data, generators and the environment."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")

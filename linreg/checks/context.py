@@ -160,7 +160,8 @@ class Context:
         """The verdict of a check; one that cannot be made here is skipped with the reason."""
         if check not in self.verdicts:
             try:
-                self.verdicts[check] = check(self)
+                found: Any = check(self)
+                self.verdicts[check] = found if isinstance(found, Verdict) else Verdict("skip", "it returns no verdict")
             except CannotTell as reason:
                 self.verdicts[check] = Verdict("skip", str(reason))
             except Exception as error:
