@@ -18,7 +18,7 @@ def test_a_card_tells_how_a_number_was_made(train: Train, workplace: Path) -> No
     card, metrics = (folder / "card.md").read_text(), read_metrics(folder)
     digest = hashlib.sha256(Path("configs/penguins.csv").read_bytes()).hexdigest()
     assert f"configs/penguins.csv: {Path('configs/penguins.csv').stat().st_size:,} bytes, SHA-256 {digest}" in card
-    assert "'species' has the levels 'Adelie', which is left out, 'Chinstrap', 'Gentoo'" in card
+    assert "'species' has the levels 'Adelie', left out as the reference, 'Chinstrap', 'Gentoo'" in card
     assert "344 rows" in card
     of = metrics["run"]
     assert f"reported: {of['checkpoint']}, epoch {of['epoch']} of {of['epochs']}" in card

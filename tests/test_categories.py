@@ -44,7 +44,7 @@ def test_each_level_but_the_first_is_a_column(workplace: Path) -> None:
         table = read_csv(path, "y", categories=categories)
         assert (table.feature_names, table.x.tolist()) == (NAMES, ROWS)
         assert table.levels == {"kind": ["p", "q", "r"], "ok": ["false", "true"]}
-        assert "'kind' has the levels 'p', which is left out, 'q', 'r'" in table.notes
+        assert "'kind' has the levels 'p', left out as the reference, 'q', 'r'" in table.notes
     table = read_csv(path, "y", categories={"kind": ["r", "q", "p"]})  # any level may be the first
     assert (table.feature_names, table.x[:, :2].tolist()) == (
         ["kind=q", "kind=p", "a"],
@@ -55,6 +55,14 @@ def test_each_level_but_the_first_is_a_column(workplace: Path) -> None:
     assert table.feature_names == ["a", "kind=q", "kind=r"]
     table = read_csv(path, "y", ["ok", "a"], categories="all")
     assert table.feature_names == ["ok=true", "a"]
+
+
+def test_levels_that_differ_by_capitals_only_are_said(workplace: Path) -> None:
+    rows = "".join(f"{level},{i}\n" for i, level in enumerate(["Nord", "Süd", "nord", "west", "SÜD"] * 2))
+    notes = read_csv(write("t.csv", "region,y\n" + rows), "y", categories="all").notes
+    assert "'region': 'SÜD' and 'Süd', 'Nord' and 'nord' differ by capitals only, and count as two levels" in notes
+    rows = rows.replace("nord", "ost").replace("SÜD", "ost")
+    assert "capitals" not in str(read_csv(write("t.csv", "region,y\n" + rows), "y", categories="all").notes)
 
 
 def test_a_level_that_may_stand_for_a_missing_cell_is_said(train: Train, workplace: Path) -> None:
@@ -223,7 +231,9 @@ def test_the_penguins(train: Train) -> None:
     typed = ["--data.path", PENGUINS, "--data.target", "body_mass_g", "--data.categories", "[species, sex, island]"]
     code, out = train(*typed, "--check", 0.01, "--data.val_fraction", 0, "--data.test_fraction", 0)
     assert code == 0, out
-    assert "'species' has the levels 'Adelie', which is left out, 'Chinstrap', 'Gentoo'" in " ".join(out.split())
+    assert "'species' has the levels 'Adelie', left out as the reference, 'Chinstrap', 'Gentoo'" in " ".join(
+        out.split()
+    )
     rows = [row for row in read_rows(PENGUINS) if "NA" not in row.values()]
     numbers = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "year"]
     x = by_hand(rows, numbers, ["species", "sex", "island"])

@@ -96,6 +96,8 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
         (["--momentun", 0.9], ["'momentum'"]),
         (["--data", "mine.Rows", "--depth", 3, "--model", "mine.Net"], ["--model.depth or --data.depth"]),
         (["--lr"], ["--model.lr: a value is expected"]),
+        (["--lr", "0,1"], ["--model.lr 0,1: a number has a point; did you mean 0.1?"]),
+        ([*FILE, "--val_fraction=0,2"], ["--data.val_fraction 0,2", "did you mean 0.2?"]),
         (["--data.path", "--data.target", "y"], ["--data.path: a value is expected"]),
         (["--config"], ["--config", "YAML file"]),
         (["train"], ["'train'", "did you mean 'fit'?"]),

@@ -83,6 +83,8 @@ def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[
             if "," in str(value):
                 raise InputError(f"{flag} {value}: several names are '[{str(value).replace(',', ', ')}]', in brackets")
             value = json.dumps([value])
+        elif kind.startswith("float") and re.fullmatch(r"[-+]?\d+,\d+", str(value)):
+            raise InputError(f"{flag} {value}: a number has a point; did you mean {str(value).replace(',', '.')}?")
         elif flag == "--data.missing_values" and value not in (None, "null", "None"):
             value = as_marks(str(value))
         mended.append((flag, value))

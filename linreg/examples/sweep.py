@@ -39,7 +39,7 @@ def main(
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
     study.optimize(lambda trial: objective(trial, read()), n_trials=max(trials - done, 0))
-    print(f"{name}: {len(study.trials)} trials, best MSE {study.best_value:.7g} with {study.best_params}")
+    print(f"{name}: {len(study.trials)} trials, best validation MSE {study.best_value:.7g} with {study.best_params}")
     print(f"the run of it: {study.best_trial.user_attrs.get('folder')}")
 
 

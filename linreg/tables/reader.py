@@ -161,14 +161,19 @@ class TableReader:
             if not column.required and column.levels is None and reason is not None:
                 ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
                 notes.append(f"{column.name!r} counts as a number{reason}; if it is only a name, {ways}")
-        for name, (first, *others) in self.levels.items():
-            shown = ", ".join(map(repr, others[:10])) + ", ..." * (len(others) > 10)
-            notes.append(f"{name!r} has the levels {first!r}, which is left out, {shown}")
-            if 2 * sum(DATE.fullmatch(level) is not None for level in (first, *others)) > 1 + len(others):
+        for name, levels in self.levels.items():
+            shown = ", ".join(map(repr, levels[1:11])) + ", ..." * (len(levels) > 11)
+            notes.append(f"{name!r} has the levels {levels[0]!r}, left out as the reference, {shown}")
+            if 2 * sum(DATE.fullmatch(level) is not None for level in levels) > len(levels):
                 notes[-1] += f"; these are dates, which --data.exclude '[{name}]' leaves out"
-            if marks := [level for level in (first, *others) if MAYBE_MISSING.fullmatch(level)]:
+            if marks := [level for level in levels if MAYBE_MISSING.fullmatch(level)]:
                 mark = " or ".join(map(repr, marks))
                 notes.append(f"{name!r}: if {mark} stands for a missing cell, give {as_missing(marks)}")
+            first = {level.casefold(): level for level in reversed(levels)}
+            if alike := [
+                f"{first[low]!r} and {level!r}" for level in levels if first[low := level.casefold()] != level
+            ]:
+                notes.append(f"{name!r}: {', '.join(alike[:3])} differ by capitals only, and count as two levels")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
             holes = [(column.name, n, column.is_target) for column, n in counts if n]
