@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from linreg.metrics import as_plain
 from linreg.report.card import make_card
 from linreg.report.findings import Findings, Picture, logged
-from linreg.runs.folder import folder_of
+from linreg.runs.folder import folder_of, steps_of
 from linreg.runs.loggers import RunLogger
 from linreg.runs.restored import Restored
 from linreg.system.atomic import atomic_write
@@ -57,7 +57,7 @@ def log_reported(metrics: dict[str, Any], trainer: Trainer) -> None:
             values[tag.replace("/", "_")] = value
     points = {f"reported/{name}": float(value) for name, value in values.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(points, trainer.global_step)
+        logger.log_metrics(points, steps_of(trainer))
         logger.save()
 
 
@@ -100,7 +100,7 @@ def leave_pictures(pictures: Iterable[Picture], folder: Path, trainer: Trainer) 
     board = board_of(trainer)
     for tag, image, step in pictures:
         if board:
-            board.experiment.add_image(tag, image, trainer.global_step if step is None else step, dataformats="HWC")
+            board.experiment.add_image(tag, image, steps_of(trainer) if step is None else step, dataformats="HWC")
         elif step is None:
             atomic_write(folder / (re.sub(r"[^\w.-]", "_", tag) + ".png"), as_png(image))
     for logger in trainer.loggers:

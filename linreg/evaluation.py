@@ -72,8 +72,8 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
         raise InputError(f"--output {output}: there is such a file already; give another name")
     callbacks = () if writer is None else (writer(output),)
     prepare_to_predict(model)
-    one = {"devices": 1}  # in the order in which they are read
-    trainer = make_trainer(flags_for(model, flags), callbacks, logger=False, enable_checkpointing=False, **one)
+    # On one device, in the order in which they are read:
+    trainer = make_trainer(flags_for(model, flags), callbacks, logger=False, enable_checkpointing=False, devices=1)
     with with_remedies():
         found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
     if writer is None:

@@ -304,6 +304,7 @@ def test_predictions_that_cannot_stand_beside_rows_are_told_so(mine: Train) -> N
     [
         ("return self.nothing", ["Wrong.num_features: AttributeError", "'nothing'", "mine.py, line "]),
         ("raise ValueError('broken')", ["Wrong.num_features: ValueError: broken", "mine.py, line "]),
+        ("return open('nowhere.csv')", ["error: Wrong.num_features: FileNotFoundError: ", "mine.py, line "]),
         ("return torch.zeros(20)", ["'num_classes'", "Wrong has no such attribute", "--model.num_classes"]),
     ],
 )

@@ -82,6 +82,7 @@ def test_metrics_are_what_the_reported_epoch_has_logged(names: str, mine: Train)
     metrics, curves = read_metrics(FOLDER), scalars(FOLDER)
     epoch = metrics["run"]["epoch"]
     assert {*metrics} == {"train", "val", "test", "run"}
+    assert "train values are of the epoch as it went, while the weights changed" in out
     for stage in ("train", "val"):
         for metric in ("loss", "accuracy"):
             curve = curves[names.replace("metric", metric).replace("stage", stage)]
@@ -228,3 +229,19 @@ def test_another_optimizer_is_one_line(optimizer: str, words: str, mine: Train) 
     assert code == 2, out
     assert words in out
     assert "Traceback" not in out
+
+
+def test_a_batch_counts_once_on_the_curves_of_two_optimizers(train: Train) -> None:
+    gan = ["--config", Path(__file__).parents[1] / "linreg/examples/gan.yaml", "--limit_train_batches", 5]
+    keeping = "{class_path: ModelCheckpoint, init_args: {filename: '{epoch}', save_top_k: -1}}"
+    assert train(*gan, "--callbacks", keeping, "--max_epochs", 3)[0] == 0
+    folder = Path("runs/gan/version_0")
+    curves = scalars(folder)
+    steps = {tag: [step for step, _ in curve] for tag, curve in curves.items() if tag.endswith(("/train", "/val"))}
+    assert len(steps) == 6
+    assert {*map(tuple, steps.values())} == {(4, 9, 14)}
+    assert {step for tag, curve in curves.items() for step, _ in curve if tag not in steps} == {15}
+    last = folder / "checkpoints/epoch=1.ckpt"
+    code, out = train("--ckpt_path", last, "--callbacks", "[]")
+    assert code == 0, out
+    assert scalars(folder) == curves

@@ -43,7 +43,7 @@ def ask(name: str, default: Any, data: LightningDataModule) -> Any:
     kind = type(data).__name__
     try:
         return getattr(data, name)
-    except (InputError, RunError, OSError):
+    except (InputError, RunError):
         raise
     except Exception as error:
         if is_in_own_code(error) or not isinstance(error, AttributeError):  # jsonargparse would hide where

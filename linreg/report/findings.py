@@ -82,7 +82,9 @@ def logged(values: dict[str, Any], classes: Sequence[str] = ()) -> Findings:
     rows += [[tag, show_number(value)] for tag, value in found.items() if not isinstance(value, list)]
     lists = {tag: value for tag, value in found.items() if isinstance(value, list)}
     tables = [line for tag, value in lists.items() for line in ["", *show_table(tag, value, classes)]]
-    return Findings(metrics, "\n".join([*table(rows), *tables]), pictures=lambda: draw_matrices(lists, classes))
+    verdict = "train values are of the epoch as it went, while the weights changed" if "train" in metrics else ""
+    text = "\n".join([*table(rows), *tables])
+    return Findings(metrics, text, verdict, pictures=lambda: draw_matrices(lists, classes))
 
 
 def classes_of(model: Any, data: Any) -> list[str]:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from linreg.runs.folder import steps_of
 from linreg.runs.loggers import Curves
 from linreg.system.errors import InputError, did_you_mean
 from linreg.system.screen import say
@@ -55,7 +56,7 @@ class LastCheckpoint(ModelCheckpoint):
         values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if not tag.endswith("/val")}
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
-                logger.log_metrics(values | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
+                logger.log_metrics(values | {"epoch": trainer.current_epoch}, steps_of(trainer) - 1)
                 logger.save()
         super().on_train_epoch_end(trainer, pl_module)
 

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.safety.safe_yaml import MAX_BYTES, read_config
+from linreg.safety.safe_yaml import MAX_BYTES
 from linreg.system.errors import InputError, RunError, did_you_mean
 from linreg.system.ranks import from_first, world
 from linreg.system.screen import say
@@ -96,6 +96,18 @@ def folder_of(trainer: Trainer) -> RunFolder | None:
     return getattr(trainer, "run_folder", None)
 
 
+def steps_of(trainer: Trainer) -> int:
+    """Where on its curves a run stands: a batch counts once there, however many optimizers have stepped."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def steps_in(checkpoint: dict[str, Any]) -> int:
+    """The same of a run that goes on from a checkpoint."""
+    loops = checkpoint["loops"]["fit_loop"]
+    by_hand = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+    return loops["epoch_loop.batch_progress"]["total"]["ready"] if by_hand else checkpoint["global_step"]
+
+
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunFolder:
     """The folder of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
 
@@ -110,7 +122,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         path = Path(ckpt_path).resolve()  # through links
         lies_in = path.parents[1] if path.parent.name == "checkpoints" else path.parent
         if lies_in != path.parent and is_run_of(lies_in, checkpoint):
-            folder, purge_step, run = as_typed(lies_in), checkpoint["global_step"], checkpoint.get("run", run)
+            folder, purge_step, run = as_typed(lies_in), steps_in(checkpoint), checkpoint.get("run", run)
         else:
             say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
     folder = folder or new_run_folder(name)
@@ -127,28 +139,18 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
     """Whether a folder is that of the run which has written a checkpoint, and not merely called like one."""
-    if (text := _config_in(folder)) is None:
-        return False
     mark = mark_of(folder)
-    if mark or "run" in checkpoint:
-        return mark == checkpoint.get("run")
-    before, now = (read_config(config, "config.yaml") for config in (checkpoint.get("config", ""), text))
-    return before == now  # a run of an older version, which left no mark
+    return mark is not None and mark == checkpoint.get("run")
 
 
 def mark_of(folder: Path) -> str | None:
-    """Which run a folder is of; None if it is none, or one of an older version."""
-    found = re.match(RUN_MARK, _config_in(folder) or "")
-    return found[1] if found else None
-
-
-def _config_in(folder: Path) -> str | None:
-    """The config.yaml of a folder; None if there is none, or what could be read for ever."""
+    """Which run a folder is of; None if it is none."""
     path = folder / "config.yaml"
     with suppress(OSError, UnicodeDecodeError):
-        if path.is_file():
+        if path.is_file():  # else it could be read for ever
             with path.open(encoding="utf-8") as file:
-                return file.read(MAX_BYTES)
+                found = re.match(RUN_MARK, file.read(MAX_BYTES))
+                return found[1] if found else None
     return None
 
 

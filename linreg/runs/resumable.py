@@ -14,7 +14,8 @@ STATE |= {"global_step": int}
 LOOPS: dict[str, Any] = {  # of the loops, a value of each kind in its place; see ``check_kind``
     "fit_loop": {
         "epoch_progress": {"current": {"started": 0, "processed": 0}},
-        "epoch_loop.batch_progress": {"current": {"ready": 0}, "is_last_batch": True},
+        "epoch_loop.batch_progress": {"total": {"ready": 0}, "current": {"ready": 0}, "is_last_batch": True},
+        "epoch_loop.manual_optimization.optim_step_progress": {"total": {"completed": 0}},
     }
 }
 INSIDE: dict[str, Any] = {name: {} for name in ("draws", "sums", "logged", "metrics", "gradients")}  # likewise
