@@ -88,7 +88,7 @@ class DataModule(LightningDataModule):
             raise InputError(f"{where}: rows that share values leak between random splits; set --data.split order")
         shares = self.val_fraction, self.test_fraction
         parts = split_rows(len(rows), *shares, self.split, self.split_seed, gap, type(self).__name__)
-        return {name: Subset(rows, numbers.tolist()) for name, numbers in parts.items() if len(numbers)}
+        return {name: Subset(rows, torch.as_tensor(part).tolist()) for name, part in parts.items() if len(part)}
 
     @property
     def row_counts(self) -> dict[str, int | None]:

@@ -31,8 +31,8 @@ def split_rows(
     split_seed: int = 0,
     gap: int = 0,
     origin: str = "the data",
-) -> dict[str, Tensor]:
-    """The numbers of the rows of "train", "val" and "test"; a split whose fraction is above 0 has at least one.
+) -> dict[str, Tensor | range]:
+    """The rows of "train", "val" and "test" by number, ranges if in order; of a fraction above 0 there is at least one.
 
     Args:
         num_rows: of all data.
@@ -55,10 +55,10 @@ def split_rows(
         few += f", {gap} left out between each two of them" if num_gaps else ""
         remedy = "set --data.val_fraction 0 --data.test_fraction 0"
         raise InputError(f"{origin}: {counted(num_rows, 'row')}: {few}; {remedy}")
-    order = torch.arange(num_rows)
+    order: Tensor | range = range(num_rows)
     if split == "random":
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(split_seed))
-    found, start = {}, 0
+    found, start = dict[str, Tensor | range](), 0
     for name, size in zip(SPLITS, (num_train - num_gaps * gap, num_val, num_test), strict=True):
         found[name] = order[start : start + size]
         start += size + (gap if size else 0)

@@ -144,6 +144,17 @@ def test_an_epoch_holds_every_row_once_and_mixes_far_and_near() -> None:
     assert min(len({int(row) // NEAR for row in batch}) for batch in epochs[0][:-10]) > MIXED // 2
 
 
+def test_an_epoch_is_drawn_a_part_at_a_time() -> None:
+    """All row numbers of a table larger than memory might not fit either."""
+    rows = torch.arange(200_000)[:, None]
+    batches = TensorBatches(rows, rows, 30_000, seed=0, mapped=True)
+    assert max(len(part) for part in batches._drawn(len(rows))) == NEAR * MIXED
+    whole = [x for x, _ in batches]
+    for seen in range(7):
+        batches.seen = seen
+        assert all(map(torch.equal, [x for x, _ in batches], whole[seen:]))
+
+
 def test_a_run_from_it_is_a_run_from_memory(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same exact solution and, as near as two orders of the same rows can be, the same learned one."""
     table(Path("t.csv"))

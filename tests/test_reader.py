@@ -223,6 +223,16 @@ def test_a_folder_a_pattern_and_parquet_hold_the_same_rows(tmp_path: Path) -> No
         read_csv(tmp_path / "none-*.csv", "y")
 
 
+def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path: Path) -> None:
+    column = np.random.default_rng(0).normal(size=400_000)
+    parquet.write_table(pa.table({"a": column, "y": column}), tmp_path / "t.parquet", row_group_size=20_000)
+    before, held = pa.total_allocated_bytes(), []
+    for block in TableReader(tmp_path / "t.parquet", "y").blocks():
+        held.append((pa.total_allocated_bytes() - before) / column.nbytes)
+        assert len(block)
+    assert max(held) < 1, held  # in columns, of which there are two, and both stay where pyarrow reads ahead
+
+
 def test_parquet_cells_that_are_no_numbers(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     columns = {"a": [1, 2, None], "b": [1.5, np.nan, 3.5], "s": ["u", "v", "w"], "y": [1.0, 2.0, 3.0]}

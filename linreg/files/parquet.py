@@ -132,7 +132,8 @@ def open_parquet(path: str | os.PathLike[str], spelling: Spelling) -> ArrowSourc
     from pyarrow import ArrowException, parquet
 
     try:
-        return ArrowSource(Path(path), parquet.ParquetFile(Path(path), page_checksum_verification=True), spelling)
+        file = parquet.ParquetFile(Path(path), page_checksum_verification=True, pre_buffer=False)  # else all stays
+        return ArrowSource(Path(path), file, spelling)
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: no Parquet file that can be read: {error}") from None
 

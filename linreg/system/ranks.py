@@ -56,14 +56,6 @@ def weight(num_rows: int) -> float:
     return (part.stop - part.start) * world() / num_rows
 
 
-def gathered(value: Any) -> list[Any]:
-    """The values of all processes, in the order of their numbers; each has to call this."""
-    found: list[Any] = [value] * world()
-    if world() > 1:
-        dist.all_gather_object(found, value)
-    return found
-
-
 def check_agreement(what: str, value: Any) -> None:
     """InputError in all processes unless each of them has the same value.
 
@@ -71,7 +63,9 @@ def check_agreement(what: str, value: Any) -> None:
         what: the value is, to begin the message with.
         value: plain, with a text of its own.
     """
-    found = gathered(value)
+    found: list[Any] = [value] * world()  # in the order of their numbers
+    if world() > 1:
+        dist.all_gather_object(found, value)
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
         raise InputError(

@@ -79,26 +79,28 @@ class TensorBatches:
             part = part if len(self.x[part]) else slice(1)
             yield self.kind((self.x[part], self.y[part]))  # the same rows in any order: nothing is gathered
             return
-        order = self._order(len(self.x))
-        order = None if order is None else order.to(self.x.device)
+        drawn = self._drawn(len(self.x))
+        order, at = torch.empty(0) if self.seed is None else next(drawn), 0  # the epoch's rows from this one on
         for i in range(first, last + 1):
             start, end = i * self.batch_size, num_rows if i == last else (i + 1) * self.batch_size
             own = range(start + self.rank, end, self.world) or range(start, start + 1)
-            part = slice(own.start, own.stop, own.step)
-            if order is None:
+            if self.seed is None:
+                part = slice(own.start, own.stop, own.step)
                 yield self.kind((self.x[part].clone(), self.y[part].clone()))
                 continue
-            rows = order[part]
+            while at + len(order) < end:
+                passed = min(start - at, len(order))
+                order, at = torch.cat([order[passed:], next(drawn)]), at + passed
+            rows = order[own.start - at : own.stop - at : own.step]
             yield self.kind((self.x.index_select(0, rows), self.y.index_select(0, rows)))
 
-    def _order(self, num_rows: int) -> Tensor | None:
-        if self.seed is None:
-            return None
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+    def _drawn(self, num_rows: int) -> Iterator[Tensor]:
+        """The rows of an epoch in their order, some at a time: all of a mapped table's would not fit memory either."""
+        generator = torch.Generator().manual_seed((self.seed or 0) * 1_000_003 + self.epoch)
         if not self.mapped:
-            return torch.randperm(num_rows, generator=generator)
-        order, starts = [], torch.randperm(-(-num_rows // NEAR), generator=generator) * NEAR
+            yield torch.randperm(num_rows, generator=generator).to(self.x.device)
+            return
+        starts = torch.randperm(-(-num_rows // NEAR), generator=generator) * NEAR
         for some in starts.split(MIXED):
             rows = torch.cat([start + torch.arange(min(NEAR, num_rows - start)) for start in some.tolist()])
-            order.append(rows[torch.randperm(len(rows), generator=generator)].int())
-        return torch.cat(order)
+            yield rows[torch.randperm(len(rows), generator=generator)]

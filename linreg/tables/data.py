@@ -96,13 +96,11 @@ class RegressionData(LightningDataModule):
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The rows (x, y) of "train", "val" and "test"; a split whose fraction is above 0 has at least one."""
         how, shares = "order" if self.table.mapped else self.split, (self.val_fraction, self.test_fraction)
-        parts = split_rows(len(self.table.x), *shares, how, self.split_seed, origin=self.origin)
-        if self.table.mapped:  # in random order already
-            if self.split == "order":
-                raise InputError(f"{self.origin}: as large a table has no order; leave out --data.split order")
-            sizes = [len(rows) for rows in parts.values()]
-            pairs = zip(self.table.x.split(sizes), self.table.y.split(sizes), strict=True)
-            return dict(zip(parts, pairs, strict=True))
+        if self.table.mapped and self.split == "order":
+            raise InputError(f"{self.origin}: as large a table has no order; leave out --data.split order")
+        parts: Any = split_rows(len(self.table.x), *shares, how, self.split_seed, origin=self.origin)
+        if how == "order":  # as a mapped table is in random order already
+            parts = {name: slice(rows.start, rows.stop) for name, rows in parts.items()}
         return {name: (self.table.x[rows], self.table.y[rows]) for name, rows in parts.items()}
 
     @property
@@ -181,8 +179,9 @@ class RegressionData(LightningDataModule):
         """A line for each column of text with levels that the model will know nothing of."""
         x = self.splits["train"][0]
         for column, (first, *others) in self.levels.items() if len(x) else ():
-            of_levels = x[:, [self.feature_names.index(f"{column}={level}") for level in others]]
-            is_seen = [bool((of_levels == 0).all(dim=1).any()), *of_levels.any(dim=0).tolist()]
+            numbers = [self.feature_names.index(f"{column}={level}") for level in others]
+            counts: Any = sum(part[:, numbers].count_nonzero(0) for part in x.split(PART))
+            is_seen = [bool(counts.sum() < len(x)), *(counts > 0).tolist()]
             unseen = [level for level, seen in zip((first, *others), is_seen, strict=True) if not seen]
             shown = ", ".join(map(repr, unseen[:MOST_UNSEEN])) + ", ..." * (len(unseen) > MOST_UNSEEN)
             if unseen:
