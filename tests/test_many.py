@@ -232,14 +232,16 @@ def test_rows_that_a_sampler_repeats_are_said(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(2, 3), (2, 1)])
-def test_a_run_goes_on_with_another_number_of_processes(before: int, after: int, workplace: Path) -> None:
+@pytest.mark.parametrize(("began", "after"), [("torchrun", 3), ("devices", 1)])
+def test_a_run_goes_on_with_another_number_of_processes(began: str, after: int, workplace: Path) -> None:
     def line(processes: int, *flags: object) -> list[str]:
         return torchrun("--master_port", free_port(), ROOT / "train.py", *QUICK, *flags, processes=processes)
 
-    assert completed(line(before, "--max_epochs", 2), env=CLEAN).returncode == 0
+    first = line(2) if began == "torchrun" else command(*QUICK, "--devices", 2, "--accelerator", "cpu")
+    assert completed(first, env=CLEAN).returncode == 0
     done = completed(line(after, "--max_epochs", 4, "--ckpt_path", f"{CKPT}/last.ckpt"), env=CLEAN)
     assert done.returncode == 0, done.stderr
+    assert f"device  {after} x cpu" in done.stdout
     assert completed(command(*QUICK, "--max_epochs", 4, "--name", "whole"), env=CLEAN).returncode == 0
     states = [load(path)["state_dict"] for path in (f"{CKPT}/last.ckpt", "runs/whole/version_0/checkpoints/last.ckpt")]
     for key, value in states[1].items():

@@ -16,7 +16,7 @@ from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.experiment import run
-from linreg.processes.launchers import rank_at_start
+from linreg.processes.launchers import launcher, rank_at_start
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
 from linreg.safety.allowed import find_class, restrict_imports
@@ -90,6 +90,8 @@ class CommandLine(LightningCLI):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
             return implied
         check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
+        if subcommand == "fit" and launcher():  # which says how many processes there are now
+            recorded["trainer"] |= {"devices": "auto", "num_nodes": 1}
         return [recorded_config(recorded, self.checkpoint, subcommand, typed.value("--data.path") is not None)]
 
     def _predicts_a_file(self) -> bool:
