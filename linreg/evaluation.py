@@ -29,6 +29,9 @@ def check_objects(model: Any, data: Any) -> None:
         if not isinstance(thing, kind):
             found = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
             raise InputError(f"{found}, where an object of a {kind.__name__} is expected; {remedy}")
+    if type(model).train_dataloader is not LightningModule.train_dataloader:
+        remedy = "move it to a LightningDataModule, in which self.trainer.lightning_module is the model"
+        raise InputError(f"{type(model).__name__}.train_dataloader: the loaders are those of the data; {remedy}")
 
 
 def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:

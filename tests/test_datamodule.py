@@ -220,6 +220,7 @@ class Plain(LightningModule):
         super().__init__()
         self.net = nn.Linear(3, outputs)
     def forward(self, x):
+        assert x.isfinite().all(), "no row with a missing cell is shown to a model"
         return self.net(x.float())
     def training_step(self, batch, batch_idx):
         return (self(batch[0]) - batch[1]).square().mean()

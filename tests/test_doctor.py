@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import linreg
 from linreg import DataModule, LinearRegression, RegressionData, SyntheticData
@@ -693,6 +693,24 @@ def test_a_check_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_check_that_returns_no_verdict_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examine((Net(), Rows(sound.table), LEARNS), [lambda context: None, lambda context: True], monkeypatch)
     assert found["skip"] == ["<lambda>"]
+
+
+class Stream(IterableDataset):
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.rows
+
+
+class Streamed(Rows):
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Stream(self.train), self.batch_size)
+
+
+def test_a_stream_of_unknown_length_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [check for check in checks() if check.__name__ in ("two_rows_by_heart", "gradients_arrive")]
+    assert len(examine((Net(), Streamed(sound.table), LEARNS), asked, monkeypatch)["ok"]) == 2
 
 
 def test_the_doctor_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,3 +245,13 @@ def test_a_batch_counts_once_on_the_curves_of_two_optimizers(train: Train) -> No
     code, out = train("--ckpt_path", last, "--callbacks", "[]")
     assert code == 0, out
     assert scalars(folder) == curves
+
+
+def test_loaders_of_a_model_are_refused_by_name(mine: Train) -> None:
+    """They would not be called: Lightning takes those of the data, which are the default ones where none are named."""
+    own = MINE.partition("    def train_dataloader")[2].partition("    def val_dataloader")[0]
+    with Path("mine.py").open("a") as file:
+        file.write(f"    rows = Digits.rows\n    batch_size = 16\n    def train_dataloader{own}")
+    code, out = mine("--model", "mine.Net", "--model.num_classes", 3, "--max_epochs", 1)
+    assert code == 2, out
+    assert "error: Net.train_dataloader: the loaders are those of the data; move it to a LightningDataModule" in out

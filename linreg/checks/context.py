@@ -82,7 +82,7 @@ class Context:
         """The batches of a split, as a step gets them, from a loader that is made anew."""
         mode: Any = "max_size_cycle" if split == "train" else "sequential"
         source = getattr(self.loaders, f"{split}_dataloader")() if has_rows(self.loaders, split) else []
-        for batch, *_ in CombinedLoader(source, mode) if source else ():
+        for batch, *_ in CombinedLoader(source, mode) if source not in (None, []) else ():
             batch = self.trainer.precision_plugin.convert_input(batch)
             batch = self.prepared._on_before_batch_transfer(batch, 0)
             yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)

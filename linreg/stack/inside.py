@@ -140,10 +140,7 @@ def numbers(value: Any) -> Any:
 
 def sizes(trainer: Trainer) -> dict[str, Any]:
     """Of an epoch: how many batches of how many rows."""
-    return {
-        "of": trainer.num_training_batches,
-        "batch_size": getattr(trainer.train_dataloader, "batch_size", None),
-    }
+    return {"of": trainer.num_training_batches, "batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
 
 
 def describe_epoch(trainer: Trainer, model: LightningModule) -> dict[str, Any]:

@@ -54,10 +54,8 @@ def put_back(trainer: Any, *owners: Any) -> Iterator[None]:
 
 def drop_unused_hooks(trainer: Trainer, model: LightningModule) -> None:
     """Hooks that nobody has filled: Lightning's ado about each costs 3 us, and it looks for None first."""
-    for owner, plain in [
-        (model, LightningModule),
-        *((callback, Callback) for callback in getattr(trainer, "callbacks", [])),
-    ]:
+    owners: list[Any] = [(model, LightningModule), *((each, Callback) for each in getattr(trainer, "callbacks", []))]
+    for owner, plain in owners:
         for name in STEP_HOOKS:
             if getattr(type(owner), name) is getattr(plain, name) and name not in vars(owner):
                 vars(owner)[name] = None

@@ -174,14 +174,8 @@ def make_fitter(
     typed = as_list(settings["callbacks"])
     check_names(typed)
     refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
-    callbacks: list[Callback] = [
-        StopBetweenBatches(),
-        draws := Draws(),
-        Restored(),
-        PlateausInTime(),
-        DivergenceGuard(),
-        RunRecord(config),
-    ]
+    draws, record = Draws(), RunRecord(config)
+    callbacks: list[Callback] = [StopBetweenBatches(), draws, Restored(), PlateausInTime(), DivergenceGuard(), record]
     callbacks += [Chunks(chunk, formula)] if chunk is not None else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         last = LastCheckpoint()

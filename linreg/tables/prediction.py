@@ -133,6 +133,11 @@ class PredictionWriter(Callback):
                     return
         raise InputError(f"--output {self.path}: this is {why}; give the name of a new file")
 
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *numbers: int) -> None:
+        x, self.holes = batch[0], batch[0].isnan().any(dim=1)
+        if self.holes.any():  # not every model can take a missing cell: another row stands in for such a one
+            x[self.holes] = 0.0 if self.holes.all() else x[~self.holes][0]
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -142,7 +147,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        (x, rows), holes = batch, batch[0].isnan().any(dim=1)
+        (x, rows), holes = batch, self.holes
         outputs = self._beside(outputs, len(x), pl_module)
         lost = ~(outputs.isfinite().all(dim=1) | holes)
         if lost.any():
