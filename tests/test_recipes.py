@@ -42,6 +42,7 @@ def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
     sweep = [*RECIPE, "linreg.examples.sweep", "--trials"]
     with started([*sweep, "1000"]) as run:
         until(lambda: len(finished()) >= 2 or run.poll() is not None)
+        until(lambda: len([*Path("runs/sweep").glob("*/config.yaml")]) >= 3 or run.poll() is not None)  # amid a trial
         assert run.poll() is None
         run.send_signal(signal.SIGINT)
         err = run.communicate(timeout=LONG)[1]
@@ -61,7 +62,7 @@ def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
     assert len(runs) >= before + 8  # diverged ones too
     assert all(list(run.glob("events.out.tfevents.*")) for run in runs if (run / "metrics.json").exists())
     best = done.stdout.splitlines()[-1].rpartition(" ")[2]
-    assert read_metrics(best)["val"]["mse"] == pytest.approx(float(done.stdout.splitlines()[-2].split()[5]), rel=1e-6)
+    assert read_metrics(best)["val"]["mse"] == pytest.approx(float(done.stdout.splitlines()[-2].split()[6]), rel=1e-6)
     assert scalars(best)
 
 

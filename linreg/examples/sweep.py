@@ -38,7 +38,9 @@ def main(
     study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
-    study.optimize(lambda trial: objective(trial, read()), n_trials=max(trials - done, 0))
+    for _ in range(trials - done):  # study.optimize would print where Ctrl-C has come
+        trial = study.ask()
+        study.tell(trial, objective(trial, read()))
     print(f"{name}: {len(study.trials)} trials, best validation MSE {study.best_value:.7g} with {study.best_params}")
     print(f"the run of it: {study.best_trial.user_attrs.get('folder')}")
 
