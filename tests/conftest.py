@@ -28,16 +28,22 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes, lin
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
-SLOW = {  # the groups that take seconds in files whose other tests are quick
+WHOLE = {"train", "process", "started", "completed"}  # what runs a whole command, which takes a second
+SLOW = {  # the groups that take seconds without one
     "test_cache": ["full_disk", "poisoned_record", "to_the_bit", "run_from_memory", "float64_where_float32_would"],
     "test_corpus": ["predicting_nasty_files", "changes_while_it_is_read"],
+    "test_doctor": ["unsaved"],
+    "test_lean": ["test_"],
+    "test_loggers": ["from_python"],
+    "test_python": ["test_"],
     "test_reader_properties": ["any_text_is_read", "what_others_write"],
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
-        if any(part in item.name for part in SLOW.get(item.path.stem, [])):
+        is_whole = WHOLE & {*item.fixturenames, *item.function.__code__.co_names}
+        if is_whole or any(part in item.name for part in SLOW.get(item.path.stem, [])):
             item.add_marker(pytest.mark.slow)
     gc.freeze()  # all is imported by now: looking through it for garbage took a seventh of the time
 
