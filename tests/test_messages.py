@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -65,6 +68,19 @@ class Quitter(Dataset):
 def test_a_lost_worker() -> None:
     with pytest.raises(RuntimeError, match=messages.LOST_PROCESS[2]):
         list(DataLoader(Quitter(), num_workers=1))
+
+
+@posix
+def test_a_process_that_says_nothing() -> None:
+    store, soon = dist.HashStore(), timedelta(milliseconds=10)
+    with ThreadPoolExecutor() as pool:
+        one, _ = pool.map(lambda rank: dist.ProcessGroupGloo(store, rank, 2, timedelta(minutes=1)), (0, 1))
+    options = dist.AllreduceOptions()
+    options.timeout = soon
+    with pytest.raises(RuntimeError, match=messages.LOST_PROCESS[3]):
+        one.recv([torch.zeros(1)], 1, 0).wait(soon)
+    with pytest.raises(RuntimeError, match="|".join(messages.LOST_PROCESS[3:])):
+        one.allreduce([torch.zeros(1)], options).wait()
 
 
 class Code:

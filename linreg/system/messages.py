@@ -6,7 +6,10 @@
 import re
 
 NO_BACKEND = "backend found"  # Lightning, of a GPU that is not there
-LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "DataLoader worker")  # gloo, and torch
+LOST_PROCESS = (  # gloo, and torch; the last two after half an hour without a word
+    *("Connection closed by peer", "Connection reset by peer", "DataLoader worker"),
+    *("Timed out waiting", "timeout caused pair closure"),
+)
 NO_COMPILER = "No working C++ compiler"  # torch, of a module that is to be compiled
 UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a checkpoint
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
