@@ -73,8 +73,6 @@ def check_intervals(configs: list[Any]) -> None:
     """InputError for a schedule in steps, among Lightning's configs of schedulers, that would count something else."""
     for config in configs:
         if isinstance(config.scheduler, WarmupConstant) and (config.interval, config.frequency) != ("step", 1):
-            found = (
-                f"{type(config.scheduler).__name__} counts steps, and not every {config.frequency} {config.interval}(s)"
-            )
+            name, every = type(config.scheduler).__name__, f"every {config.frequency} {config.interval}(s)"
             remedy = "give interval: step, in configure_optimizers too, and leave out frequency"
-            raise InputError(f"lr_scheduler {found}: {remedy}")
+            raise InputError(f"lr_scheduler {name} counts steps, and not {every}: {remedy}")

@@ -56,6 +56,12 @@ def test_rows_in_float64(layer: torch.nn.Module, shape: tuple[int, ...]) -> None
         layer(torch.zeros(shape, dtype=torch.float64))
 
 
+def test_rows_of_lists() -> None:
+    (x,) = DataLoader([{"x": [1.0, 2.0]}, {"x": [3.0, 4.0]}], 2)
+    with pytest.raises(InputError, match="rows are to hold tensors, not lists"), with_remedies():
+        torch.nn.Linear(2, 1)(x["x"])
+
+
 class Quitter(Dataset):
     def __len__(self) -> int:
         return 4

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Train, read_metrics
+from linreg import Regressor
+from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import assert_same, load, scalars
 
 pytestmark = [
@@ -255,3 +256,19 @@ def test_loaders_of_a_model_are_refused_by_name(mine: Train) -> None:
     code, out = mine("--model", "mine.Net", "--model.num_classes", 3, "--max_epochs", 1)
     assert code == 2, out
     assert "error: Net.train_dataloader: the loaders are those of the data; move it to a LightningDataModule" in out
+
+
+def test_a_hypothesis_of_the_config_is_made_again_of_a_checkpoint(train: Train, workplace: Path) -> None:
+    body = "from torch import nn\nclass Body(nn.Sequential):\n    def __init__(self, width: int = 8):\n"
+    Path("mine.py").write_text(f"{body}        super().__init__(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 1))\n")
+    typed = ["--model", "linreg.Regressor", "--model.hypothesis", "mine.Body", "--model.hypothesis.width", 5]
+    code, out = train(*typed, "--model.lr", 0.1, "--max_epochs", 2)
+    assert code == 0, out
+    Path("rows.csv").write_text("x1,x2,x3\n1,2,3\n")
+    for task in (["test"], ["predict", "--data.path", "rows.csv"]):
+        code, out = train(*task, "--ckpt_path", LAST)
+        assert code == 0, out
+    model = Regressor.load_from_checkpoint(LAST)
+    assert model.hypothesis[0].weight.shape == (5, 3)
+    predicted = float(read_rows("predictions.csv")[0]["prediction"])
+    assert model(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)).item() == pytest.approx(predicted)

@@ -8,6 +8,7 @@ from inspect import Parameter
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
@@ -177,10 +178,12 @@ class CommandLine(LightningCLI):
         self.settings: dict[str, Any] = {**self.config_init.trainer, "logger": loggers, **own}
         if self.command == "fit":
             self.model = self.config_init.model
+            given_args = (self.config.model.get("init_args") or Namespace()).as_dict()
+            kept = {k: v for k, v in given_args.items() if isinstance(v, dict) and k not in self.model.hparams}
             if not self.model.hparams:  # which has kept none: they are what a checkpoint makes it again of
                 asked = {name: ask(name, default, self.datamodule) for name, default in self._asked_of_data().items()}
-                given_args = self.config.model.get("init_args") or {}
-                self.model.save_hyperparameters({**given_args, **asked}, logger=False)
+                kept = given_args | asked
+            self.model.save_hyperparameters(kept, logger=False)  # objects, such as a hypothesis, as the config has them
             config = self.config.clone()
             config.ckpt_path = None
             self.settings["config"] = self.parser.dump(config, skip_none=False)

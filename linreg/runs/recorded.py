@@ -106,9 +106,8 @@ def recorded_spelling(config: Any) -> str:
     data = config.get("data") if isinstance(config, dict) else None
     init_args = data.get("init_args") if isinstance(data, dict) else None
     spelling = init_args if isinstance(init_args, dict) else {}
-    return yaml.safe_dump(
-        {"data": {name: spelling[name] for name in ("decimal", "missing_values") if name in spelling}}
-    )
+    known = {name: spelling[name] for name in ("decimal", "missing_values") if name in spelling}
+    return yaml.safe_dump({"data": known})
 
 
 def differences(before: dict[str, Any], now: str) -> list[str]:

@@ -28,6 +28,7 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
         ("same dtype, but got Double", "mixed dtype (CPU)", "Input type (double)", "RNN input dtype (torch.float64)"),
         "the batch is float64 and the model float32; call x.to(self.dtype) first",
     ),
+    "must be Tensor, not list": "rows are to hold tensors, not lists; a datasets.Dataset does .with_format('torch')",
     "no `dataloader_idx` argument": "of several loaders each step is told which one it is",
     "values cannot be logged": "log a number, or a tensor of one",
     "the tensor must have a single element": "log one number",
