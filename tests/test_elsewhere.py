@@ -115,6 +115,15 @@ def test_checkpoints_of_ones_own_may_lie_in_folders_of_the_run(train: Train) -> 
     assert len(list((RUN / "checkpoints").rglob("x.ckpt"))) == 3
 
 
+def test_runs_of_an_older_version_are_told_apart_by_all_of_their_config(train: Train) -> None:
+    assert train(*BASE, "--max_epochs", 2)[0] == 0
+    text = (RUN / "config.yaml").read_text()
+    old = {"config": text.partition("\n")[2]}
+    (RUN / "config.yaml").write_text(old["config"])
+    assert is_run_of(RUN, old)
+    assert not is_run_of(RUN, {"config": old["config"].replace("seed_everything: 0", "seed_everything: 7")})
+
+
 @posix
 def test_a_config_that_could_be_read_for_ever_is_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")

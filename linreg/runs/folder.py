@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.safety.safe_yaml import MAX_BYTES
+from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.system.errors import InputError, RunError, did_you_mean
 from linreg.system.ranks import from_first, world
 from linreg.system.screen import say
@@ -139,18 +139,28 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
     """Whether a folder is that of the run which has written a checkpoint, and not merely called like one."""
+    if (text := _config_in(folder)) is None:
+        return False
     mark = mark_of(folder)
-    return mark is not None and mark == checkpoint.get("run")
+    if mark or "run" in checkpoint:
+        return mark == checkpoint.get("run")
+    before, now = (read_config(config, "config.yaml") for config in (checkpoint.get("config", ""), text))
+    return before == now  # a run of an older version, which left no mark
 
 
 def mark_of(folder: Path) -> str | None:
-    """Which run a folder is of; None if it is none."""
+    """Which run a folder is of; None if it is none, or one of an older version."""
+    found = re.match(RUN_MARK, _config_in(folder) or "")
+    return found[1] if found else None
+
+
+def _config_in(folder: Path) -> str | None:
+    """The config.yaml of a folder; None if there is none, or what could be read for ever."""
     path = folder / "config.yaml"
     with suppress(OSError, UnicodeDecodeError):
-        if path.is_file():  # else it could be read for ever
+        if path.is_file():
             with path.open(encoding="utf-8") as file:
-                found = re.match(RUN_MARK, file.read(MAX_BYTES))
-                return found[1] if found else None
+                return file.read(MAX_BYTES)
     return None
 
 

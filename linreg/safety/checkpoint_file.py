@@ -157,8 +157,14 @@ def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | N
         other = read_checkpoint(path)
     except (InputError, OSError):  # the name may be too long for one
         return None
-    is_own = other.get("run") == checkpoint.get("run", "") and other.get("file") == path.name
-    return other if is_own else None
+    if "run" in other:
+        return other if other["run"] == checkpoint.get("run") and other.get("file") == path.name else None
+    ours, theirs = (  # written by an older version: the same training rows tell that it is the same run
+        {name: value for name, value in each["state_dict"].items() if "_standardizer." in name}
+        for each in (checkpoint, other)
+    )
+    same = ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    return other if same else None
 
 
 class CheckpointFile(TorchCheckpointIO):
