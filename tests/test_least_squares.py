@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
+from linreg.regression.exact.merged import summary
 from linreg.regression.standardizer import moments
 from tests.tools import ols
 
@@ -20,10 +21,10 @@ def table(n: int = 60, d: int = 4, t: int = 1) -> tuple[torch.Tensor, torch.Tens
 
 
 def in_chunks(x: torch.Tensor, y: torch.Tensor, size: int, intercept: bool = True) -> LeastSquares:
-    summary = LeastSquares(x.shape[1], y.shape[1], intercept)
+    found = LeastSquares(x.shape[1], y.shape[1], intercept)
     for rows in zip(x.split(size), y.split(size), strict=True):
-        summary.update(*rows)
-    return summary
+        found.update(*rows)
+    return found
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])
@@ -71,6 +72,26 @@ def test_halves_merge_to_the_whole() -> None:
         merged = first.merge(second)
         assert merged.num_rows == 100
         np.testing.assert_allclose(merged.solve().coef, whole.coef, rtol=1e-11)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, 11])
+def test_threads_share_the_batches_between_them(batches: int) -> None:
+    x, y = table(n=5 * batches, t=2)
+    found = [summary(zip(x.split(5), y.split(5), strict=True), 4, 2, True) for _ in range(2)]
+    assert found[0].num_rows == len(x)
+    assert torch.equal(found[0].r, found[1].r)
+    whole = LeastSquares(4, 2).update(x, y)
+    np.testing.assert_allclose(found[0].mean, whole.mean, rtol=1e-13)
+    np.testing.assert_allclose(found[0].std, whole.std, rtol=1e-12)
+    np.testing.assert_allclose(found[0].solve().coef, whole.solve().coef, rtol=1e-10)
+
+
+def test_a_batch_that_cannot_be_read_ends_the_pass() -> None:
+    x, y = table(n=30)
+    with pytest.raises(RuntimeError):
+        summary([(x[:10], y[:10]), (x[10:20], y[10:15])], 4, 1, True)
+    with pytest.raises(ZeroDivisionError):
+        summary(((x[:1], y[: i // (2 - i)]) for i in range(1, 3)), 4, 1, True)
 
 
 def test_the_loss_of_any_linear_model_follows_from_the_summary() -> None:

@@ -17,7 +17,7 @@ from linreg.optimizers import find_class
 from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
-from linreg.regression.exact.merged import merged
+from linreg.regression.exact.merged import merged, summary
 from linreg.regression.standardizer import Standardized, Standardizer, moments
 from linreg.regression.units import SameUnits
 from linreg.report.findings import Findings
@@ -118,10 +118,7 @@ class Regressor(Module):
         """Takes the units from batches (x, y) in one pass, which gives the exact solution as well."""
         d, t = len(self.feature_names), len(self.target_names)
         if d <= MAX_COLUMNS:
-            self.exact = LeastSquares(d, t, self.has_intercept)
-            for x, y in rows:
-                self.exact.update(x, y)
-            self.exact = merged(self.exact)
+            self.exact = merged(summary(rows, d, t, self.has_intercept))
             mean, std = self.exact.mean, self.exact.std
         else:
             self.exact, (mean, std) = None, moments(rows, self.has_intercept)

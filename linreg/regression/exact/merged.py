@@ -1,11 +1,33 @@
-"""The exact statistics of several processes, each of which has summed up its own share of the rows."""
+"""The exact statistics of several threads and processes, each of which has summed up its own share of the rows."""
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from itertools import zip_longest
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 from linreg.regression.exact.least_squares import LeastSquares
 from linreg.system.ranks import from_first, rank, wire, world
+
+THREADS = 4  # whatever the cores are, for the same bits on any machine
+
+
+def summary(rows: Iterable[tuple[Tensor, Tensor]], *columns: Any) -> LeastSquares:
+    """The summary of batches (x, y) of rows, in several threads: the first takes every fourth batch, and so on.
+
+    Args:
+        rows: the batches.
+        *columns: see LeastSquares.
+    """
+    parts = [LeastSquares(*columns) for _ in range(THREADS)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for some in zip_longest(*[iter(rows)] * THREADS):
+            for taken in [pool.submit(part.update, *each) for part, each in zip(parts, some, strict=True) if each]:
+                taken.result()
+    return reduce(merge_in_order, parts)
 
 
 def merged(own: LeastSquares) -> LeastSquares:
@@ -30,5 +52,5 @@ def merged(own: LeastSquares) -> LeastSquares:
 
 
 def merge_in_order(one: LeastSquares, other: LeastSquares) -> LeastSquares:
-    """Both summaries as one; a process may have had no row."""
+    """Both summaries as one; a thread or a process may have had no row."""
     return one.merge(other) if one.num_rows and other.num_rows else one if one.num_rows else other
