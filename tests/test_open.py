@@ -272,3 +272,17 @@ def test_a_hypothesis_of_the_config_is_made_again_of_a_checkpoint(train: Train, 
     assert model.hypothesis[0].weight.shape == (5, 3)
     predicted = float(read_rows("predictions.csv")[0]["prediction"])
     assert model(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)).item() == pytest.approx(predicted)
+
+
+@pytest.mark.parametrize("rows", ["TensorDataset(*rows)", "Listed(TensorDataset(*rows))"])
+def test_a_dataset_is_no_loader(rows: str, mine: Train) -> None:
+    """Lightning would take each row for a batch."""
+    more = "rows = torch.randn(90, 1, 4, 4), torch.arange(90) % 3\nclass Listed:\n    def __init__(self, rows):\n"
+    more += "        self.rows = rows\n    def __len__(self):\n        return len(self.rows)\n"
+    more += "    def __getitem__(self, i):\n        return self.rows[i]\n    __getitems__ = __getitem__\n"
+    with Path("mine.py").open("a") as file:
+        file.write(f"{more}class Wrong(Digits):\n    def train_dataloader(self):\n        return {rows}\n")
+    code, out = mine("--model", "mine.Net", "--data", "mine.Wrong", "--max_epochs", 1)
+    assert code == 2, out
+    assert "whose rows are no batches; give a DataLoader(rows, batch_size=32)" in out
+    assert not list(Path("runs").glob("*/*/*"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say
@@ -52,6 +52,13 @@ class Draws(Callback):
                 self.generators = None
 
         vars(pl_module)["on_train_epoch_start"] = begin_with_loaders
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        is_rows = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)
+        if is_rows or hasattr(loader, "__getitems__"):  # Lightning would take each row for a batch
+            found = f"train_dataloader gives a {type(loader).__name__}"
+            raise InputError(f"{found}, whose rows are no batches; give a DataLoader(rows, batch_size=32)")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = 0 if vars(trainer)["overfit_batches"] else trainer.current_epoch  # the same draws are the same batches

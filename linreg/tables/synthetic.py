@@ -24,12 +24,7 @@ class SyntheticData(RegressionData):
     """
 
     def __init__(
-        self,
-        num_rows: int = 1_000,
-        num_features: int = 3,
-        noise_std: float = 0.1,
-        data_seed: int = 0,
-        **split: Any,
+        self, num_rows: int = 1_000, num_features: int = 3, noise_std: float = 0.1, data_seed: int = 0, **split: Any
     ) -> None:
         super().__init__(**split)
         limits: list[tuple[str, float, float, float]]
