@@ -32,6 +32,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torchmetrics import Metric
 from linreg import LinearRegression, Regressor, SyntheticData, run
 
 class Rows(LightningDataModule):
@@ -79,6 +80,22 @@ class MLP(Regressor):
         net = nn.Sequential(nn.Linear(num_features, 8), nn.Tanh(), nn.Linear(8, 1))
         super().__init__(net, num_features, **training)
 
+class Counted(Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", torch.tensor(0.0), "sum")
+    def update(self, y_hat, y):
+        self.rows += len(y)
+    def compute(self):
+        return self.rows
+
+class Huber(LinearRegression):
+    def __init__(self, num_features=3, **training):
+        super().__init__(num_features, **training)
+        self.metrics.add_metrics({"counted": Counted()})
+    def loss(self, y_hat, y):
+        return nn.functional.huber_loss(y_hat, y)
+
 def linear(**more):
     return LinearRegression(3, lr=0.05, momentum=0.9, **more)
 
@@ -90,6 +107,8 @@ CASES = {
     "by_itself": lambda: (LinearRegression(3), SyntheticData(3_000), {"max_epochs": None}),
     "adam": lambda: (MLP(lr=0.05, optimizer="Adam"), SyntheticData(999, batch_size=256), TWO_A_STEP),
     "bfloat16": lambda: (MLP(lr=0.05), SyntheticData(500, batch_size=100), {"precision": "bf16-mixed"}),
+    "own_loss": lambda: (Huber(lr=0.05), SyntheticData(501, batch_size=64), {}),
+    "own_loss_of_few": lambda: (Huber(lr=0.05), SyntheticData(12, batch_size=4), {}),
     "workers": lambda: (Bare(), Rows(511, 102), {}),  # an odd number of each split, and a last batch of one row
     "no_row": lambda: (Bare(), Rows(60, 1), {}),
     "few_rows": lambda: (Bare(), Rows(10, 4), {}),
@@ -162,6 +181,17 @@ def test_however_it_is_started_it_is_one_run(launcher: str, workplace: Path) -> 
     assert two["test"] == pytest.approx(one["test"], rel=1e-5)
 
 
+def numbers(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """What was measured on the rows of each split, by name."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{prefix}{name} ")
+        elif isinstance(value, float):
+            found[prefix + name] = value
+    return found
+
+
 @pytest.mark.slow
 def test_two_processes_are_one(workplace: Path) -> None:
     Path("cases.py").write_text(CASES)
@@ -179,14 +209,15 @@ def test_two_processes_are_one(workplace: Path) -> None:
     for name in names:
         one, two = Path("runs", f"one_{name}", "version_0"), Path("runs", f"two_{name}", "version_0")
         weights = [load(run / "checkpoints/last.ckpt")["state_dict"] for run in (one, two)]
-        curves = [scalars(run) for run in (one, two)]
+        curves, metrics = [scalars(run) for run in (one, two)], [numbers(read_metrics(run)) for run in (one, two)]
         most = 1e-2 if name == "bfloat16" else 1e-6
         for key, value in weights[0].items():
             torch.testing.assert_close(weights[1][key], value, rtol=0, atol=most, msg=lambda m, n=name: f"{n}: {m}")
+        rel = 5e-2 if name == "bfloat16" else 1e-5
+        assert metrics[1] == pytest.approx(metrics[0], rel=rel, abs=rel / 10), name
         assert curves[0].keys() == curves[1].keys()
         for tag in curves[0]:
             if tag.split("/")[0] in ("loss", "mse", "rmse", "mae", "r2", "lr"):
-                rel = 5e-2 if name == "bfloat16" else 1e-5
                 steps = [[step for step, _ in each[tag]] for each in curves]
                 values = [[value for _, value in each[tag]] for each in curves]
                 assert steps[1] == steps[0], (name, tag)
@@ -366,7 +397,7 @@ def test_a_share_is_a_part(workplace: Path) -> None:
         "from linreg.system.ranks import summed\n"
         "dist.init_process_group('gloo')\n"
         "data = SyntheticData(101, val_fraction=0, test_fraction=0)\n"
-        "x = [x for x, _ in data.evaluation_batches('train', shared=True)]\n"
+        "x = [x for x, _ in data.evaluation_batches('train', apart=True)]\n"
         "num_rows, total = sum(map(len, x)), summed(sum(part.sum(0) for part in x))\n"
         "assert num_rows in (50, 51) and summed(torch.tensor(num_rows)) == 101, num_rows\n"
         "assert (total - data.splits['train'][0].sum(0)).abs().max() < 1e-12\n"

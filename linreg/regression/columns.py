@@ -24,7 +24,7 @@ def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
     """
     data: Any = getattr(model.trainer, "datamodule", None)
     if hasattr(data, "evaluation_batches"):
-        return data.evaluation_batches("train", shared=True)
+        return data.evaluation_batches("train", apart=True)
     if rank():
         return []  # the first process sums them up for all: a shuffling loader may show each another order
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at

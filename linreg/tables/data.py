@@ -117,11 +117,14 @@ class RegressionData(LightningDataModule):
         if not self.row_counts["val"] and self.trainer:
             self.trainer.limit_val_batches = 0
 
-    def evaluation_batches(self, split: str, shared: bool = False) -> TensorBatches:
-        """All rows of a split, in large batches and always the same order; or this process's share of them."""
+    def evaluation_batches(self, split: str, apart: bool = False) -> TensorBatches:
+        """All rows of a split in large batches, always the same order, of which each process has some.
+
+        Rows that are to be ``apart`` are next to each other, a part of them for each process.
+        """
         x, y = self.splits[split]
-        part = own_part(len(x)) if shared else slice(None)
-        return TensorBatches(x[part], y[part], EVALUATION_BATCH, shared=False)
+        part = own_part(len(x)) if apart else slice(None)
+        return TensorBatches(x[part], y[part], EVALUATION_BATCH, shared=not apart)
 
     def train_dataloader(self) -> TensorBatches:
         """The training rows, shuffled; standardized while a model that does so is trained, a table in memory once."""
@@ -201,7 +204,7 @@ class RegressionData(LightningDataModule):
                 yield f"{copies:,} of {len(rows[name]):,} {name} rows are copies of training rows"
 
     def val_dataloader(self) -> TensorBatches:
-        return TensorBatches(*self.splits["val"], EVALUATION_BATCH)
+        return self.evaluation_batches("val")
 
     def test_dataloader(self) -> TensorBatches:
-        return TensorBatches(*self.splits["test"], EVALUATION_BATCH)
+        return self.evaluation_batches("test")

@@ -12,6 +12,7 @@ from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.regression.exact.comparison import comparable_loss, verdict
 from linreg.report.findings import Findings, show_number, table
+from linreg.system.ranks import summed
 
 SHOWN = 20  # coefficients on screen
 Loss = Callable[[Tensor, Tensor, Tensor], Any]  # of x, y and predictions
@@ -62,18 +63,20 @@ def measure(
 
     The loss is among them where it is not the mean squared error.
     """
-    metrics = model.fresh_metrics()
+    metrics, batches = model.fresh_metrics(), data.evaluation_batches(split)
     for metric in metrics.values(copy_state=False):
-        metric.sync_on_compute = False  # every process has all of the rows
+        metric.distributed_available_fn = lambda: batches.world > 1  # else every process has all of the rows
     total, num_rows = 0.0, 0
-    for x, y in data.evaluation_batches(split):
+    for x, y in batches:
         x, y = x.to(model.device), y.to(model.device)
         y_hat = predict(x)
         metrics.update(y_hat, y)
         total, num_rows = total + (float(loss(x, y, y_hat)) * len(y) if loss else 0.0), num_rows + len(y)
     values = {name: as_plain(value) for name, value in metrics.compute().items()}
     if loss:
-        values["loss"] = as_plain(total / num_rows)
+        totals = torch.tensor([total, num_rows], dtype=torch.float64)
+        totals = summed(totals) if batches.world > 1 else totals
+        values["loss"] = as_plain(float(totals[0] / totals[1]))
     first = [name for name in ("loss", "mse", "rmse", "mae", "r2") if name in values]
     return {name: values[name] for name in [*first, *(name for name in values if name not in first)]}
 
