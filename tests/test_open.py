@@ -274,6 +274,20 @@ def test_a_hypothesis_of_the_config_is_made_again_of_a_checkpoint(train: Train, 
     assert model(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)).item() == pytest.approx(predicted)
 
 
+@pytest.mark.parametrize("name", ["LinearRegression", "Net"])
+def test_a_class_named_where_it_is_only_imported_is_made_again_of_a_checkpoint(name: str, mine: Train) -> None:
+    """Lightning looks it up among the modules that are imported already."""
+    Path("other.py").write_text("from linreg import LinearRegression\nfrom mine import Net\n")
+    typed = ["--model", f"other.{name}", *(NET[2:4] if name == "Net" else [])]
+    assert mine(*typed, "--max_epochs", 2)[0] == 0
+    assert mine("--ckpt_path", LAST, "--max_epochs", 3)[0] == 0
+    sys.modules.pop("other")
+    code, out = mine("test", "--ckpt_path", LAST)
+    assert code == 0, out
+    assert "loss/test" in out
+    assert "ok    loads in a new process" in mine("doctor", *typed)[1]
+
+
 @pytest.mark.parametrize("rows", ["TensorDataset(*rows)", "Listed(TensorDataset(*rows))"])
 def test_a_dataset_is_no_loader(rows: str, mine: Train) -> None:
     """Lightning would take each row for a batch."""

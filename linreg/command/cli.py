@@ -20,7 +20,7 @@ from linreg.experiment import run
 from linreg.processes.launchers import launcher, rank_at_start
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
-from linreg.safety.allowed import find_class, restrict_imports
+from linreg.safety.allowed import class_path_of, find_class, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
@@ -184,6 +184,8 @@ class CommandLine(LightningCLI):
                 asked = {name: ask(name, default, self.datamodule) for name, default in self._asked_of_data().items()}
                 kept = given_args | asked
             self.model.save_hyperparameters(kept, logger=False)  # objects, such as a hypothesis, as the config has them
+            if "_class_path" in self.model.hparams:  # a module that only imports the class is not imported for it again
+                self.model.hparams["_class_path"] = class_path_of(self.model)
             config = self.config.clone()
             config.ckpt_path = None
             self.settings["config"] = self.parser.dump(config, skip_none=False)
