@@ -141,3 +141,21 @@ def far_cells(values: Tensor) -> list[tuple[int, int]]:
                     found += [(row, i) for row in rows.tolist()]
                     break
     return found
+
+
+def far_values(values: Tensor) -> list[tuple[int, str]]:
+    """The columns of (N, K) whose lowest or highest value is that of four rows or more, and far from all others.
+
+    It is far if the gap is 8 times as long as all others lie apart; each is told in words.
+    """
+    found = list[tuple[int, str]]()
+    some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
+    for sign, ends in ((1, some), (-1, -some.flip(0))) if len(values) >= FEW else ():
+        others = ends.where(ends > ends[0], torch.inf).amin(0)
+        may_be = (ends[3] == ends[0]) & (ends[len(ends) // 2] > ends[0]) & (others < ends[-1])
+        for i in (may_be & (others - ends[0] > 8 * (ends[-1] - others))).nonzero().flatten().tolist():
+            column = sign * values[:, i].double()
+            end, rest = column.min(), column[column > column.min()]
+            if rest.min() - end > 8 * (rest.max() - rest.min()):
+                found.append((i, f"{len(column) - len(rest):,} are {sign * float(end):g}, far from all others"))
+    return found

@@ -141,6 +141,19 @@ NOISE += NOISE[-2::-1]  # the residuals of Wampler 3, 4 and 5, orthogonal to all
 WAMPLER = [(1, 1.0, 0, 8.5), (2, 0.1, 0, 11), (3, 1.0, 1, 8.5), (4, 1.0, 100, 7.5), (5, 1.0, 10_000, 5.8)]
 
 
+def test_an_intercept_beside_columns_that_add_up_to_a_constant_has_no_error_of_its_own() -> None:
+    male = (RNG.random(60) < 0.4).astype(float)
+    other, noise = RNG.normal(5, 1, size=60), RNG.normal(size=(60, 1))
+    for columns, is_known in (
+        ([male, 1 - male, other], False),
+        ([other, 7 - 2 * other], False),
+        ([other, 2 * other], True),
+        ([male, np.full(60, 3.0), other], True),  # whose own coefficient has none, as in R
+    ):
+        solution = LeastSquares(len(columns), 1).update(*map(torch.from_numpy, (np.stack(columns, 1), noise))).solve()
+        assert bool(solution.intercept_std_error.isfinite()) == is_known
+
+
 @pytest.mark.parametrize("size", [3, 7, 21])
 @pytest.mark.parametrize(("name", "ratio", "noise", "digits"), WAMPLER)
 def test_certified_digits_of_wampler(name: int, ratio: float, noise: int, digits: float, size: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from linreg import LinearRegression, read_csv
+from linreg.examples.folds import Fold
 from tests.conftest import LONG, ROOT, Train, completed, posix, read_metrics, read_rows, started, until
 from tests.tools import CKPT, ols, scalars
 
@@ -62,8 +63,11 @@ def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
     assert len(runs) >= before + 8  # diverged ones too
     assert all(list(run.glob("events.out.tfevents.*")) for run in runs if (run / "metrics.json").exists())
     best = done.stdout.splitlines()[-1].rpartition(" ")[2]
-    assert read_metrics(best)["val"]["mse"] == pytest.approx(float(done.stdout.splitlines()[-2].split()[6]), rel=1e-6)
+    assert read_metrics(best)["val"]["mse"] == pytest.approx(float(done.stdout.splitlines()[-2].split()[4]), rel=1e-6)
     assert scalars(best)
+    other = completed([*sweep, "1", "--target", "flipper_length_mm"])  # whose best would be that of this table
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "sqlite:///sweep.db is of other data, or of other flags; give another --name" in other.stderr
 
 
 @pytest.mark.slow
@@ -76,7 +80,7 @@ def test_folds(workplace: Path) -> None:
     table = read_csv("configs/penguins.csv", "body_mass_g", categories="all")
     order, found, seen = torch.randperm(len(table.x), generator=torch.Generator().manual_seed(0)), [], []
     for k in range(5):
-        in_test = torch.arange(len(order)) % 5 == k
+        in_test = torch.arange(len(order)) * 5 // len(order) == k
         w = ols(table.x[order[~in_test]], table.y[order[~in_test]])
         residual = table.y[order[in_test]].numpy() - table.x[order[in_test]].numpy() @ w[:-1] - w[-1]
         exact = np.sqrt(np.square(residual).mean())
@@ -165,6 +169,15 @@ def test_a_mistake_in_a_recipe_is_one_line(recipe: str, typed: list[str], said: 
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+def test_folds_of_rows_in_order_are_next_to_each_other() -> None:
+    rows = [Fold(k, path=ROOT / "configs/penguins.csv", target="body_mass_g", split="order").splits for k in range(5)]
+    table = read_csv(ROOT / "configs/penguins.csv", "body_mass_g")
+    assert torch.equal(torch.cat([each["test"][0] for each in rows]), table.x)
+    assert torch.equal(torch.cat([rows[0]["test"][1], rows[0]["train"][1]]), table.y)
+    with pytest.raises(TypeError, match="test_fraction"):  # each row is tested once, whatever is typed
+        Fold(0, path="t.csv", target="y", test_fraction=0.5)
 
 
 @pytest.mark.slow

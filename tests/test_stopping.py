@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LONG, Train, command, completed, posix, started, until
+from tests.conftest import LONG, ROOT, Train, command, completed, posix, started, until
 from tests.tools import CKPT, load
 
 RESUME = f"resume it with: python train.py --ckpt_path {CKPT}/last.ckpt"
@@ -102,6 +103,19 @@ except BaseException:  # as some modules do
 def test_a_signal_while_importing(module: str, workplace: Path) -> None:
     Path(f"{module}.py").write_text(IMPORTED.format(LONG=LONG))
     with started(command(), env=os.environ | {"PYTHONPATH": "."}) as run:
+        until(lambda: Path("importing").exists() or run.poll() is not None)
+        run.send_signal(signal.SIGINT)
+        assert run.communicate(timeout=LONG) == ("", "")
+    assert run.returncode == 130
+
+
+@posix
+@pytest.mark.parametrize("recipe", ["sweep", "folds"])
+def test_a_signal_while_a_recipe_is_imported(recipe: str, workplace: Path) -> None:
+    Path("torch.py").write_text(IMPORTED.format(LONG=LONG))
+    Path("optuna.py").write_text(IMPORTED.format(LONG=LONG))
+    typed = [sys.executable, "-m", f"linreg.examples.{recipe}"]
+    with started(typed, env=os.environ | {"PYTHONPATH": f".:{ROOT}"}) as run:
         until(lambda: Path("importing").exists() or run.poll() is not None)
         run.send_signal(signal.SIGINT)
         assert run.communicate(timeout=LONG) == ("", "")

@@ -12,7 +12,7 @@ import torch
 from pyarrow import parquet
 
 from linreg import InputError, RegressionData, Table, read_csv
-from linreg.rows import far_cells
+from linreg.rows import far_cells, far_values
 from tests.conftest import Train
 
 X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]
@@ -237,7 +237,17 @@ SOUND = {
 def test_sound_columns_have_no_outlier(kind: str) -> None:
     rng = np.random.default_rng(0)
     for n in (100, 1_000, 10_000):
-        assert far_cells(torch.from_numpy(np.stack([SOUND[kind](rng, n) for _ in range(200)], 1))) == []
+        columns = torch.from_numpy(np.stack([SOUND[kind](rng, n) for _ in range(200)], 1))
+        assert far_cells(columns) == far_values(columns) == []
+
+
+@pytest.mark.parametrize(("value", "share"), [(-999, 0.01), (-999, 0.3), (9_999, 0.05)])
+def test_a_value_of_many_rows_that_is_far_from_all_others_is_said(value: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    beds = rng.integers(1, 8, 5_000).astype(float)
+    beds[places := rng.random(5_000) < share] = value
+    (line,) = Table(np.c_[rng.normal(size=5_000), beds], rng.normal(size=5_000), ["a", "beds"]).outliers()
+    assert line.startswith(f"beds: {places.sum():,} are {value}, far from all others; if that stands for a missing")
 
 
 def test_what_a_column_may_well_hold_is_no_outlier() -> None:

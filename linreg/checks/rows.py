@@ -11,7 +11,7 @@ from torch.utils.data import WeightedRandomSampler
 from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.rows import FEW, ILL_CONDITIONED, REPEATED, far_cells
+from linreg.rows import FEW, ILL_CONDITIONED, REPEATED, far_cells, far_values
 from linreg.verdict import CannotTell, Verdict, judge
 
 FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
@@ -66,25 +66,18 @@ def first_layer_gets_scaled_columns(context: Context) -> Verdict:
 
 
 def nothing_is_missing(context: Context) -> Verdict:
-    """No number is NaN or infinite, no gap parts few cells from all others, no target stands for a missing one."""
+    """No number is NaN or infinite, and no wide gap parts few cells, or one value, from all others."""
     parts = [each for each in tensors(context.rows()) if each.is_floating_point()]
     if bad := sum(int((~each.isfinite()).sum()) for each in parts):
         return judge(False, f"{bad:,} numbers are NaN or infinite", "none", "leave these rows out, or fill them in")
     table: Any = getattr(context.data, "table", None)
     lines = table.outliers() if hasattr(table, "outliers") else []
-    for each in (parts[0], parts[-1]) if parts and not lines else ():
-        lines += [f"{each[row, i]:g} in column {i + 1}" for row, i in (far_cells(each) if each.ndim == 2 else ())]
+    for each in (flat(part) for part in (parts[0], parts[-1]) if part.ndim <= 2) if parts and not lines else ():
+        lines += [f"{each[row, i]:g} in column {i + 1}" for row, i in far_cells(each)]
+        lines += [f"in column {i + 1} {said}" for i, said in far_values(each)]
     if lines:
         return judge(False, f"far from the others: {'; '.join(lines[:3])}", "none", "correct, or leave out, the row")
-    y = tensors(context.rows())[-1]
-    for column in flat(y).T if y.is_floating_point() and y.ndim <= 2 else ():
-        for end in (column.min(), column.max()):
-            others = column[column != end]
-            is_some = FEW / 2 < len(others) < len(column) - 1
-            if is_some and 0 < 5 * (others.max() - others.min()) < (others - end).abs().min():
-                text = f"{len(column) - len(others):,} targets are {float(end):g}, far from all others"
-                return judge(False, text, "none", "leave these rows out if that stands for a missing number")
-    return Verdict("ok", "all numbers are finite, and no wide gap parts up to three cells from the others")
+    return Verdict("ok", "all numbers are finite, and no wide gap parts few cells, or one value, from all others")
 
 
 def target_varies(context: Context) -> Verdict:

@@ -4,3 +4,10 @@ In: ``linreg``'s public names, and nothing else of it. Out: a model and its data
 Read ``README.md`` here, then ``classifier`` and ``cnn``; ``autoencoder``, ``gan``, ``gpt``, ``quantile``, ``sequence``
 and ``transformer`` in any order. Recipes: ``sweep``, ``folds``, ``export``. ``_broken`` is for ``configs/broken``.
 """
+
+import os
+import signal
+import sys
+
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a recipe, which Python now imports
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))

@@ -17,14 +17,16 @@ class Fold(CSVData):
     """A table of which every row is in the test of one of several folds, and in the training of the others."""
 
     def __init__(self, fold: int, **table: Any) -> None:
-        super().__init__(val_fraction=0, **table)
+        super().__init__(val_fraction=0, test_fraction=0, **table)
         self.fold = fold
 
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         x, y = self.table.x, self.table.y
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
-        in_test = torch.arange(len(x)) % 5 == self.fold
+        order = torch.arange(len(x))
+        in_test = order * 5 // len(x) == self.fold
+        if self.split == "random":
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
         rows = {"train": order[~in_test], "val": order[:0], "test": order[in_test]}
         return {name: (x[part], y[part]) for name, part in rows.items()}
 

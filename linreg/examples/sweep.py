@@ -8,18 +8,15 @@ from typing import Any
 
 import optuna
 
-from linreg import CSVData, LinearRegression, RunError, run, script
+from linreg import CSVData, InputError, LinearRegression, RunError, run, script
 
 
 def objective(trial: optuna.Trial, data: CSVData) -> float:
     """The validation MSE of a trial; infinite where the training diverges."""
-    lr = trial.suggest_float("lr", 1e-3, 100, log=True)
-    momentum = trial.suggest_float("momentum", 0, 0.95)
-    model = LinearRegression(data.num_features, lr=lr, momentum=momentum)
+    rates = {"lr": trial.suggest_float("lr", 1e-3, 100, log=True), "momentum": trial.suggest_float("momentum", 0, 0.95)}
     try:
-        found = run(model, data, name=trial.study.study_name, max_epochs=20)
-    except RunError as error:
-        trial.set_user_attr("error", str(error))
+        found = run(LinearRegression(data.num_features, **rates), data, name=trial.study.study_name, max_epochs=20)
+    except RunError:
         return math.inf
     trial.set_user_attr("folder", str(found.folder))
     return found.metrics["val"]["mse"]
@@ -34,14 +31,17 @@ def main(
     def read() -> CSVData:
         return CSVData(path, target, categories=categories, **table)
 
-    _ = read().table  # a mistake is said here, and not by optuna
+    told = str((read().fingerprints, target, categories, table))  # reads the files, so that a mistake is said here
     study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    if study.user_attrs.get("data", told) != told:
+        raise InputError(f"the study {name} in {storage} is of other data, or of other flags; give another --name")
+    study.set_user_attr("data", told)
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
     for _ in range(trials - done):  # study.optimize would print where Ctrl-C has come
         trial = study.ask()
         study.tell(trial, objective(trial, read()))
-    print(f"{name}: {len(study.trials)} trials, best validation MSE {study.best_value:.7g} with {study.best_params}")
+    print(f"{name}: best validation MSE {study.best_value:.7g} with {study.best_params}")
     print(f"the run of it: {study.best_trial.user_attrs.get('folder')}")
 
 

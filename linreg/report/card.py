@@ -47,7 +47,7 @@ def equation(rows: list[dict[str, Any]]) -> list[str]:
     """The learned coefficients of a single target as a formula."""
     if not rows or any(row.get("learned") is None for row in rows) or sum(r["name"] == "(intercept)" for r in rows) > 1:
         return []
-    terms = [f"{row['learned']:+.7g}" + f" * [{row['name']}]" * (row["name"] != "(intercept)") for row in rows]
+    terms = [f"{row['learned']:+.10g}" + f" * [{row['name']}]" * (row["name"] != "(intercept)") for row in rows]
     return ["", f"prediction = {' '.join(terms)}"]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from linreg.files.cells import EXACT, LARGEST
-from linreg.rows import far_cells
+from linreg.rows import far_cells, far_values
 from linreg.system.errors import InputError
 from linreg.tables.reader import TableReader
 
@@ -87,14 +87,15 @@ class Table:
         return table
 
     def outliers(self) -> list[str]:
-        """A line for each cell that is far from all others of its column; of a mapped table it would take too long."""
+        """A line for each cell, or value, that is far from all others of its column; but of a mapped table."""
         sides = () if self.mapped else ((self.x, self.feature_names), (self.y, self.target_names))
         cells = [(row, values[:, i], names[i]) for values, names in sides for row, i in far_cells(values)]
         if self.reader is not None:
             with suppress(InputError):  # files that are gone, or changed
                 self.places = self.reader.places([row for row, *_ in cells])
             self.reader = None  # which may hold a frame
-        lines = []
+        remedy = "if that stands for a missing cell, --data.missing_values '[NUMBER]' says so"
+        lines = [f"{names[i]}: {said}; {remedy}" for values, names in sides for i, said in far_values(values)]
         for row, column, name in cells:
             which = self.places.get(row, f"row {row + 1:,}" + " of the complete ones" * (self.num_read > len(column)))
             spreads = float(abs(column[row] - column.mean()) / column.std())

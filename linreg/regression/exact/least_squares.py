@@ -6,9 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-MAX_COLUMNS = (
-    2_000  # of features: the summary is a square matrix of this side: 32 MB, and minutes of QR on a large table
-)
+MAX_COLUMNS = 2_000  # of features: the summary is a square matrix of this side: 32 MB, minutes of QR on a large table
 GRAM_ROWS = 4_096  # at a time: more would leave the processor's cache, fewer are not worth a Gram matrix
 GRAM_TRACE = 1e6
 
@@ -17,7 +15,7 @@ GRAM_TRACE = 1e6
 class Solution:
     """Coefficients in the data's units: ``coef`` (T, D), ``intercept`` (T,), and their standard errors.
 
-    A standard error is NaN where the rows do not determine it (as many parameters as rows, a collinear column).
+    A standard error is NaN where rows are too few, columns collinear, or add up to a constant beside an intercept.
     """
 
     coef: Tensor
@@ -201,7 +199,9 @@ class LeastSquares:
         variance = self.mse(self.weight()) * std_y**2 * n / (self.degrees_of_freedom or torch.nan)
         spread = v / s / std_x[:, None]  # (D, rank): (X^T X)^-1 = spread spread^T / N
         per_coef = torch.where(self.not_identifiable, torch.nan, spread.square().sum(1) / n)
-        per_intercept = (1 + (mean_x @ spread).square().sum()) / n if self.intercept else torch.tensor(torch.nan)
+        far = (mean_x / std_x).masked_fill(self._flat[: self.num_features], 0.0)
+        is_known = self.intercept and (far - v @ (v.T @ far)).norm() < 1e-8 * (1 + far.norm())  # no columns add up to 1
+        per_intercept = (1 + (mean_x @ spread).square().sum()) / n if is_known else torch.tensor(torch.nan)
         return Solution(
             coef=coef,
             intercept=mean_y - coef @ mean_x,
