@@ -191,4 +191,4 @@ def test_recipes_take_the_flags_of_the_data(workplace: Path) -> None:
     table = ["--path", "medical.csv", "--target", "sbp", "--decimal", ",", "--missing_values", "?"]
     done = completed([*RECIPE, "linreg.examples.sweep", "--trials", "2", *table])
     assert done.returncode == 0, done.stderr
-    assert "sweep: 2 trials" in done.stdout
+    assert "sweep: best validation MSE " in done.stdout

@@ -85,7 +85,7 @@ def script(function: Callable[..., None]) -> NoReturn:
     """Calls a module's main function with what was typed for its arguments, and ends as a command does."""
     module = inspect.getmodule(function)
     prog = f"python -m {module.__spec__.name}" if module and module.__spec__ else sys.argv[0]
-    told = {"prog": prog, "description": inspect.getdoc(module)}
+    told: dict[str, Any] = {"prog": prog, "description": inspect.getdoc(module)}
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which it is for a process in a shell's background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
