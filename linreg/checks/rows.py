@@ -1,7 +1,9 @@
 """Are the data what one takes them for? Columns, targets, splits, and how fast they come."""
 
 import math
+import statistics
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -162,7 +164,8 @@ def loader_keeps_up(context: Context) -> Verdict:
         model, start = context.copy(), time.perf_counter()
         for batch in context.train[:4]:
             context.observe(model, batch).loss.backward()
-    loading, step = (moments[-1] - moments[0]) / (len(moments) - 1), (time.perf_counter() - start) / 4
+    step = (time.perf_counter() - start) / 4
+    loading = statistics.median(after - before for before, after in pairwise(moments))  # other work may hold up some
     text = f"a batch takes {1e3 * loading:.2g} ms, a step {1e3 * step:.2g} ms"
     remedy = f"num_workers={min(math.ceil(loading / step) * max(workers, 1), 64)} would keep up"
     return judge(loading < max(2 * step, 0.02), text, "no longer than a step", remedy)
