@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from linreg.module import Module, inputs_of
 from linreg.report.findings import classes_of, show_table, stage_of
@@ -17,7 +18,7 @@ from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, given, with_remedies
 from linreg.system.ranks import world
-from linreg.system.screen import say, wrapped
+from linreg.system.screen import counted, say, wrapped
 
 
 def check_objects(model: Any, data: Any) -> None:
@@ -86,7 +87,16 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
         content = io.BytesIO()
         torch.save(whole, content)
         atomic_write(Path(output), content.getvalue())
-        say(f"{output}: {len(whole):,} predictions" if whole is not batches else f"{output}: {len(batches):,} batches")
+        parts = batches if len(trainer.num_predict_batches) == 1 else [part for each in batches for part in each]
+        what = f"{len(whole):,} predictions" if whole is not batches else describe_parts(parts)
+        say(f"{output}: {what} of {type(data).__name__}.predict_dataloader")
+
+
+def describe_parts(parts: list[Any]) -> str:
+    """How many batches were predicted, and of how many rows where all that is predicted of a batch has as many."""
+    lengths = [{len(t) if isinstance(t, Tensor) and t.ndim else 0 for t in tree_leaves(part)} for part in parts]
+    rows = sum(map(max, lengths)) if all(len(each) == 1 for each in lengths) else 0
+    return f"{len(parts):,} batches" + (f", {counted(rows, 'row')} in all," if rows else "")
 
 
 def flags_for(model: LightningModule, flags: dict[str, Any]) -> dict[str, Any]:

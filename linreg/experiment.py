@@ -130,7 +130,7 @@ def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def check_given(own: dict[str, Any]) -> None:
-    """InputError for an argument of ``run`` that is of another kind, or a number that is no share of anything."""
+    """InputError for an argument of ``run`` that is of another kind, or a number that is no share of anything known."""
     check_objects(own["model"], own["data"])
     check, confidence = own["check"], own["confidence"]
     kinds = {"check": Real, "confidence": Real, "chunk": Integral, "save_every_n_steps": Integral}
@@ -141,6 +141,10 @@ def check_given(own: dict[str, Any]) -> None:
         raise InputError(f"--confidence {confidence:g}: a share between 0 and 1 is expected, such as 0.95")
     if check is not None and not check > 0:
         raise InputError(f"--check {check:g}: a share above 0 is expected, such as 0.01")
+    model = own["model"]
+    if check is not None and (not hasattr(model, "report") or getattr(model, "has_own_loss", False)):
+        found = f"{type(model).__name__} has no exact solution to be held against"
+        raise InputError(f"--check {check:g}: {found}; leave it out")
 
 
 def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int) -> tuple[dict[str, Any], dict[str, float]]:

@@ -91,6 +91,7 @@ def test_divergence_is_caught_in_the_same_step(train: Train) -> None:
         ("--precision", "bf16-mixed"),
         ("--val_check_interval", 0.5),
         ("--devices", 2),
+        ("--fast_dev_run", 2),
     ],
 )
 def test_a_flag_that_counts_batches_is_refused_by_name(train: Train, flag: str, value: object) -> None:
@@ -98,6 +99,10 @@ def test_a_flag_that_counts_batches_is_refused_by_name(train: Train, flag: str, 
     assert code == 2
     assert "--chunk cannot honour" in text
     assert flag in text
+    assert flag == "--limit_train_batches" or "limit_train_batches" not in text
+    if flag != "--devices":
+        text = train(*RUN, "--formula", "true", flag, value)[1]
+        assert f"--formula cannot honour {flag};" in text
 
 
 def test_an_override_that_a_chunk_would_skip_is_refused(train: Train, workplace: Path) -> None:

@@ -129,6 +129,16 @@ def test_what_tensorboard_gets(train: Train, workplace: Path) -> None:
         assert point.value == pytest.approx(metrics[split][name], rel=1e-6)
 
 
+def test_a_rate_beside_its_limit_is_told_from_it(train: Train) -> None:
+    """The limit is 0.9587."""
+    texts = [" ".join(train("--model.lr", lr, "--max_epochs", 1)[1].split()) for lr in (0.9578, 0.95869, 0.9598)]
+    for text, share in zip(texts, ("99.9", "99.99"), strict=False):
+        assert f"{share} % of the full-batch limit" in text
+    assert "diverges: it is 1.001 times the full-batch limit" in texts[2]
+    assert "above" not in texts[2]
+    assert "is 1.001 times the full-batch limit 0.959: lower it" in texts[2]
+
+
 def test_a_diverged_run_has_its_record_too(train: Train, workplace: Path) -> None:
     code, out = train("--config", "configs/stochastic.yaml", "--model.lr", 5)
     assert code == 1, out

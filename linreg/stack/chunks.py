@@ -21,6 +21,8 @@ FLAGS: dict[str, Any] = {
     "world_size": 1,  # on however many machines
 }
 FLAGS |= {"limit_train_batches": 1.0, "max_steps": -1, "overfit_batches": 0.0, "val_check_interval": 1.0}
+FLAGS["fast_dev_run"] = False
+SETS = {"fast_dev_run": ("limit_train_batches", "max_steps"), "overfit_batches": ("limit_train_batches",)}  # by itself
 BETWEEN = ("on_train_batch_start", "on_train_batch_end")  # hooks of a callback of one's own, by whatever they may do
 UNFIT = ("GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning's
 HOOKS = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
@@ -32,21 +34,22 @@ class Chunks(Callback):
     """Runs several mini-batches in each step of Lightning's loop.
 
     Args:
-        size: mini-batches a step, at least 1.
+        size: mini-batches a step, at least 1; None stands for 1 where only the formula was asked for.
         formula: whether the model's ``formula_step`` takes the place of its training step and of autograd.
 
     Raises:
         InputError: for what a chunk cannot honour.
     """
 
-    def __init__(self, size: int, formula: bool = False) -> None:
-        if size < 1:
+    def __init__(self, size: int | None, formula: bool = False) -> None:
+        if size is not None and size < 1:
             raise InputError(f"--chunk {size}: at least 1 mini-batch is expected")
-        self.size, self.formula = size, formula
+        self.size, self.formula = size or 1, formula
+        self.flag = "--formula" if size is None else "--chunk"  # what was typed
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module
-        refuse_schedules_of_single_batches(trainer)
+        refuse_schedules_of_single_batches(trainer, self.flag)
         if self.formula:
             model.formula_step(trainer.optimizers[0])  # which says what it is not for
         self.trainer, self.model = trainer, model
@@ -59,7 +62,7 @@ class Chunks(Callback):
     def _together(self) -> Any:
         batches = self.one_by_one()
         if not hasattr(batches, "batch_size") or isinstance(batches, torch.utils.data.DataLoader):
-            raise InputError(f"--chunk needs the data module's own TensorBatches, not a {type(batches).__name__}")
+            raise InputError(f"{self.flag} needs the data module's own TensorBatches, not a {type(batches).__name__}")
         self.batch_size = batches.batch_size
         batches.batch_size *= min(self.size, max(len(batches) - 1, 1))  # the same order; all rows would not be shuffled
         return batches
@@ -91,11 +94,13 @@ class Chunks(Callback):
         return lambda batch, _: {"loss": step(*model.standardize(batch))}
 
 
-def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, formula: bool) -> None:
+def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, chunks: Chunks) -> None:
     """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
-    wrong = [
-        f"--{flag.replace('world_size', 'devices')}" for flag, value in FLAGS.items() if getattr(trainer, flag) != value
-    ]
+    if chunks.formula and not hasattr(model, "formula_step"):
+        raise InputError("--formula is the gradient of a LinearRegression for plain SGD; leave it out")
+    flags = [flag for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
+    flags = [flag for flag in flags if not any(flag in SETS.get(other, ()) for other in flags)]
+    wrong = [f"--{flag.replace('world_size', 'devices')}" for flag in flags]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
     for callback in getattr(trainer, "callbacks", []):
         is_own = not type(callback).__module__.startswith(("linreg.", "lightning."))
@@ -105,13 +110,11 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, f
         wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]
     wrong += ["manual optimization"] * (not model.automatic_optimization)
-    if formula and not hasattr(model, "formula_step"):
-        wrong.append("--formula, the gradient of a LinearRegression for plain SGD")
     if wrong:
-        raise InputError(f"--chunk cannot honour {', '.join(wrong)}; leave out one or the other")
+        raise InputError(f"{chunks.flag} cannot honour {', '.join(wrong)}; leave out one or the other")
 
 
-def refuse_schedules_of_single_batches(trainer: Trainer) -> None:
+def refuse_schedules_of_single_batches(trainer: Trainer, flag: str) -> None:
     """InputError for a schedule, or for optimizers, whose steps a chunk cannot take between its mini-batches."""
     wrong = ["several optimizers"] * (len(trainer.optimizers) != 1)
     wrong += ["LBFGS"] * any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers)
@@ -120,7 +123,7 @@ def refuse_schedules_of_single_batches(trainer: Trainer) -> None:
             wrong += ["the scheduler's frequency"] * (config.frequency != 1)
             wrong += ["ReduceLROnPlateau in each step"] * config.reduce_on_plateau
     if wrong:
-        raise InputError(f"--chunk cannot honour {', '.join(wrong)}; leave out one or the other")
+        raise InputError(f"{flag} cannot honour {', '.join(wrong)}; leave out one or the other")
 
 
 def backpropagation(model: LightningModule, optimizer: torch.optim.Optimizer) -> Step:

@@ -170,13 +170,13 @@ def make_fitter(
         best: which checkpoint is the best; None stands for that of the lowest validation loss.
         save_every_n_steps: steps between two saves inside an epoch, if there are to be any.
     """
-    chunk = 1 if formula and chunk is None else chunk
     typed = as_list(settings["callbacks"])
     check_names(typed)
     refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
     draws, record = Draws(), RunRecord(config)
     callbacks: list[Callback] = [StopBetweenBatches(), draws, Restored(), PlateausInTime(), DivergenceGuard(), record]
-    callbacks += [Chunks(chunk, formula)] if chunk is not None else []
+    chunks = Chunks(chunk, formula) if formula or chunk is not None else None
+    callbacks += [chunks] if chunks else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         last = LastCheckpoint()
         callbacks += [Inside(last, draws, save_every_n_steps), best or BestCheckpoint(), last]
@@ -189,6 +189,6 @@ def make_fitter(
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         changed["max_epochs"] = -1  # a callback of the model's may say when to stop
     trainer = make_trainer(settings, (*callbacks, Lean()), **changed)
-    if chunk is not None:
-        refuse_what_needs_single_batches(trainer, model, formula)
+    if chunks:
+        refuse_what_needs_single_batches(trainer, model, chunks)
     return trainer

@@ -74,6 +74,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def told_from(value: float, other: float, digits: int) -> str:
+    """A number in so many digits, or in more where it would look like another: 99.97 is not 100."""
+    texts = (f"{value:.{n}g}" for n in range(digits, 18))
+    return next((text for text in texts if float(text) != other), f"{value:g}")
+
+
 def as_text(name: str) -> str:
     """A column name that no spreadsheet takes for a formula."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name

@@ -10,7 +10,7 @@ import torch
 from linreg.regression.exact.baseline import OVERTIME_TOLERANCE, TOLERANCE
 from linreg.regression.exact.coefficients import Row
 from linreg.regression.exact.learning_rate import GOAL, MAX_CELLS, MAX_STEPS, MOMENTA, HessianSpectrum, make_plan
-from linreg.system.screen import wrapped
+from linreg.system.screen import told_from, wrapped
 
 Metrics = dict[str, Any]
 TRIED = 1_000  # rows
@@ -93,7 +93,8 @@ def next_step(share: float, model: Any) -> list[str]:
     leave_out = "" if model.lr is None else ", or leave out --model.lr"
     expected = math.ceil(plan.steps_to_goal / max(int(trainer.num_training_batches), 1))
     if plan.lr > plan.lr_limit:
-        return [f"lr {plan.lr:.3g} is above the full-batch limit {plan.lr_limit:.3g}: lower it{leave_out}"]
+        times = told_from(plan.lr / plan.lr_limit, 1, 3)
+        return [f"lr {plan.lr:.3g} is {times} times the full-batch limit {plan.lr_limit:.3g}: lower it{leave_out}"]
     if trainer.current_epoch < expected:
         about = f"more than {expected:,}" if plan.steps_to_goal >= MAX_STEPS else f"about {expected:,}"
         return [f"{trainer.current_epoch:,} of {about} epochs: raise --max_epochs{leave_out}"]

@@ -7,7 +7,7 @@ from linreg.optimizers import describe_training
 from linreg.regression.exact.coefficients import nearly_collinear, variance_inflation
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
 from linreg.rows import ILL_CONDITIONED, REPEATED
-from linreg.system.screen import counted, wrapped
+from linreg.system.screen import counted, told_from, wrapped
 
 
 def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, max_epochs: int | None) -> str:
@@ -17,7 +17,9 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
         return describe_training(model, optimizers, steps_per_epoch, max_epochs)
     times, is_stable = plan.lr / plan.lr_limit, plan.lr <= plan.lr_limit
     noisy = " (batches are noisy: less is stable)" if plan.decay else ""
-    rate = f"lr {plan.lr:.3g}" + (f" = {100 * times:.2g} % of the full-batch limit{noisy}" if is_stable else "")
+    rate = f"lr {plan.lr:.3g}" + (
+        f" = {told_from(100 * times, 100, 2)} % of the full-batch limit{noisy}" if is_stable else ""
+    )
     how = f"SGD, {rate}, momentum {plan.momentum:g}, batches of {plan.batch_size:,}"
     first = describe_training(model, how, steps_per_epoch, max_epochs)
     if model.exact is None:
@@ -37,7 +39,7 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
     if condition > ILL_CONDITIONED:
         lines.append(describe_collinearity(model))
     if not is_stable:
-        limit = f"it is {times:.3g} times the full-batch limit, {plan.lr_limit:.3g}"
+        limit = f"it is {told_from(times, 1, 3)} times the full-batch limit, {plan.lr_limit:.3g}"
         lines.append(f"warning: this lr diverges: {limit}; stay below that, or leave out --model.lr")
     return "\n".join([first, *(wrapped(f"        {line}") for line in lines)])
 

@@ -21,7 +21,7 @@ from linreg.regression.exact.learning_rate import HessianSpectrum, stability_lim
 from linreg.regression.pictures.theory import excess_over_rate
 from linreg.report import figures
 from linreg.system.errors import InputError
-from linreg.system.screen import counted, wrapped
+from linreg.system.screen import counted, told_from, wrapped
 
 MOST_ROWS = 200  # that are descended on, so that a row a step takes seconds
 MINI = 16
@@ -69,7 +69,8 @@ class Lesson:
     def describe(self) -> str:
         """How the three are alike."""
         rows = f"{self.num_rows:,} of {self.of:,} training rows" if self.of > self.num_rows else f"{self.of:,} rows"
-        return wrapped(f"lecture {rows}, lr {self.lr:.3g} = {100 * self.lr / self.limit:.3g} % of the full-batch limit")
+        share = told_from(100 * self.lr / self.limit, 100, 3)
+        return wrapped(f"lecture {rows}, lr {self.lr:.3g} = {share} % of the full-batch limit")
 
     def learner(self, batch_size: int) -> Any:
         """A model at the beginning, and the data in batches of a size."""
