@@ -136,10 +136,11 @@ def expand(values: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def row_numbers(values: np.ndarray, features: Sequence[Column]) -> set[str]:
-    """The feature that numbers the rows (n, D): k, k + 1, k + 2 ...; a time may run so, and a lone feature."""
-    numbers = [i for i, column in enumerate(features) if column.levels is None and not TIME.fullmatch(column.name)]
-    runs = [i for i in numbers if len(values) >= MANY and (np.diff(values[:, i]) == 1).all()]
+def row_numbers(values: np.ndarray, features: Mapping[int, Column]) -> set[str]:
+    """The feature that numbers the rows (n, C): k, k + 1, k + 2 ...; a time may run so, and a lone feature."""
+    numbers = [i for i, column in features.items() if column.levels is None and not TIME.fullmatch(column.name)]
+    few = [i for i in numbers if len(values) >= MANY and (np.diff(values[:MANY, i]) == 1).all()]  # most end here
+    runs = [i for i in few if (np.diff(values[:, i]) == 1).all()]
     return {features[runs[0]].name} if len(runs) == 1 < len(features) else set()
 
 

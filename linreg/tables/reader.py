@@ -90,8 +90,7 @@ class TableReader:
         self.resolve_columns()
         if len(values) * self.width > most:
             return None
-        features = self.kept[self.num_targets :]
-        self.row_numbers = row_numbers(values[:, features], [self.columns[i] for i in features])
+        self.row_numbers = row_numbers(values, {i: self.columns[i] for i in self.kept[self.num_targets :]})
         values = self.expand(self.drop_incomplete_rows(values))
         self.check_rows()
         return values
