@@ -93,7 +93,9 @@ def play(kind: str, seed: int, case: int, root: Path, bases: Path, limit: float)
     code, output, _ = start([subcommand, *arguments], root / "work", limit)
     reads = may_read if kind == "checkpoint" else " ".join(before)  # a user may read what is the user's
     ENDS[f"{kind}: exit {code}"] += 1
-    return judge(code, output) + harm(before, look(root), own, reads), [subcommand, *mutation.said], output
+    typed = [f"made work/{flag.removeprefix('--output=')}" for flag in arguments if flag.startswith("--output=")]
+    harmed = [text for text in harm(before, look(root), own, reads) if text not in typed]
+    return judge(code, output) + harmed, [subcommand, *mutation.said], output
 
 
 def point(value: Any, root: str) -> Any:

@@ -244,3 +244,11 @@ def test_profilers_of_lightning(train: Train) -> None:
     for name in ("simple", "advanced", "pytorch"):
         code, out = train(*QUICK, "--profiler", name, "--max_epochs", 1)
         assert code == 0, out
+
+
+@pytest.mark.parametrize("number", ["0", "0.0"])
+def test_a_training_of_no_batch_is_refused(number: str, train: Train) -> None:
+    code, out = train("--max_epochs", 2, "--limit_train_batches", number)
+    assert (code, out.count("error: ")) == (2, 1)
+    assert "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0" in out
+    assert not list(Path("runs").rglob("*.ckpt"))

@@ -1,7 +1,7 @@
 """What a table takes: whatever can be read as numbers without a guess; the rest is refused with a remedy."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,26 @@ def test_what_a_column_may_well_hold_is_no_outlier() -> None:
     table = Table(np.stack([counts, *heavy, *flags, year, np.arange(n)], 1).astype(float), rng.normal(size=n))
     assert table.outliers() == []
     assert Table([[1.0], [2], [1e9]], [1, 2, 3]).outliers() == []  # too few to know
+
+
+def test_dots_that_may_part_thousands_are_said(workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    sales = rng.integers(100, 30_000, 300)
+
+    def said(cells: Iterable[str]) -> bool:
+        Path("t.csv").write_text("sales;y\n" + "".join(f"{cell};{i % 7}\n" for i, cell in enumerate(cells)))
+        return any("if three digits after it are thousands" in note for note in read_csv("t.csv", "y").notes)
+
+    assert said(f"{n:,}".replace(",", ".") for n in sales)  # as in a German file: 94, 4.996, 15.085
+    for sound in (
+        [f"{n / 1_000:.3f}" for n in sales],  # each with its three decimals
+        [f"{n / 1_000:g}" for n in sales // 100 * 100],
+        [f"{n / 1_000:g}" for n in sales],
+        [str(n) for n in sales],
+        ["0.125", "0.500", "3", "0.250"] * 9,
+        [*(f"{n}" for n in sales), "4.996", "5.123", "1.234"],  # thousands without a dot
+    ):
+        assert not said(sound)
 
 
 def test_codes_and_row_numbers_are_told_by_their_cells(workplace: Path) -> None:

@@ -21,6 +21,7 @@ from linreg.files.text_file import LONGEST, TextFile
 from linreg.system.errors import InputError, did_you_mean
 
 CODE, SAMPLE = re.compile(r"0\d\d+", re.ASCII), 1_000  # two digits are those of a month or an hour; rows
+THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?\.\d{3}", re.ASCII)
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
@@ -97,10 +98,24 @@ class CSVFile(TextFile):
 
     def codes(self) -> set[str]:
         """The columns with leading zeros in the first rows, as of zip codes."""
+        return {name for name, cells in self.first_cells().items() if any(map(CODE.fullmatch, cells))}
+
+    def thousands(self) -> set[str]:
+        """The columns whose every dot in the first rows may part thousands, beside numbers that need none."""
         found = set[str]()
+        for name, cells in self.first_cells().items():
+            dotted, others = [cell for cell in cells if "." in cell], [cell for cell in cells if cell.isdecimal()]
+            if len(dotted) > 2 and others and max(map(len, others)) < 4 and all(map(THOUSANDS.fullmatch, dotted)):
+                found.add(name)
+        return found
+
+    def first_cells(self) -> dict[str, list[str]]:
+        """The cells of the first rows as they are written, by column."""
+        found: dict[str, list[str]] = {name: [] for name in self.names}
         with contextlib.suppress(InputError), self.open_text() as text:  # which is raised where all rows are read
             for _, cells in itertools.islice(self.rows_of(text, 1), SAMPLE):
-                found |= {name for name, cell in zip(self.names, cells, strict=True) if CODE.fullmatch(cell.strip())}
+                for name, cell in zip(self.names, cells, strict=True):
+                    found[name].append(cell.strip())
         return found
 
     def error(self, line: int, column: str | None, message: str) -> InputError:

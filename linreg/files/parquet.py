@@ -44,8 +44,10 @@ class ArrowSource:
         self.num_cells = num_rows * len(self.names)
 
     def codes(self) -> set[str]:
-        """The columns of numbers with leading zeros: none, for here these would be text."""
+        """The columns of numbers with leading zeros, or thousands apart: none, for here these would be text."""
         return set()
+
+    thousands = codes
 
     def _batches(self, names: list[str]) -> Iterator[Any]:
         """The rows in batches, with these columns."""

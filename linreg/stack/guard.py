@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from linreg.report.findings import stage_of
 from linreg.system.errors import InputError, RunError
 
+NO_BATCH = "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
 
 
@@ -59,11 +60,13 @@ class DivergenceGuard(Callback):
                 f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es); return the loss"
             )
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.limit_train_batches == 0:  # then Lightning leaves out the training, and its end
+            raise InputError(NO_BATCH)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.num_training_batches == 0:
-            raise InputError(
-                "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
-            )
+            raise InputError(NO_BATCH)
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
         if loss < self.loss_limit:
