@@ -24,7 +24,7 @@ def test_a_card_tells_how_a_number_was_made(train: Train, workplace: Path) -> No
     assert f"reported: {of['checkpoint']}, epoch {of['epoch']} of {of['epochs']}" in card
     assert f"lr {of['lr']:g} (chosen from the data)" in card
     for row in read_rows(folder / "coefficients.csv"):
-        assert f"{float(row['learned']):+.7g}" in card
+        assert f"{float(row['learned']):+.10g}" in card
     assert f"torch {torch.__version__}" in card
     assert f"python {platform.python_version()}" in card
     commit = completed(["git", "-C", str(ROOT), "rev-parse", "HEAD"]).stdout.strip()
