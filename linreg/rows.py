@@ -149,8 +149,10 @@ def far_values(values: Tensor) -> list[tuple[int, str]]:
     It is far if the gap is 8 times as long as all others lie apart; each is told in words.
     """
     found = list[tuple[int, str]]()
+    if len(values) < FEW:
+        return found
     some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
-    for sign, ends in ((1, some), (-1, -some.flip(0))) if len(values) >= FEW else ():
+    for sign, ends in ((1, some), (-1, -some.flip(0))):
         others = ends.where(ends > ends[0], torch.inf).amin(0)
         may_be = (ends[3] == ends[0]) & (ends[len(ends) // 2] > ends[0]) & (others < ends[-1])
         for i in (may_be & (others - ends[0] > 8 * (ends[-1] - others))).nonzero().flatten().tolist():

@@ -241,6 +241,10 @@ def test_sound_columns_have_no_outlier(kind: str) -> None:
         assert far_cells(columns) == far_values(columns) == []
 
 
+def test_no_rows_have_no_odd_value() -> None:
+    assert far_values(torch.zeros(0, 3)) == far_cells(torch.zeros(0, 3)) == []
+
+
 @pytest.mark.parametrize(("value", "share"), [(-999, 0.01), (-999, 0.3), (9_999, 0.05)])
 def test_a_value_of_many_rows_that_is_far_from_all_others_is_said(value: int, share: float) -> None:
     rng = np.random.default_rng(0)

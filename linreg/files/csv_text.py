@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
@@ -98,22 +98,23 @@ class CSVFile(TextFile):
 
     def codes(self) -> set[str]:
         """The columns with leading zeros in the first rows, as of zip codes."""
-        return {name for name, cells in self.first_cells().items() if any(map(CODE.fullmatch, cells))}
+        return {name for name, cells in self.first_cells.items() if any(map(CODE.fullmatch, cells))}
 
     def thousands(self) -> set[str]:
         """The columns whose every dot in the first rows may part thousands, beside numbers that need none."""
         found = set[str]()
-        for name, cells in self.first_cells().items():
+        for name, cells in self.first_cells.items():
             dotted, others = [cell for cell in cells if "." in cell], [cell for cell in cells if cell.isdecimal()]
             if len(dotted) > 2 and others and max(map(len, others)) < 4 and all(map(THOUSANDS.fullmatch, dotted)):
                 found.add(name)
         return found
 
+    @cached_property
     def first_cells(self) -> dict[str, list[str]]:
-        """The cells of the first rows as they are written, by column."""
+        """The cells of the first rows as they are written, by column; of fewer rows where these are very wide."""
         found: dict[str, list[str]] = {name: [] for name in self.names}
         with contextlib.suppress(InputError), self.open_text() as text:  # which is raised where all rows are read
-            for _, cells in itertools.islice(self.rows_of(text, 1), SAMPLE):
+            for _, cells in itertools.islice(self.rows_of(text, 1), min(SAMPLE, 1 + 100_000 // len(self.names))):
                 for name, cell in zip(self.names, cells, strict=True):
                     found[name].append(cell.strip())
         return found
