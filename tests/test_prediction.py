@@ -136,3 +136,29 @@ def test_private_predictions_of_several_files(missing: str, train: Train) -> Non
     rows = Path("predictions.csv").read_text().splitlines()
     assert rows[2] == "1;?;u;"
     assert read_rows("predictions.csv")
+
+
+def test_dots_that_may_part_thousands_are_said(train: Train) -> None:
+    """As a fit says it, and where all cells have one, if that comes nearer to what the model was trained on."""
+    rng = np.random.default_rng(0)
+    sales, prices = rng.integers(1_000, 30_000, 40), [f"{n / 1_000:.3f}" for n in rng.integers(1_000, 9_000, 40)]
+    plain = [f"{n};{price};{i * i % 31}" for i, (n, price) in enumerate(zip(sales, prices, strict=True))]
+    Path("t.csv").write_text("\n".join(["sales;price;y", *plain, ""]))
+    code, out = train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1)
+    assert (code, "thousands" in out) == (0, False)
+    dotted = [f"{n:,}".replace(",", ".") + f";{price};1" for n, price in zip(sales, prices, strict=True)]
+    mixed, sound = ["94;1.25;3", *dotted], ["1000;1.5;3", *dotted]
+    for command, rows, line in (
+        (PREDICT, plain, None),
+        (PREDICT, dotted, 2),
+        (PREDICT, mixed, 3),
+        (PREDICT, sound, None),
+        (["test", *PREDICT[1:]], mixed, 3),
+    ):
+        Path("new.csv").write_text("\n".join(["sales;price;y", *rows, ""]))
+        code, out = train(*command, "new.csv")
+        assert code == 0, out
+        found = f"as in {dotted[0].partition(';')[0]} (new.csv, line {line}); if three digits after it are thousands"
+        out = " ".join(out.split())
+        assert out.count("decimal point") == (line is not None), out
+        assert line is None or f"'sales': each dot is read as a decimal point, {found}" in out, out

@@ -284,6 +284,11 @@ def test_dots_that_may_part_thousands_are_said(workplace: Path) -> None:
         [*(f"{n}" for n in sales), "4.996", "5.123", "1.234"],  # thousands without a dot
     ):
         assert not said(sound)
+    Path("t.csv").write_text("id;sales;y\n0;94;1\n" + "".join(f"{i};{i + 1}.{996 - i};{i % 7}\n" for i in range(9)))
+    (note,) = (note for note in read_csv("t.csv", "y").notes if "thousands" in note)
+    assert note.startswith("'sales': each dot is read as a decimal point, as in 1.996 (t.csv, line 3); if three digits")
+    assert not read_csv("t.csv", "y", exclude="sales").notes[1:]  # but for the id
+    assert "thousands" not in str(read_csv("t.csv", "y", categories="sales").notes)
 
 
 def test_codes_and_row_numbers_are_told_by_their_cells(workplace: Path) -> None:

@@ -28,7 +28,6 @@ TIME = re.compile(
     re.IGNORECASE,
 )
 DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{2,4})([ T,].*)?", re.ASCII)
-MAYBE_THOUSANDS = "each dot is read as a decimal point; if three digits after it are thousands, take it out of the file"
 MANY = 20  # rows, to be sure that a column numbers them
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 
 from linreg.files.cells import NUMBER, Spelling
@@ -96,27 +96,38 @@ class CSVFile(TextFile):
             else:
                 yield line, cells
 
-    def codes(self) -> set[str]:
-        """The columns with leading zeros in the first rows, as of zip codes."""
-        return {name for name, cells in self.first_cells.items() if any(map(CODE.fullmatch, cells))}
+    def codes(self, names: Iterable[str]) -> list[str]:
+        """Those of some columns with leading zeros in the first rows, as of zip codes."""
+        return [name for name in names if any(CODE.fullmatch(cell) for _, cell in self.first_cells(name))]
 
-    def thousands(self) -> set[str]:
-        """The columns whose every dot in the first rows may part thousands, beside numbers that need none."""
-        found = set[str]()
-        for name, cells in self.first_cells.items():
-            dotted, others = [cell for cell in cells if "." in cell], [cell for cell in cells if cell.isdecimal()]
-            if len(dotted) > 2 and others and max(map(len, others)) < 4 and all(map(THOUSANDS.fullmatch, dotted)):
-                found.add(name)
+    def thousands(self, means: Mapping[str, float]) -> list[str]:
+        """A line for each of some columns whose every dot may part thousands.
+
+        It may beside numbers that need none, or where that comes nearer to the column's mean in training, 0 if unknown.
+        """
+        found = list[str]()
+        for name, mean in means.items():
+            cells = self.first_cells(name)
+            dotted = [(line, cell) for line, cell in cells if "." in cell]
+            others = [len(cell) for _, cell in cells if cell.isdecimal()]
+            if len(dotted) > 2 and max(others, default=0) < 4 and all(THOUSANDS.fullmatch(cell) for _, cell in dotted):
+                (line, cell), remedy = dotted[0], "if three digits after it are thousands, take it out of the file"
+                where = f"as in {cell} ({self.path}, line {line})"
+                if others or abs(mean) > 500 * abs(sum(float(cell) for _, cell in dotted)) / len(dotted):
+                    found.append(f"{name!r}: each dot is read as a decimal point, {where}; {remedy}")
         return found
 
+    def first_cells(self, name: str) -> list[tuple[int, str]]:
+        """The lines and cells of a column's first rows, as they are written."""
+        at = self.index(name, "in it")
+        return [(line, cells[at].strip()) for line, cells in self.first_rows]
+
     @cached_property
-    def first_cells(self) -> dict[str, list[str]]:
-        """The cells of the first rows as they are written, by column; of fewer rows where these are very wide."""
-        found: dict[str, list[str]] = {name: [] for name in self.names}
+    def first_rows(self) -> list[tuple[int, list[str]]]:
+        """The first rows with their lines, fewer where these are very wide; up to the one that cannot be read."""
+        found = list[tuple[int, list[str]]]()
         with contextlib.suppress(InputError), self.open_text() as text:  # which is raised where all rows are read
-            for _, cells in itertools.islice(self.rows_of(text, 1), min(SAMPLE, 1 + 100_000 // len(self.names))):
-                for name, cell in zip(self.names, cells, strict=True):
-                    found[name].append(cell.strip())
+            found.extend(itertools.islice(self.rows_of(text, 1), min(SAMPLE, 1 + 100_000 // len(self.names))))
         return found
 
     def error(self, line: int, column: str | None, message: str) -> InputError:

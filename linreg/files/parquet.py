@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,9 @@ class ArrowSource:
         self.texts = {name for name, kind in self.kinds.items() if kind.startswith(TEXTS)}
         self.num_cells = num_rows * len(self.names)
 
-    def codes(self) -> set[str]:
+    def codes(self, names: Iterable[str]) -> list[str]:
         """The columns of numbers with leading zeros, or thousands apart: none, for here these would be text."""
-        return set()
+        return []
 
     thousands = codes
 

@@ -103,10 +103,8 @@ def recorded_config(config: dict[str, Any], checkpoint: dict[str, Any], subcomma
 
 def recorded_spelling(config: Any) -> str:
     """How the cells of the files were spelled that a config's model was trained on, as YAML, for others to predict."""
-    data = config.get("data") if isinstance(config, dict) else None
-    init_args = data.get("init_args") if isinstance(data, dict) else None
-    spelling = init_args if isinstance(init_args, dict) else {}
-    known = {name: spelling[name] for name in ("decimal", "missing_values") if name in spelling}
+    settings, given = flatten(config), "data.init_args."
+    known = {name: settings[given + name] for name in ("decimal", "missing_values") if given + name in settings}
     return yaml.safe_dump({"data": known})
 
 

@@ -18,7 +18,7 @@ from linreg.files.rows import Rows
 from linreg.files.sources import find_sources
 from linreg.system.atomic import replacing
 from linreg.system.errors import InputError, RunError
-from linreg.system.screen import as_text, say
+from linreg.system.screen import as_text, say, wrapped
 
 
 class PredictionData(LightningDataModule):
@@ -44,11 +44,14 @@ class PredictionData(LightningDataModule):
         self.path, self.missing, self.spelling = path, missing, Spelling(decimal, missing_values)
         self.feature_names: list[str] = []  # the model's
         self.levels: dict[str, list[str]] = {}  # of its categories
+        self.means: dict[str, float] = {}  # of its features, where it knows them
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
-            self.feature_names = getattr(self.trainer.lightning_module, "feature_names", [])
-            self.levels = getattr(self.trainer.lightning_module, "levels", {})
+            model: Any = self.trainer.lightning_module
+            self.feature_names, self.levels = getattr(model, "feature_names", []), getattr(model, "levels", {})
+            if hasattr(model, "x_standardizer"):
+                self.means = dict(zip(self.feature_names, model.x_standardizer.mean.tolist(), strict=True))
 
     def writer(self, path: str) -> Callback:
         """What writes the predictions beside the rows."""
@@ -69,6 +72,9 @@ class _Blocks:
                 how = "another kind of file, another order of columns or another separator"
                 raise InputError(f"{other.path}: {how} than {first.path}; predict them one at a time")
         self.columns = choose(first, [], data.feature_names, data.levels or None)
+        numbers = [column.name for column in self.columns if column.levels is None]
+        for line in first.thousands({name: data.means.get(name, 0.0) for name in numbers}):
+            say(wrapped(f"data    {line}"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
         empty = True
@@ -138,15 +144,7 @@ class PredictionWriter(Callback):
         if self.holes.any():  # not every model can take a missing cell: another row stands in for such a one
             x[self.holes] = 0.0 if self.holes.all() else x[~self.holes][0]
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        outputs: Tensor,
-        batch: tuple[Tensor, Rows],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int) -> None:
         (x, rows), holes = batch, self.holes
         outputs = self._beside(outputs, len(x), pl_module)
         lost = ~(outputs.isfinite().all(dim=1) | holes)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from linreg.files.cells import MAYBE_MISSING, Spelling
-from linreg.files.columns import DATE, IDENTIFIER, MAYBE_THOUSANDS, Categories, as_missing, choose, expand, row_numbers
+from linreg.files.columns import DATE, IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
 
@@ -154,14 +154,14 @@ class TableReader:
         way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
         why = dict.fromkeys(self.row_numbers, ", though it runs as the rows do")
-        why |= dict.fromkeys(self.files[0].codes(), ", though it has leading zeros")
-        for column in (self.columns[i] for i in self.kept[self.num_targets :]):
+        numbers = {column.name: column for i in self.kept if (column := self.columns[i]).levels is None}
+        why |= dict.fromkeys(self.files[0].codes(numbers), ", though it has leading zeros")
+        for column in numbers.values():
             reason = "" if IDENTIFIER.fullmatch(column.name) else why.get(column.name)
-            if not column.required and column.levels is None and reason is not None:
+            if not column.required and reason is not None:
                 ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
                 notes.append(f"{column.name!r} counts as a number{reason}; if it is only a name, {ways}")
-        kept = {self.columns[i].name for i in self.kept}
-        notes += [f"{name!r}: {MAYBE_THOUSANDS}" for name in sorted(kept & self.files[0].thousands())]
+        notes += self.files[0].thousands(dict.fromkeys(numbers, 0.0))
         for name, levels in self.levels.items():
             shown = ", ".join(map(repr, levels[1:11])) + ", ..." * (len(levels) > 11)
             notes.append(f"{name!r} has the levels {levels[0]!r}, left out as the reference, {shown}")
