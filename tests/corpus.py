@@ -676,6 +676,11 @@ good("decimal commas beside dates", "d;a;b;y\n31.12.2020;1;2;3\n1.1.2021;4;5;6\n
 good("decimal commas, missing cells", "a;b;y\n1;;3\n4;NA;6\n4;5,5;6\n", [[4, 5.5]], [6], note="dropped 2", how=COMMA)
 bad("decimal commas between commas, as told", "a,b,y\n1,5,2,5,3,5\n", 2, None, "6 cells", how=COMMA)
 bad("thousands points", "a;b;y\n1;2;3\n4;2.612,28;6\n", 3, "b", "'2.612,28'", "write 2612,28", how=COMMA)
+for cell in ("8.316.224", "-8,316,224", "8'316'224"):  # which of the signs is the decimal one is no question then
+    for how in ({}, COMMA):
+        plain = cell.translate(dict.fromkeys(map(ord, ",.'")))
+        parts = "b", f"has thousands separators: write {plain}, and take them out"
+        bad(f"thousands twice: {cell}{how or ''}", f"a;b;y\n1;2;3\n4;{cell};6\n", 3, *parts, how=how)
 bad("thousands commas", "a;b;y\n1;2;3\n4;2,612.28;6\n", 3, "b", "write 2612.28")
 bad(
     "a point, or thousands", "a;b;y\n1;2;3\n4;2.612;6\n", 3, "b", "decimal comma only", "--data.decimal . if", how=COMMA

@@ -678,6 +678,17 @@ def test_a_check_that_fails_is_exit_code_1(train: Train, monkeypatch: pytest.Mon
         assert (code, f"doctor: {flag} is of a whole run; leave it out" in out) == (2, True)
 
 
+def test_what_a_fit_says_of_the_data_is_said(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ == "nothing_is_missing"])
+    cells = ["94;Nord", "4.996;nord", "5.015;Nord", "12.250;nord"] * 9
+    Path("t.csv").write_text("".join(f"{row}\n" for row in ["a;t;y", *(f"{c};{i % 7}" for i, c in enumerate(cells))]))
+    flags = ["--data.path", "t.csv", "--data.target", "y", "--data.categories", "all"]
+    fitted, out = (" ".join(train(command, *flags)[1].split()) for command in ("fit", "doctor"))
+    for note in ("'a': each dot is read as a decimal point, as in 4.996 (t.csv, line 3)", "differ by capitals only"):
+        assert note in fitted
+        assert note in out
+
+
 def test_a_mistake_is_that_of_fit(train: Train) -> None:
     assert train("doctor", "--model.lr", -1) == train("fit", "--model.lr", -1)
     assert train("doctor", "--max_epoch", 3)[0] == 2

@@ -18,7 +18,7 @@ from linreg.runs.folder import new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, RunError
-from linreg.system.screen import say
+from linreg.system.screen import say, wrapped
 from linreg.verdict import Check, Verdict
 
 CHECKS: list[Check] = [*LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
@@ -41,6 +41,8 @@ def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict
     context = Context(model, data, all_flags(flags))
     checks = [*CHECKS, *getattr(model, "checks", list)()]
     say(f"doctor  {len(checks)} checks, about {FITS * context.seconds + PROCESSES:.0f} s")
+    for line in [*data.describe()][1:] if hasattr(data, "describe") else ():  # what a fit says of them, too
+        say(wrapped(f"data    {line}"))
     table: dict[str, Verdict] = {}
     for check in checks:
         title = check.__name__.replace("_", " ")

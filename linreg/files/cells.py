@@ -27,6 +27,7 @@ MEANT_AS_NUMBER = re.compile(
     \s?[%$€£¥]?""",
     re.VERBOSE | re.IGNORECASE,
 )
+GROUPED = re.compile(r"[+-]?\d{1,3}([,.'])\d{3}(\1\d{3})+", re.ASCII)  # twice or more: no decimal sign is
 UNIT = re.compile(r"[%$€£¥\s]")
 SAME = {0x2212: "-", 0x2019: "'"}  # a minus sign and an apostrophe, as ASCII has them
 
@@ -74,6 +75,9 @@ class Spelling:
                 raise ValueError("is not finite")
             if UNIT.search(text):
                 raise ValueError("has a unit or a space in it: write the number alone, without thousands separators")
+            if GROUPED.fullmatch(text):
+                plain = re.sub("[,.']", "", text)
+                raise ValueError(f"has thousands separators: write {plain}, and take them out of the whole column")
             sign, other, mark = ("point", "comma", ",") if self.decimal == "." else ("comma", "point", ".")
             if mark in text:
                 way = f"write it with a decimal {sign} only, or give --data.decimal {mark} if all are so"
@@ -98,7 +102,6 @@ def _fitting(value: float, text: str) -> float:
         raise ValueError(f"is not 0 and not between {1 / LARGEST:g} and {LARGEST:g} in size: float64 cannot square it")
     digits = text.lstrip("+-0")
     if abs(value) >= EXACT and digits.isdecimal() and int(digits) != abs(value):
-        raise ValueError(
-            f"has more digits than float64 can hold; leave the column out if it is an identifier, or write {value:.15g}"
-        )
+        remedy = f"leave the column out if it is an identifier, or write {value:.15g}"
+        raise ValueError(f"has more digits than float64 can hold; {remedy}")
     return value

@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property, partial
+from typing import Any
 
 from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
@@ -96,32 +97,6 @@ class CSVFile(TextFile):
             else:
                 yield line, cells
 
-    def codes(self, names: Iterable[str]) -> list[str]:
-        """Those of some columns with leading zeros in the first rows, as of zip codes."""
-        return [name for name in names if any(CODE.fullmatch(cell) for _, cell in self.first_cells(name))]
-
-    def thousands(self, means: Mapping[str, float]) -> list[str]:
-        """A line for each of some columns whose every dot may part thousands.
-
-        It may beside numbers that need none, or where that comes nearer to the column's mean in training, 0 if unknown.
-        """
-        found = list[str]()
-        for name, mean in means.items():
-            cells = self.first_cells(name)
-            dotted = [(line, cell) for line, cell in cells if "." in cell]
-            others = [len(cell) for _, cell in cells if cell.isdecimal()]
-            if len(dotted) > 2 and max(others, default=0) < 4 and all(THOUSANDS.fullmatch(cell) for _, cell in dotted):
-                (line, cell), remedy = dotted[0], "if three digits after it are thousands, take it out of the file"
-                where = f"as in {cell} ({self.path}, line {line})"
-                if others or abs(mean) > 500 * abs(sum(float(cell) for _, cell in dotted)) / len(dotted):
-                    found.append(f"{name!r}: each dot is read as a decimal point, {where}; {remedy}")
-        return found
-
-    def first_cells(self, name: str) -> list[tuple[int, str]]:
-        """The lines and cells of a column's first rows, as they are written."""
-        at = self.index(name, "in it")
-        return [(line, cells[at].strip()) for line, cells in self.first_rows]
-
     @cached_property
     def first_rows(self) -> list[tuple[int, list[str]]]:
         """The first rows with their lines, fewer where these are very wide; up to the one that cannot be read."""
@@ -198,3 +173,30 @@ class CSVFile(TextFile):
 def _form(name: str) -> str:
     """One spelling of a name for the two that Unicode has for an accented letter, which look the same."""
     return unicodedata.normalize("NFC", name)
+
+
+def codes(file: Any, names: Iterable[str]) -> list[str]:
+    """Those of a file's columns with leading zeros in the first rows, as of zip codes."""
+    return [name for name in names if any(CODE.fullmatch(cell) for _, cell in _first_cells(file, name))]
+
+
+def thousands(file: Any, means: Mapping[str, float]) -> list[str]:
+    """A line for each of a file's columns whose every dot in the first rows may part thousands.
+
+    It may beside numbers that need none, or where that comes nearer to the column's mean in training, 0 if unknown.
+    """
+    found = list[str]()
+    for name, mean in means.items():
+        dotted = [(line, cell) for line, cell in _first_cells(file, name) if "." in cell]
+        others = [len(cell) for _, cell in _first_cells(file, name) if cell.isdecimal()]
+        if len(dotted) > 2 and max(others, default=0) < 4 and all(THOUSANDS.fullmatch(cell) for _, cell in dotted):
+            (line, cell), remedy = dotted[0], "if three digits after it are thousands, take it out of the file"
+            if others or abs(mean) > 500 * abs(sum(float(cell) for _, cell in dotted)) / len(dotted):
+                where = f"as in {cell} ({file.path}, line {line})"
+                found.append(f"{name!r}: each dot is read as a decimal point, {where}; {remedy}")
+    return found
+
+
+def _first_cells(file: Any, name: str) -> list[tuple[int, str]]:
+    at = file.index(name, "in it")
+    return [(line, cells[at].strip()) for line, cells in file.first_rows]

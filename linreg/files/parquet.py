@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class ArrowSource:
     """
 
     delimiter = ","  # of its rows as text
+    first_rows = ()  # as they are written: none, for what has leading zeros, or parts thousands, is text here
 
     def __init__(self, path: Path, data: Any, spelling: Spelling) -> None:
         from pyarrow.types import is_decimal, is_floating, is_integer
@@ -42,12 +43,6 @@ class ArrowSource:
         self.numbers = {f.name for f in schema if is_integer(f.type) or is_floating(f.type) or is_decimal(f.type)}
         self.texts = {name for name, kind in self.kinds.items() if kind.startswith(TEXTS)}
         self.num_cells = num_rows * len(self.names)
-
-    def codes(self, names: Iterable[str]) -> list[str]:
-        """The columns of numbers with leading zeros, or thousands apart: none, for here these would be text."""
-        return []
-
-    thousands = codes
 
     def _batches(self, names: list[str]) -> Iterator[Any]:
         """The rows in batches, with these columns."""

@@ -2,18 +2,14 @@
 
 import glob
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from linreg.files.blocks import CSVBlocks
 from linreg.files.cells import Spelling
 from linreg.files.columns import Column
 from linreg.files.csv_text import CSVFile
 from linreg.files.parquet import ArrowSource, open_frame, open_parquet
-from linreg.files.rows import Rows
 from linreg.system.errors import InputError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -27,11 +23,9 @@ class CSVSource(CSVFile):
         """About how many cells it holds, at 8 bytes each, or 3 where it is packed."""
         return self.num_bytes // (3 if self.zipped else 8)
 
-    def blocks(
-        self, columns: list[Column], refuse_missing: bool, keep: bool = False
-    ) -> Iterator[tuple[np.ndarray, Rows]]:
-        """See ``CSVBlocks``."""
-        return iter(CSVBlocks(self, columns, refuse_missing, keep))
+    def blocks(self, columns: list[Column], refuse_missing: bool, keep: bool = False) -> CSVBlocks:
+        """See there."""
+        return CSVBlocks(self, columns, refuse_missing, keep)
 
 
 Source = CSVSource | ArrowSource

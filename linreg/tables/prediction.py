@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linreg.files.cells import Spelling
 from linreg.files.columns import choose, expand
-from linreg.files.csv_text import CSVFile
+from linreg.files.csv_text import CSVFile, thousands
 from linreg.files.rows import Rows
 from linreg.files.sources import find_sources
 from linreg.system.atomic import replacing
@@ -73,7 +73,7 @@ class _Blocks:
                 raise InputError(f"{other.path}: {how} than {first.path}; predict them one at a time")
         self.columns = choose(first, [], data.feature_names, data.levels or None)
         numbers = [column.name for column in self.columns if column.levels is None]
-        for line in first.thousands({name: data.means.get(name, 0.0) for name in numbers}):
+        for line in thousands(first, {name: data.means.get(name, 0.0) for name in numbers}):
             say(wrapped(f"data    {line}"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
@@ -105,9 +105,8 @@ class PredictionWriter(Callback):
         first = sources[0]
         many = [f"prediction_{target}" for target in pl_module.target_names]
         names = many if len(many) > 1 else ["prediction"]
-        for name in names:
-            if name in first.names:
-                raise InputError(f"{first.path} has a column {name!r} already; rename it, or predictions would hide it")
+        for name in sorted({*names} & {*first.names}):
+            raise InputError(f"{first.path} has a column {name!r} already; rename it, or predictions would hide it")
         self._check_place([source.path for source in sources], names)
         try:
             self.stream = self.opened.enter_context(replacing(self.path, "x", newline="", encoding="utf-8"))

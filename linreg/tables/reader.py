@@ -12,6 +12,7 @@ import numpy as np
 
 from linreg.files.cells import MAYBE_MISSING, Spelling
 from linreg.files.columns import DATE, IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
+from linreg.files.csv_text import codes, thousands
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
 
@@ -155,13 +156,13 @@ class TableReader:
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
         why = dict.fromkeys(self.row_numbers, ", though it runs as the rows do")
         numbers = {column.name: column for i in self.kept if (column := self.columns[i]).levels is None}
-        why |= dict.fromkeys(self.files[0].codes(numbers), ", though it has leading zeros")
+        why |= dict.fromkeys(codes(self.files[0], numbers), ", though it has leading zeros")
         for column in numbers.values():
             reason = "" if IDENTIFIER.fullmatch(column.name) else why.get(column.name)
             if not column.required and reason is not None:
                 ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
                 notes.append(f"{column.name!r} counts as a number{reason}; if it is only a name, {ways}")
-        notes += self.files[0].thousands(dict.fromkeys(numbers, 0.0))
+        notes += thousands(self.files[0], dict.fromkeys(numbers, 0.0))
         for name, levels in self.levels.items():
             shown = ", ".join(map(repr, levels[1:11])) + ", ..." * (len(levels) > 11)
             notes.append(f"{name!r} has the levels {levels[0]!r}, left out as the reference, {shown}")
@@ -171,9 +172,8 @@ class TableReader:
                 mark = " or ".join(map(repr, marks))
                 notes.append(f"{name!r}: if {mark} stands for a missing cell, give {as_missing(marks)}")
             first = {level.casefold(): level for level in reversed(levels)}
-            if alike := [
-                f"{first[low]!r} and {level!r}" for level in levels if first[low := level.casefold()] != level
-            ]:
+            pairs = ((first[level.casefold()], level) for level in levels)
+            if alike := [f"{one!r} and {other!r}" for one, other in pairs if one != other]:
                 notes.append(f"{name!r}: {', '.join(alike[:3])} differ by capitals only, and count as two levels")
         if self.num_dropped:
             counts = zip(self.columns, self.missing_cells, strict=True)
