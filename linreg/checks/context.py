@@ -16,7 +16,8 @@ from linreg.checks.batch import call, pair, tensors, together
 from linreg.checks.fits import ALWAYS, UNNEEDED, Probe, alone
 from linreg.checks.observer import Observer
 from linreg.evaluation import has_rows
-from linreg.stack.trainer import as_list, make_fitter
+from linreg.runs.loggers import several
+from linreg.stack.trainer import make_fitter
 from linreg.system.errors import RunError, one_line
 from linreg.verdict import CannotTell, Check, Verdict
 
@@ -69,7 +70,7 @@ class Context:
         with alone(seed):
             model, data = copy.deepcopy((self.model, self.data if data is None else data))
             prepare(model, data)
-            kept = [copy.deepcopy(each) for each in as_list(self.flags["callbacks"]) if not isinstance(each, UNNEEDED)]
+            kept = [copy.deepcopy(each) for each in several(self.flags["callbacks"]) if not isinstance(each, UNNEEDED)]
             kept.append(Probe(steps, epochs, scale))
             how = ALWAYS | {"callbacks": kept, "enable_checkpointing": folder is not None} | flags
             trainer = make_fitter(self.flags | how, model, "")

@@ -100,9 +100,8 @@ def bfloat16(context: Context) -> Verdict:
     with torch.autocast(context.device.type, torch.bfloat16):
         half = context.step(context.train[0], training=False).size
     is_close = abs(half - full) <= 0.05 * abs(full) or "16" not in str(context.flags["precision"])
-    return judge(
-        is_close, f"{full:.4g} in float32, {half:.4g} in bfloat16", "within 5 %", "train with --precision 32-true"
-    )
+    text = f"{full:.4g} in float32, {half:.4g} in bfloat16"
+    return judge(is_close, text, "within 5 %", "train with --precision 32-true")
 
 
 RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, curvature_is_the_known_one, bfloat16]

@@ -143,10 +143,9 @@ class Forks(_MultiProcessingLauncher):
     """Processes that begin as this one, of which it takes the weights back."""
 
     def _recover_results_in_main_process(self, worker_output: Any, trainer: Any) -> None:
-        trainer.lightning_module.load_state_dict(
-            torch.load(worker_output.weights_path, weights_only=True), strict=False
-        )
-        shutil.rmtree(Path(worker_output.weights_path).parent)
+        path = Path(worker_output.weights_path)
+        trainer.lightning_module.load_state_dict(torch.load(path, weights_only=True), strict=False)
+        shutil.rmtree(path.parent)
 
 
 def two_processes_are_one(context: Context) -> Verdict:

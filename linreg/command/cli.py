@@ -12,12 +12,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
-from linreg.command.parser import DEFAULTS, WIDTHS, Parser, load_default, versions
+from linreg.command.parser import DEFAULTS, WIDTHS, Parser, load_default
 from linreg.command.signatures import ask, get_signature_parameters
 from linreg.command.slips import flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.experiment import run
 from linreg.processes.launchers import launcher, rank_at_start
+from linreg.report.card import made_with
 from linreg.runs.loggers import to_be_made, told_where
 from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
 from linreg.safety.allowed import class_path_of, find_class, restrict_imports
@@ -44,7 +45,7 @@ class CommandLine(LightningCLI):
 
     def __init__(self, typed: list[str]) -> None:
         if "--version" in typed:
-            say(versions())
+            say(", ".join(made_with()))  # with which a bug report begins
             raise SystemExit(0)
         restrict_imports()
         self.arguments = Arguments(typed)

@@ -5,7 +5,6 @@ import importlib
 import inspect
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -60,15 +59,6 @@ Every Trainer flag works bare (the whole list is at the end); the most used:
   --max_epochs N   (default: until the optimum is reached)    --accelerator cpu|gpu    --devices N
   --precision 32-true|16-mixed|bf16-mixed|64-true    --seed_everything N    --name NAME of the run
 """
-
-
-def versions() -> str:
-    """The versions that a bug report begins with."""
-    try:
-        ours = version("linreg")
-    except PackageNotFoundError:  # run from a clone
-        ours = "(not installed)"
-    return f"linreg {ours}, lightning {version('lightning')}, torch {version('torch')}"
 
 
 def load_default(name: str) -> type:

@@ -48,9 +48,8 @@ def check_widths(model: Any, num_features: int, num_targets: int) -> None:
     sizes = len(model.x_standardizer.mean), len(model.y_standardizer.mean)
     if sizes != (num_features, num_targets):
         made = f"the {type(model).__name__} was made with num_features={sizes[0]} and num_targets={sizes[1]}"
-        raise InputError(
-            f"{made}; the data have {counted(num_features, 'feature')} and {counted(num_targets, 'target')}"
-        )
+        found = f"{counted(num_features, 'feature')} and {counted(num_targets, 'target')}"
+        raise InputError(f"{made}; the data have {found}")
 
 
 def read_columns(checkpoint: dict[str, Any]) -> Columns:
@@ -97,23 +96,18 @@ def check_same_levels(before: Levels, now: Levels) -> None:
 def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None:
     """InputError if the checkpoint's columns, or their means and spreads, are not those of the training rows."""
     before, now = [*columns[0], *columns[1]], [*model.feature_names, *model.target_names]
+    remedy = "start a new run without --ckpt_path"
     if before != now:
-        raise InputError(
-            f"the checkpoint was trained on the columns {before}, not on {now}; start a new run without it"
-        )
+        raise InputError(f"the checkpoint was trained on the columns {before}, not on {now}; {remedy}")
     check_same_levels(columns[2], model.levels)
     bias, now_bias = (params.get("bias") for params in (checkpoint["hyper_parameters"], model.hparams))
     if bias != now_bias:
-        raise InputError(
-            f"--model.bias was {bias}, not {now_bias}; leave it out, or start a new run without --ckpt_path"
-        )
+        raise InputError(f"--model.bias was {bias}, not {now_bias}; leave it out, or {remedy}")
     saved, fresh = checkpoint["state_dict"], model.state_dict()
     for name in (name for name in fresh if "_standardizer." in name):
         spread = fresh[name].abs() + fresh[name.replace(".mean", ".std")]
         if name not in saved or saved[name].shape != spread.shape:
-            raise InputError("the checkpoint's model has weights of another shape; start a new run without --ckpt_path")
+            raise InputError(f"the checkpoint's model has weights of another shape; {remedy}")
         if not bool(((saved[name] - fresh[name]).abs() <= 1e-9 * spread).all()):
-            raise InputError(
-                "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
-                "as before, or start a new run without --ckpt_path"
-            )
+            found = "the training rows are not those of the checkpoint: the file or the split changed"
+            raise InputError(f"{found}; give the same data as before, or {remedy}")

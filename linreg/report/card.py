@@ -14,7 +14,7 @@ from linreg.report.findings import Findings
 from linreg.system.errors import printable
 
 MOST_OF_A_CARD = 1 << 20  # characters of one that is read again
-PACKAGES = ("torch", "lightning", "numpy", "linreg")
+PACKAGES = ("linreg", "torch", "lightning", "numpy")
 
 
 def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
@@ -70,12 +70,12 @@ def differences(config: str, data: Any) -> str:
 
 def made_with() -> Iterator[str]:
     """Versions, the commit, and the machine."""
-    yield f"python {platform.python_version()}"
     for name in PACKAGES:
         try:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
             yield f"{name}, not installed"
+    yield f"python {platform.python_version()}"
     git = ["git", "-C", str(Path(__file__).parent), "-c", "core.fsmonitor=false"]
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 9}
     try:

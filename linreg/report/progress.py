@@ -28,16 +28,11 @@ class ProgressLine(ProgressBar):
     def disable(self) -> None:
         self.is_enabled = False
 
-    def enable(self) -> None:
-        self.is_enabled = True
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drawn = self.began = time.monotonic()
         self.share = share_done(trainer, 0)  # before
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self._is_due():
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs

@@ -35,6 +35,7 @@ class Curves(Logger):
     """
 
     is_open = False
+    log_start: Callable[[Settings, Sequence[str]], None]  # opens the files
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,10 +51,6 @@ class Curves(Logger):
         self.written.update(dict.fromkeys(new, step))
         if self.is_open and new:
             super().log_metrics(new, step)  # type: ignore[safe-super]
-
-    def log_start(self, settings: Settings, metrics: Sequence[str]) -> None:
-        """Opens the files."""
-        raise NotImplementedError
 
     def log_hyperparams(self, params: Settings | Namespace, *args: Any, **kwargs: Any) -> None:
         """Lightning's own call; ``log_start`` has what is worth logging, and config.yaml all of it."""
@@ -166,7 +163,7 @@ def make_logger(make: Callable[..., Logger], run: RunFolder) -> Logger:
 
 
 def several(wanted: Any) -> list[Any]:
-    """What the Trainer's flag may say of loggers, as a list."""
+    """What Lightning takes as one, as several or as none of them, as a list."""
     return [*wanted] if isinstance(wanted, list | tuple) else [wanted] if wanted else []
 
 

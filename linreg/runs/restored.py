@@ -36,10 +36,8 @@ class Restored(Callback):
             raise InputError(f"the checkpoint is one of {theirs}, not of {ours}; start a new run without it")
         is_same = getattr(trainer.datamodule, "is_same", None)  # type: ignore[attr-defined]
         if isinstance(rows := checkpoint.get("rows"), Tensor) and is_same is not None and not is_same(rows):
-            raise InputError(
-                "the training rows are not those of the checkpoint: the file or the split changed; give the same data "
-                "as before, or start a new run without --ckpt_path"
-            )
+            found = "the training rows are not those of the checkpoint: the file or the split changed"
+            raise InputError(f"{found}; give the same data as before, or start a new run without --ckpt_path")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is None:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from linreg.module import by_name
 from linreg.system.errors import InputError
 
 FLAGS: dict[str, Any] = {
@@ -130,8 +131,7 @@ def backpropagation(model: LightningModule, optimizer: torch.optim.Optimizer) ->
     """The step that Lightning takes: the model's own, gradients from autograd, then the optimizer."""
 
     def step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        output: Any = model.training_step(batch, batch_idx)
-        losses = output if isinstance(output, dict) else {"loss": output}
+        losses = by_name(model.training_step(batch, batch_idx))
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""The divergence guard: a training that has gone wrong ends at that step, and not after the night."""
+"""The losses, watched: a training gone wrong ends at that step, and one of another loss than is validated is told."""
 
 import math
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from linreg.module import Module, by_name
 from linreg.report.findings import stage_of
 from linreg.system.errors import InputError, RunError
+from linreg.system.screen import say
 
 NO_BATCH = "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
+FIRST_STEPS = 8  # that are held against the validation's loss; in the very first a penalty for weights may be 0
 
 
 class DivergenceGuard(Callback):
@@ -27,11 +30,9 @@ class DivergenceGuard(Callback):
         self.epoch_loss, self.epoch_steps, self.epoch_batches = 0.0, 0, 0
         self.loss_limit = getattr(pl_module, "loss_limit", math.inf)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.epoch_batches += 1
-        losses = outputs if isinstance(outputs, dict) else {"loss": outputs}
+        losses = by_name(outputs)
         if not isinstance(loss := losses.get("loss"), torch.Tensor):  # manual optimization names them as it likes
             for value in losses.values():
                 is_number = isinstance(value, torch.Tensor) and value.numel() == 1
@@ -72,12 +73,44 @@ class DivergenceGuard(Callback):
         if loss < self.loss_limit:
             return
         rate = f", at lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else ""
+        paths = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
+        best = f"The best checkpoint so far is {paths[0]}" if paths else "There is no checkpoint yet"
         raise RunError(
             f"the training diverged: loss {loss:.3g} in epoch {trainer.current_epoch + 1:,}, step {trainer.global_step}"
-            f"{rate}; {getattr(model, 'divergence_remedy', 'try a tenth of it')}. {_last_good(trainer)}"
+            f"{rate}; {getattr(model, 'divergence_remedy', 'try a tenth of it')}. {best}"
         )
 
 
-def _last_good(trainer: Trainer) -> str:
-    paths = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
-    return f"The best checkpoint so far is {paths[0]}" if paths else "There is no checkpoint yet"
+class SameLoss(Callback):
+    """Says it where a training_step returns another loss than ``step`` and ``loss``, by which it is validated."""
+
+    is_told, validated = False, math.nan
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        step, loss = pl_module.step, pl_module.loss
+        vars(pl_module)["step"] = lambda batch: self._note(step(batch))
+        vars(pl_module)["loss"] = lambda *sides: self._note(loss(*sides))
+
+    def _note(self, losses: Any) -> Any:
+        self.validated = by_name(losses).get("loss", math.nan)
+        return losses
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.is_told or trainer.global_step > FIRST_STEPS or (loss := by_name(outputs).get("loss")) is None:
+            return
+        trained, validated = loss * trainer.accumulate_grad_batches, torch.as_tensor(self.validated)
+        if not math.isclose(float(trained), float(validated.detach()), rel_tol=1e-5):
+            self.is_told, name = True, type(pl_module).__name__
+            which = f"{name}.training_step returns another loss than is validated: loss/train is the one"
+            remedy = f"loss/val and best.ckpt are of the other; what is in {name}.loss or step is in both"
+            say(f"        {which},\n        {remedy}", trainer.is_global_zero)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        del pl_module.step, pl_module.loss
+
+
+def has_own_training_step(model: LightningModule) -> bool:
+    """Whether a class has a training step of its own, and inherits what it is validated by."""
+    names = {"training_step", "step", "validation_step"}
+    nearest = next(own for cls in type(model).__mro__ if (own := names & vars(cls).keys()))
+    return isinstance(model, Module) and nearest == {"training_step"}

@@ -21,13 +21,14 @@ from linreg.processes.shares import Shares
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
+from linreg.runs.loggers import several
 from linreg.runs.record import RunRecord
 from linreg.runs.restored import Restored
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.stack.draws import Draws
-from linreg.stack.guard import DivergenceGuard
+from linreg.stack.guard import DivergenceGuard, SameLoss, has_own_training_step
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
@@ -59,8 +60,6 @@ def all_flags(flags: dict[str, Any]) -> dict[str, Any]:
     for name in flags:
         if name not in known:
             raise InputError(f"the Trainer has no flag {name!r}{did_you_mean(name, [*known])}")
-    if flags.get("logger") == []:
-        flags = flags | {"logger": False}
     return known | read_config(DEFAULT_CONFIG.read_text(), str(DEFAULT_CONFIG))["trainer"] | flags
 
 
@@ -74,9 +73,9 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
     """
     hide_notes()
     settings = settings | changed | {"use_distributed_sampler": False}  # it repeats rows; see Shares
-    added = [*as_list(settings["callbacks"]), *callbacks]
+    added = [*several(settings["callbacks"]), *callbacks]
     check_flags(settings)
-    settings["plugins"] = [*as_list(settings["plugins"]), CheckpointFile()]
+    settings["plugins"] = [*several(settings["plugins"]), CheckpointFile()]
     settings["default_root_dir"] = str(ROOT / ".lightning")  # where nothing is: Lightning resumes from what it finds
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -104,11 +103,6 @@ def no_false_alarms() -> Iterator[None]:
         ):
             warnings.filterwarnings("ignore", message)
         yield
-
-
-def as_list(value: Any) -> list[Any]:
-    """What Lightning takes as one, as several or as none of them."""
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def check_flags(settings: dict[str, Any]) -> None:
@@ -170,11 +164,12 @@ def make_fitter(
         best: which checkpoint is the best; None stands for that of the lowest validation loss.
         save_every_n_steps: steps between two saves inside an epoch, if there are to be any.
     """
-    typed = as_list(settings["callbacks"])
+    typed = several(settings["callbacks"])
     check_names(typed)
     refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
     draws, record = Draws(), RunRecord(config)
     callbacks: list[Callback] = [StopBetweenBatches(), draws, Restored(), PlateausInTime(), DivergenceGuard(), record]
+    callbacks += [SameLoss()] if has_own_training_step(model) else []
     chunks = Chunks(chunk, formula) if formula or chunk is not None else None
     callbacks += [chunks] if chunks else []
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:

@@ -17,10 +17,8 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
         return describe_training(model, optimizers, steps_per_epoch, max_epochs)
     times, is_stable = plan.lr / plan.lr_limit, plan.lr <= plan.lr_limit
     noisy = " (batches are noisy: less is stable)" if plan.decay else ""
-    rate = f"lr {plan.lr:.3g}" + (
-        f" = {told_from(100 * times, 100, 2)} % of the full-batch limit{noisy}" if is_stable else ""
-    )
-    how = f"SGD, {rate}, momentum {plan.momentum:g}, batches of {plan.batch_size:,}"
+    share = f" = {told_from(100 * times, 100, 2)} % of the full-batch limit{noisy}" if is_stable else ""
+    how = f"SGD, lr {plan.lr:.3g}{share}, momentum {plan.momentum:g}, batches of {plan.batch_size:,}"
     first = describe_training(model, how, steps_per_epoch, max_epochs)
     if model.exact is None:
         return first + "\n        more than 2,000 features: no exact solution, and a rate that is safe but slow"

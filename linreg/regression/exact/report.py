@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from linreg.metrics import as_plain
+from linreg.module import by_name
 from linreg.regression.exact.baseline import excess, excess_loss
 from linreg.regression.exact.coefficients import Row, as_csv, coefficient_rows
 from linreg.regression.exact.comparison import comparable_loss, verdict
@@ -30,12 +31,7 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
     model.eval()
     exact = model.exact
     splits = [name for name, split in data.splits.items() if len(split[0])]
-
-    def own_loss(x: Tensor, y: Tensor, y_hat: Tensor) -> Any:
-        losses = model.step((x, y))
-        return losses["loss"] if isinstance(losses, dict) else losses
-
-    loss = own_loss if model.has_own_loss else None
+    loss = (lambda x, y, y_hat: by_name(model.step((x, y)))["loss"]) if model.has_own_loss else None
     metrics: dict[str, Any] = {name: measure(model, model, data, name, loss) for name in splits}
     share = None
     if exact is not None:
