@@ -63,6 +63,32 @@ def test_a_config_run_again_says_what_is_not_as_on_its_card(train: Train, workpl
     assert train("--config", config)[0] == 0
 
 
+def test_a_config_run_again_says_which_features_are_new_or_gone(train: Train, workplace: Path) -> None:
+    def write(*names: str) -> None:
+        cells = {"kind": "uvw", "b, c": "123", "a": "254", "d": "717", "y": "3846"}
+        rows = [",".join(cells[name][i % len(cells[name])] for name in names) for i in range(60)]
+        Path("a.csv").write_text("\n".join([",".join(f'"{name}"' for name in names), *rows, ""]))
+
+    write("kind", "a", "b, c", "y")
+    typed = ["--data.path", "a.csv", "--data.target", "y", "--data.categories", "all", "--max_epochs", 1]
+    assert train(*typed)[0] == 0
+    folder = Path("runs/default/version_0")
+    assert "\nfeatures: kind=v, kind=w, a, b, c\n" in (folder / "card.md").read_text()
+    write("y", "b, c", "a", "kind")  # in another order
+    again = ["--config", folder / "config.yaml"]
+    out = " ".join(train(*again)[1].split())
+    assert "not as on the card of that run: a.csv: " in out
+    assert "features that are" not in out
+    write("d", "y", "b, c", "kind")
+    out = " ".join(train(*again)[1].split())
+    assert "); features that are new: d; features that are gone: a data" in out
+    write("a", "y", "b, c")
+    assert "); features that are gone: kind=v, kind=w data" in " ".join(train(*again)[1].split())
+    card = (folder / "card.md").read_text()
+    (folder / "card.md").write_text(card.replace("\nfeatures: ", "\n"))  # an older one
+    assert "features that are" not in train(*again)[1]
+
+
 def test_a_file_is_told_as_it_was_when_it_was_read(workplace: Path) -> None:
     Path("a.csv").write_text("a,y\n1,2\n2,3\n3,5\n4,4\n")
     data, before = CSVData("a.csv", "y"), hashlib.sha256(Path("a.csv").read_bytes()).hexdigest()

@@ -27,20 +27,26 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
         device: what it was trained on.
     """
     of = found.metrics["run"]
-    names = [name for name in ("lr", "momentum", "batch_size") if of.get(name) is not None]
+    given = [name for name in ("lr", "momentum", "batch_size") if of.get(name) is not None]
     chosen = getattr(model, "chosen", {})
-    settings = [f"{name} {of[name]:g}{' (chosen from the data)' * (name in chosen)}" for name in names]
+    settings = [f"{name} {of[name]:g}{' (chosen from the data)' * (name in chosen)}" for name in given]
+    names = feature_names(data)
     told = data.describe() if hasattr(data, "describe") else [type(data).__name__]
     trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
     parts = {
         "Command": [shlex.join(["python", *sys.argv])],
-        "Data": [*told, *getattr(data, "fingerprints", ())],
+        "Data": [*told, *[f"features: {names}"] * bool(names), *getattr(data, "fingerprints", ())],
         "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
         "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
         "Made with": [*made_with(), device],
     }
     bodies = {title: printable("\n".join(lines)).strip("\n") for title, lines in parts.items()}
     return "\n".join(f"## {title}\n```\n{body}\n```\n" for title, body in bodies.items()).encode()
+
+
+def feature_names(data: Any) -> str:
+    """Of a table, in a line; empty of other data."""
+    return ", ".join(map(str, getattr(data, "feature_names", None) or ()))
 
 
 def equation(rows: list[dict[str, Any]]) -> list[str]:
@@ -65,7 +71,13 @@ def differences(config: str, data: Any) -> str:
         return ""
     changed = [line for line in map(printable, [*made_with(), *getattr(data, "fingerprints", ())]) if line not in card]
     before = {line.split(" ")[0]: line for line in card}  # by a package, or a file
-    return "; ".join(f"{line} (was {before.get(line.split(' ')[0], 'none')})" for line in changed)
+    told = [f"{line} (was {before.get(line.split(' ')[0], 'none')})" for line in changed]
+    if "features:" in before:  # not on older cards
+        lists = before["features:"].removeprefix("features: "), printable(feature_names(data))
+        then, now = ({*names.split(", ")} - {""} for names in lists)
+        parts = {"new": now - then, "gone": then - now}
+        told += [f"features that are {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
+    return "; ".join(told)
 
 
 def made_with() -> Iterator[str]:

@@ -45,10 +45,8 @@ def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed
             raise InputError(f"{where}: there is no section {section!r}; take another checkpoint")
     unsafe = [flag for flag in typed_only(config) if not is_typed(flag)] if subcommand == "fit" else []
     if unsafe:
-        raise InputError(
-            f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; if the run is your own, "
-            "type its config too: --config RUN/config.yaml"
-        )
+        remedy = "if the run is your own, type its config too: --config RUN/config.yaml"
+        raise InputError(f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; {remedy}")
 
 
 def _is_harmless(entry: dict[str, Any]) -> bool:
@@ -135,7 +133,6 @@ def check_held_out(checkpoint: dict[str, Any], data: Any, is_own: bool) -> None:
         return
     data.is_trained_on = data.is_same(rows)
     if is_own and not data.is_trained_on:
-        raise InputError(
-            "these rows are not split as in the training, which may have seen those that are to be measured: leave out "
-            "--data.test_fraction and the like, or give a file of new rows with --data.path"
-        )
+        found = "these rows are not split as in the training, which may have seen those that are to be measured"
+        remedy = "leave out --data.test_fraction and the like, or give a file of new rows with --data.path"
+        raise InputError(f"{found}: {remedy}")

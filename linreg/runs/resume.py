@@ -80,9 +80,8 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
     for state, before, after in zip(checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], strict=True):
         groups = state["param_groups"]
         if len(groups) != len(after["groups"]):
-            raise InputError(
-                "weight_decay was 0 or is now, which regroups the weights; start a new run without --ckpt_path"
-            )
+            found = "weight_decay was 0 or is now, which regroups the weights"
+            raise InputError(f"{found}; start a new run without --ckpt_path")
         if not all(0 <= group.get("lr", 0) < math.inf for group in before["groups"]):
             raise InputError("the checkpoint's 'began' has no rate that a run can begin with; resume from another one")
         for group, old, new in zip(groups, before["groups"], after["groups"], strict=True):

@@ -120,9 +120,8 @@ def check_flags(settings: dict[str, Any]) -> None:
         if least is not None and most not in (None, -1) and least > most:
             raise InputError(f"--min_{what} {least} is more than --max_{what} {most}; leave out one of them")
     if settings["barebones"]:
-        raise InputError(
-            "--barebones leaves out what a run is made of; use lightning.Trainer(barebones=True) in Python"
-        )
+        remedy = "use lightning.Trainer(barebones=True) in Python"
+        raise InputError(f"--barebones leaves out what a run is made of; {remedy}")
     if str(settings["profiler"]).lower() == "xla":
         refuse_by_name("XLAProfiler")
     if settings["val_check_interval"] == 0:
@@ -176,9 +175,8 @@ def make_fitter(
         last = LastCheckpoint()
         callbacks += [Inside(last, draws, save_every_n_steps), best or BestCheckpoint(), last]
     elif save_every_n_steps is not None:
-        raise InputError(
-            "--save_every_n_steps: this run saves nothing; leave out --enable_checkpointing, --fast_dev_run"
-        )
+        remedy = "leave out --enable_checkpointing, --fast_dev_run"
+        raise InputError(f"--save_every_n_steps: this run saves nothing; {remedy}")
     # The loggers come once all else is known to be right: a mistake leaves no folder.
     changed: dict[str, Any] = {"logger": bool(settings["fast_dev_run"])}
     if settings["max_epochs"] is None and settings["max_steps"] == -1:

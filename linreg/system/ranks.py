@@ -68,6 +68,5 @@ def check_agreement(what: str, value: Any) -> None:
         dist.all_gather_object(found, value)
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
-        raise InputError(
-            f"{what}: process {odd} has {found[odd]}, process 0 has {found[0]}; give all of them the same files"
-        )
+        told = f"process {odd} has {found[odd]}, process 0 has {found[0]}"
+        raise InputError(f"{what}: {told}; give all of them the same files")
