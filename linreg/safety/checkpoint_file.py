@@ -105,7 +105,8 @@ def load_model(path: str | os.PathLike[str]) -> LightningModule:
         raise InputError(f"{path} holds a {class_path}, which is no LightningModule")
     with given(f"{path} holds no {name} that could be made again"):
         check_sizes(cls, checkpoint)
-        model = cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True).eval()
+        own: Any = {"_class_path": class_path} if "_class_path" in checkpoint["hyper_parameters"] else {}  # no alias
+        model = cls.load_from_checkpoint(Path(path), map_location="cpu", weights_only=True, **own).eval()
         saved = checkpoint["state_dict"]
         check_numbers(model, saved)
         if any(saved[name].dtype == torch.float64 for name, _ in model.named_parameters() if name in saved):
