@@ -306,6 +306,15 @@ def test_codes_and_row_numbers_are_told_by_their_cells(workplace: Path) -> None:
     assert is_said("Lfd Nr", range(1_000, 1_030))
     for name in ("year", "Jahr", "t", "time", "date", "age_years", "day", "Week", "x"):
         assert not is_said(name, range(1990, 2020)), name
+    rng = np.random.default_rng(0)
+    mixed = rng.permutation(np.arange(1, 301)).tolist()
+    assert "'nr' counts as a number, though it numbers the rows, in another order; if" in notes_of(table("nr", mixed))
+    for name in ("year", "Rank", "rank_2020"):
+        assert not is_said(name, mixed)
+    for last in ("", mixed[0], 999):  # a missing one, one of them twice, and a gap
+        assert not is_said("nr", [*mixed[:-1], last])
+    assert not is_said("nr", [cell if cell in (1, 300) else cell + 0.5 for cell in mixed])
+    assert not is_said("nr", rng.integers(1, 301, 300).tolist())
     assert not is_said("nr", range(1, 20))  # too few rows to be sure
     assert not is_said("dose", range(0, 60, 2))
     assert not is_said("count", [*range(30, 59), 58])

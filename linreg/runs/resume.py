@@ -30,10 +30,9 @@ def check_unfinished(before: str, config: str, trainer: Trainer) -> None:
             raise InputError(f"--{flag} {most}: the run has had {done:,} already; give that many or more")
     lines = differences(yaml.safe_load(before), config) if before else []
     if changed := [line for line in lines if line.startswith(("data.", "model."))]:
-        raise InputError(
-            f"nothing is left to train with {'; '.join(changed)}: the run is over, after "
-            f"{counted(trainer.current_epoch, 'epoch')}; give more --max_epochs, or train a new run without --ckpt_path"
-        )
+        found = f"the run is over, after {counted(trainer.current_epoch, 'epoch')}"
+        remedy = "give more --max_epochs, or train a new run without --ckpt_path"
+        raise InputError(f"nothing is left to train with {'; '.join(changed)}: {found}; {remedy}")
 
 
 def beginnings(trainer: Trainer) -> Beginnings:
@@ -134,10 +133,8 @@ def describe_resume(checkpoint: dict[str, Any], config: str, trainer: Trainer) -
         raise InputError("--fast_dev_run: it tries a run from its beginning; leave out --ckpt_path")
     processes = trainer.num_devices * trainer.num_nodes
     if (then := len(checkpoint.get("inside", []))) not in (0, processes):
-        raise InputError(
-            f"the checkpoint was made inside an epoch, by {then} process(es), and not {processes}; give as many "
-            "--devices, or go on from a best.ckpt"
-        )
+        found = f"the checkpoint was made inside an epoch, by {then} process(es), and not {processes}"
+        raise InputError(f"{found}; give as many --devices, or go on from a best.ckpt")
     before = checkpoint.get("config")
     changed = differences(yaml.safe_load(before), config) if before else []
     where = f"after epoch {checkpoint['epoch'] + 1:,}"

@@ -47,12 +47,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise
     except Exception as error:
         if any(sign in str(error) for sign in UNSAFE_PICKLE):
-            raise InputError(
-                f"{path} holds objects that are not safe to load; load none that you do not trust"
-            ) from None
-        raise InputError(
-            f"{path} is no whole checkpoint, or a damaged one ({one_line(error)}); take another one of the run"
-        ) from None
+            remedy = "load none that you do not trust"
+            raise InputError(f"{path} holds objects that are not safe to load; {remedy}") from None
+        found = f"{path} is no whole checkpoint, or a damaged one ({one_line(error)})"
+        raise InputError(f"{found}; take another one of the run") from None
     _check_content(path, checkpoint)
     return checkpoint
 

@@ -89,9 +89,8 @@ def read_config(text: str, where: str) -> dict[str, Any]:
     if content is None:
         raise InputError(f"{where}: the file is empty")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(
-            f"{where}: sections such as `model:`, `data:` and `trainer:` are expected, not a {type(content).__name__}"
-        )
+        expected = "sections such as `model:`, `data:` and `trainer:` are expected"
+        raise InputError(f"{where}: {expected}, not a {type(content).__name__}")
     for name in ("config", "ckpt_path"):
         if content.get(name) is not None:
             raise InputError(f"{where}: {name!r} cannot stand in a config; type --{name} {content[name]!r}")

@@ -60,7 +60,7 @@ class TableReader:
         self.num_targets = len(targets)
         self.num_read = self.num_dropped = 0
         self.kept: list[int] = []
-        self.row_numbers: set[str] = set()
+        self.row_numbers: dict[str, str] = {}
         self.missing_cells = np.zeros(len(self.columns), dtype=int)
 
     def _names(self, role: str, names: Any) -> list[str]:
@@ -154,9 +154,8 @@ class TableReader:
         left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
         way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
-        why = dict.fromkeys(self.row_numbers, ", though it runs as the rows do")
         numbers = {column.name: column for i in self.kept if (column := self.columns[i]).levels is None}
-        why |= dict.fromkeys(codes(self.files[0], numbers), ", though it has leading zeros")
+        why = self.row_numbers | dict.fromkeys(codes(self.files[0], numbers), ", though it has leading zeros")
         for column in numbers.values():
             reason = "" if IDENTIFIER.fullmatch(column.name) else why.get(column.name)
             if not column.required and reason is not None:
