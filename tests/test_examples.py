@@ -6,10 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from linreg.examples.poisson import Visits
 from tests.conftest import ROOT, Train, read_metrics, read_rows
 from tests.tools import assert_same, load, scalars
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have
 EXAMPLES = ROOT / "linreg/examples"
 ALL = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))  # the others are scripts, see test_recipes
+TABLES = {"quantile": "configs/penguins.csv", "transformer": "configs/penguins.csv", "poisson": "visits.csv"}
 SMALL = {"gpt": ["--data.batch_size", 128, "--model.depth", 1, "--model.width", 16], "cnn": ["--data.num_rows", 500]}
 
 
@@ -45,10 +48,10 @@ def test_an_example_resumes_exactly_and_predicts(name: str, train: Train) -> Non
     for part in ("state_dict", "optimizer_states", "logged", "global_step"):
         assert_same(one[part], two[part])
     assert read_metrics("runs/one/version_0") == read_metrics("runs/two/version_0")
-    table = ["--data.path", "configs/penguins.csv"] if name in ("quantile", "transformer") else []
-    code, out = train("predict", "--ckpt_path", last, *table)
+    Path("visits.csv").write_text("price,distance\n" + "9.5,10\n" * 344)
+    code, out = train("predict", "--ckpt_path", last, *(["--data.path", TABLES[name]] if name in TABLES else []))
     assert code == 0, out
-    if table:
+    if name in TABLES:
         assert len(read_rows("predictions.csv")) == 344
     else:
         assert len(load("predictions.pt")) == read_predicted(one)
@@ -66,6 +69,7 @@ LEARNT = {  # a metric of the test rows, and what it has to be better than after
     "autoencoder": ("reconstruction", 0.12),
     "gan": ("distance", 0.5),
     "quantile": ("loss", 0.13),
+    "poisson": ("mse", 3.3),  # that of the exact linear fit is 4.7
     "transformer": ("rmse", 330),  # that of the exact linear fit is 318
 }
 
@@ -78,6 +82,24 @@ def test_an_example_learns(name: str, train: Train) -> None:
     metric, goal = LEARNT[name]
     value = read_metrics(f"runs/{name}/version_0")["test"][metric]
     assert value > goal if metric == "accuracy" else value < goal
+
+
+@pytest.mark.slow
+def test_counts_are_fit_as_by_iteratively_reweighted_least_squares(train: Train) -> None:
+    assert train("--config", EXAMPLES / "poisson.yaml")[0] == 0
+    x, y = (side.numpy() for side in Visits().splits["train"])
+    columns, coef = np.c_[x, np.ones(len(x))], np.array([[0.0], [0.0], [np.log(y.mean())]])
+    for _ in range(20):
+        rate = np.exp(columns @ coef)
+        coef += np.linalg.solve(columns.T @ (rate * columns), columns.T @ (y - rate))
+    others = np.random.default_rng(0).normal(10, 3, (100, 2))
+    Path("new.csv").write_text("\n".join(["distance,price", *(f"{a},{b}" for a, b in others.tolist())]))
+    code, out = train(
+        "predict", "--ckpt_path", "runs/poisson/version_0/checkpoints/last.ckpt", "--data.path", "new.csv"
+    )
+    assert code == 0, out
+    predicted = [[float(row["prediction"])] for row in read_rows("predictions.csv")]
+    np.testing.assert_allclose(np.log(predicted), others @ coef[:2] + coef[2], atol=1e-3)
 
 
 @pytest.mark.slow
