@@ -85,7 +85,8 @@ class TableReader:
 
     def read(self, most: float = math.inf) -> np.ndarray | None:
         """All complete rows in memory, (N, K) of float64, in order; None if they have more than ``most`` cells."""
-        values = _stack(self.blocks(), len(self.columns), most)
+        room = min(sum(file.num_cells for file in self.files), 1 << 24) // len(self.files[0].names)  # rows; it may grow
+        values = _stack(self.blocks(), np.empty((room, len(self.columns))), most)
         if values is None:
             return None
         self.resolve_columns()
@@ -149,9 +150,8 @@ class TableReader:
 
     def notes(self) -> list[str]:
         """What was left out or dropped, a line each."""
-        names = self.files[0].names
         left_out = [f"{column.name!r} ({column.text})" for column in self.columns if column.text is not None]
-        left_out += [f"column {i + 1} (no name)" for i, name in enumerate(names) if not name]
+        left_out += [f"column {i + 1} (no name)" for i, name in enumerate(self.files[0].names) if not name]
         way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
         numbers = {column.name: column for i in self.kept if (column := self.columns[i]).levels is None}
@@ -195,9 +195,9 @@ class TableReader:
         return names[self.num_targets :], names[: self.num_targets]
 
 
-def _stack(blocks: Iterable[np.ndarray], width: int, most: float) -> np.ndarray | None:
-    """All rows in one array that grows in place, where a list of blocks would take the memory twice."""
-    values, n = np.empty((0, width)), 0
+def _stack(blocks: Iterable[np.ndarray], values: np.ndarray, most: float) -> np.ndarray | None:
+    """All rows in the place that was made for about as many, where a list of blocks would take the memory twice."""
+    (_, width), n = values.shape, 0
     for block in blocks:
         if (n + len(block)) * width > most:
             return None
