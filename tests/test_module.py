@@ -214,6 +214,8 @@ def test_what_a_model_lacks_is_one_line(case: str, mine: Train) -> None:
     assert code == (1 if case == "nan by hand" else 2), out
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line
+    if case not in ("one row", "no number", "nan by hand"):  # which show at a later step
+        assert mine("doctor", "--model", "mine.Wrong", *QUICK, 0.1) == (2, f"{line}\n".replace("3 batch", "1 batch"))
 
 
 @pytest.mark.parametrize("kind", ["dict", "lone"])

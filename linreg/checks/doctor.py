@@ -17,7 +17,7 @@ from linreg.checks.rows import ROWS
 from linreg.runs.folder import new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
-from linreg.system.errors import InputError, RunError
+from linreg.system.errors import InputError, RunError, with_remedies
 from linreg.system.screen import say, wrapped
 from linreg.verdict import Check, Verdict
 
@@ -38,7 +38,8 @@ def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict
     Returns:
         A verdict for each check, by its name.
     """
-    context = Context(model, data, all_flags(flags))
+    with with_remedies():
+        context = Context(model, data, all_flags(flags))
     checks = [*CHECKS, *getattr(model, "checks", list)()]
     say(f"doctor  {len(checks)} checks, about {FITS * context.seconds + PROCESSES:.0f} s")
     for line in [*data.describe()][1:] if hasattr(data, "describe") else ():  # what a fit says of them, too
