@@ -118,6 +118,7 @@ class Lesson:
         figure, ((first, *over), (second, rates, limits)) = figures.panels(2, 3, width=15, height=9)
         colours, theory = (figures.BLUE, figures.RED, figures.ORANGE), ExpectedDescent(self.model)
         self._contour(first, ways, colours, f"the loss of {self.num_rows:,} rows, lr {self.lr:.3g}")
+        first.legend(fontsize="small")
         titles = "the same steps (dotted: noise at epochs' ends)", f"the same rows: {self.num_rows:,} an epoch"
         for axes, unit, title in zip(over, ("step", "epoch"), titles, strict=True):
             curves = {}
@@ -135,13 +136,13 @@ class Lesson:
         shares = {f"{name}: {share:g} of the limit": share * self.limit for name, share in RATES.items()}
         hues = (figures.PINK, figures.SKY, figures.GREEN)
         descents = {name: self.descent(lr) for name, lr in shares.items()}
-        self._contour(second, descents, hues, f"all rows, {STEPS} steps, three rates")
+        self._contour(second, descents, hues, f"all rows, {STEPS} steps, three rates (colours as beside)")
         curves = {name: (np.arange(STEPS + 1), np.array(self.excess(way)), "o-") for name, way in descents.items()}
         figures.log_curves(rates, curves, ("step", "excess_mse", "too large, too small, right"), hues)
         excess_over_rate(limits, self.spectrum, self.limit, 0.0, False)
         for lr, colour in zip(shares.values(), hues, strict=True):
             limits.axvline(lr, color=colour, linewidth=2, alpha=0.8)
-        limits.set_title("the same for any rate", fontsize="medium")
+        limits.set_title("the same for any rate (upright: the three)", fontsize="medium")
         limits.legend(fontsize="small", loc="upper left")
         return figures.to_image(figure)
 
@@ -164,4 +165,3 @@ class Lesson:
         axes.plot(*best, "k*", markersize=11, label="exact optimum", zorder=4)
         names = ("slope", "intercept") if self.axes is None else ("along the largest curvature", "along the smallest")
         figures.label(axes, *names, title)
-        axes.legend(fontsize="small")
