@@ -50,6 +50,10 @@ def test_a_sweep_is_interrupted_and_goes_on(workplace: Path) -> None:
     assert (run.returncode, "Traceback" in err) == (130, False)
     before = len(finished())
     assert 2 <= before < 1_000
+    with sqlite3.connect("sweep.db") as database:  # the trial that was interrupted is not thought to go on
+        states = dict(database.execute("SELECT state, count(*) FROM trials GROUP BY state").fetchall())
+    database.close()
+    assert states == {"COMPLETE": before, "FAIL": 1}
     done = completed([*sweep, str(before + 8)])
     assert done.returncode == 0, done.stderr
     assert len(finished()) == before + 8

@@ -38,9 +38,8 @@ def main(
     study.set_user_attr("data", told)
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # not the same proposals again
-    for _ in range(trials - done):  # study.optimize would print where Ctrl-C has come
-        trial = study.ask()
-        study.tell(trial, objective(trial, read()))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else it would print where Ctrl-C has come
+    study.optimize(lambda trial: objective(trial, read()), trials - done)
     print(f"{name}: best validation MSE {study.best_value:.7g} with {study.best_params}")
     print(f"the run of it: {study.best_trial.user_attrs.get('folder')}")
 
