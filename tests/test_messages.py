@@ -123,6 +123,11 @@ def test_an_import_that_is_denied(train: Train) -> None:
     denied = messages.DENIED_IMPORT.search(str(error.value))
     assert denied
     assert denied[1].startswith("os.path")
+    with pytest.raises(AttributeError) as absent:
+        torch.Tensors  # noqa: B018
+    found = messages.NO_ATTRIBUTE.search(str(absent.value))
+    assert found
+    assert found.groups() == ("torch", "Tensors")
 
 
 def test_warnings_that_are_no_news(tmp_path: Path) -> None:

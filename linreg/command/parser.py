@@ -13,7 +13,7 @@ from linreg.command.signatures import parameters_of
 from linreg.processes.ends import blame
 from linreg.safety.allowed import OURS, remedy
 from linreg.system.errors import did_you_mean
-from linreg.system.messages import DENIED_IMPORT, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
+from linreg.system.messages import DENIED_IMPORT, NO_ATTRIBUTE, NO_CLASS, TRIED_TYPES, UNKNOWN_NAME
 
 MODULES = re.compile(r",\s+known subclasses:\s+torch\.nn\.Module,[^)]*\)")  # none of which a config may name
 DEFAULTS = {  # what the command is for, as long as no other class is named
@@ -109,6 +109,8 @@ class Parser(LightningArgumentParser):
         if refused := NO_CLASS.search(message) or DENIED_IMPORT.search(message):
             hint = did_you_mean(refused[1], [*OURS, *(f"linreg.{each}" for each in OURS)])
             text = f"{refused[1]!r} is no class that may be named{hint or f'; {remedy()}'}"
+        if absent := NO_ATTRIBUTE.search(message):
+            text = f"there is no {absent[2]!r} in {absent[1]}{did_you_mean(absent[2], dir(sys.modules.get(absent[1])))}"
         program = self.prog if " -m " in self.prog else "python train.py"
         blame(f"{text} ({program} --help lists the flags)")
         sys.exit(2)

@@ -14,6 +14,7 @@ NO_COMPILER = "No working C++ compiler"  # torch, of a module that is to be comp
 UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a checkpoint
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
 NO_CLASS = re.compile(r"Expected a dot import path string: (\w+)")  # jsonargparse
+NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")  # Python, of a class in a config
 UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")  # jsonargparse
 # How lines of jsonargparse's begin that are of no use:
 TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'lightning")

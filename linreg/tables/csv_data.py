@@ -62,8 +62,7 @@ class CSVData(RegressionData):
         taken = aside.map(fingerprint, [file.path for file in reader.files if file.path.exists()])
         try:
             large = sum(file.num_cells for file in reader.files) > MAX_CELLS
-            values = None if large else reader.read(most=MISJUDGED * MAX_CELLS)
-            if values is None:
+            if large or (values := reader.read(most=MISJUDGED * MAX_CELLS)) is None:
                 table = mapped_table(reader.again(), self.split_seed, self.cache)
             else:
                 table = Table.of_reader(reader, torch.from_numpy(values))
