@@ -683,7 +683,13 @@ for cell in ("8.316.224", "-8,316,224", "8'316'224"):  # which of the signs is t
         bad(f"thousands twice: {cell}{how or ''}", f"a;b;y\n1;2;3\n4;{cell};6\n", 3, *parts, how=how)
 bad("thousands commas", "a;b;y\n1;2;3\n4;2,612.28;6\n", 3, "b", "write 2612.28")
 bad(
-    "a point, or thousands", "a;b;y\n1;2;3\n4;2.612;6\n", 3, "b", "decimal comma only", "--data.decimal . if", how=COMMA
+    "a point, or thousands",
+    "a;b;y\n1;2;3\n4;2.612;6\n",
+    3,
+    "b",
+    "decimal comma only",
+    "--data.decimal . if all are decimal points",
+    how=COMMA,
 )
 bad("decimal commas that nobody told of", "a;b;y\n1;2;3\n4;5,5;6\n", 3, "b", "'5,5'", "--data.decimal ,")
 FAR = {"start": "a;b;y\n", "usual": "1,25;2;3,5\n", "rows": 200_000}

@@ -65,24 +65,24 @@ def test_a_config_run_again_says_what_is_not_as_on_its_card(train: Train, workpl
 
 def test_a_config_run_again_says_which_features_are_new_or_gone(train: Train, workplace: Path) -> None:
     def write(*names: str) -> None:
-        cells = {"kind": "uvw", "b, c": "123", "a": "254", "d": "717", "y": "3846"}
+        cells = {"kind": "uvw", "b,\nc": "123", "a": "254", "d": "717", "y": "3846"}
         rows = [",".join(cells[name][i % len(cells[name])] for name in names) for i in range(60)]
         Path("a.csv").write_text("\n".join([",".join(f'"{name}"' for name in names), *rows, ""]))
 
-    write("kind", "a", "b, c", "y")
+    write("kind", "a", "b,\nc", "y")
     typed = ["--data.path", "a.csv", "--data.target", "y", "--data.categories", "all", "--max_epochs", 1]
     assert train(*typed)[0] == 0
     folder = Path("runs/default/version_0")
     assert "\nfeatures: kind=v, kind=w, a, b, c\n" in (folder / "card.md").read_text()
-    write("y", "b, c", "a", "kind")  # in another order
+    write("y", "b,\nc", "a", "kind")  # in another order
     again = ["--config", folder / "config.yaml"]
     out = " ".join(train(*again)[1].split())
     assert "not as on the card of that run: a.csv: " in out
     assert "features that are" not in out
-    write("d", "y", "b, c", "kind")
+    write("d", "y", "b,\nc", "kind")
     out = " ".join(train(*again)[1].split())
     assert "); features that are new: d; features that are gone: a data" in out
-    write("a", "y", "b, c")
+    write("a", "y", "b,\nc")
     assert "); features that are gone: kind=v, kind=w data" in " ".join(train(*again)[1].split())
     card = (folder / "card.md").read_text()
     (folder / "card.md").write_text(card.replace("\nfeatures: ", "\n"))  # an older one

@@ -80,7 +80,7 @@ class Spelling:
                 raise ValueError(f"has thousands separators: write {plain}, and take them out of the whole column")
             sign, other, mark = ("point", "comma", ",") if self.decimal == "." else ("comma", "point", ".")
             if mark in text:
-                way = f"write it with a decimal {sign} only, or give --data.decimal {mark} if all are so"
+                way = f"write it with a decimal {sign} only, or give --data.decimal {mark} if all are decimal {other}s"
                 way = f"write {text.replace(mark, '')}" if text.rfind(self.decimal) > text.rfind(mark) else way
                 raise ValueError(f"has a decimal {other} or a thousands separator: {way}")
             raise ValueError(f"is not written as a number: digits 0 to 9, a decimal {sign} and no unit are expected")

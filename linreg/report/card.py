@@ -46,7 +46,7 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
 
 def feature_names(data: Any) -> str:
     """Of a table, in a line; empty of other data."""
-    return ", ".join(map(str, getattr(data, "feature_names", None) or ()))
+    return ", ".join(map(str, getattr(data, "feature_names", None) or ())).replace("\n", " ")
 
 
 def equation(rows: list[dict[str, Any]]) -> list[str]:
