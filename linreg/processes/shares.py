@@ -80,9 +80,8 @@ class InStep:
         for i, batch in enumerate(chain(self.loader, [None])):
             if (self.training or not i) and summed(torch.tensor(int(batch is not None))) < world():
                 if not i:
-                    raise InputError(
-                        f"{type(self.dataset).__name__}: each process needs a batch of it, and one has none"
-                    )
+                    kind = type(self.dataset).__name__
+                    raise InputError(f"{kind}: each process needs a batch of it, and one has none")
                 return
             if batch is not None:
                 yield batch

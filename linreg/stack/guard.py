@@ -57,9 +57,8 @@ class DivergenceGuard(Callback):
                 pl_module.log("loss/train", mean, sync_dist=True)
         elif self.epoch_batches and pl_module.automatic_optimization:
             name = type(pl_module).__name__
-            raise InputError(
-                f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es); return the loss"
-            )
+            found = f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es)"
+            raise InputError(f"{found}; return the loss")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.limit_train_batches == 0:  # then Lightning leaves out the training, and its end
