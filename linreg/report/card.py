@@ -23,7 +23,7 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     Args:
         found: with what was reported under ``metrics["run"]``.
         model: what was left to the data is in its ``chosen``, if it has such a thing.
-        data: may have ``describe``, and in ``fingerprints`` a line for each file that it was read from.
+        data: may have ``describe``, ``feature_names``, and in ``fingerprints`` a line for each file that it is from.
         device: what it was trained on.
     """
     of = found.metrics["run"]
