@@ -49,6 +49,33 @@ class Images(pl.LightningDataModule):
     def val_dataloader(self):
         return DataLoader(Rows(31), 16)
 
+class Onward(IterableDataset):
+    """Goes on in each epoch where it was."""
+    def __init__(self, rows):
+        self.rows, self.at = rows, 0
+    def __iter__(self):
+        for _ in range(96):
+            self.at += 1
+            yield self.rows[self.at % 90]
+
+class Placed(DataLoader):
+    def state_dict(self):
+        return {"at": self.dataset.at}
+    def load_state_dict(self, state):
+        self.dataset.at = state["at"]
+
+class Kept(Images):
+    """Keeps its place in a stream itself, or its loader does."""
+    def __init__(self, loader: bool = False):
+        super().__init__()
+        self.rows, self.loader = Onward(Rows(90)), loader
+    def train_dataloader(self):
+        return (Placed if self.loader else DataLoader)(self.rows, 16)
+    def state_dict(self):
+        return {} if self.loader else {"at": self.rows.at}
+    def load_state_dict(self, state):
+        self.rows.at = state["at"]
+
 class Own(DataModule):
     """The same rows by the package's own data module: as a dataset, as arrays, as given streams."""
     def __init__(self, kind: str = "dataset", **loading):
@@ -114,6 +141,8 @@ CASES = {
     "workers": ["--data.num_workers", 2],
     "stream": ["--data.stream", "true"],
     "stream, workers": ["--data.stream", "true", "--data.num_workers", 2],
+    "a place in a stream": ["--data", "mine.Kept"],
+    "a loader's place": ["--data", "mine.Kept", "--data.loader", "true"],
     "two optimizers": ["--model", "mine.Pair"],
     "average": ["--callbacks", "EMAWeightAveraging"],
     "own data, a dataset": ["--data", "mine.Own"],

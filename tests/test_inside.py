@@ -63,6 +63,8 @@ CASES: dict[str, list[Any]] = {
     "augmentation, workers": [*IMAGES, "--data.num_workers", 2],
     "stream, workers": [*IMAGES, "--data.num_workers", 2, "--data.stream", "true"],
     "stream": [*IMAGES[:1], "mine.Still", *IMAGES[2:], "--data.stream", "true"],
+    "a place in a stream": [*IMAGES[:1], "mine.Still", "--data", "mine.Kept"],
+    "a loader's place": [*IMAGES[:1], "mine.Still", "--data", "mine.Kept", "--data.loader", "true"],
     "two optimizers": ["--model", "mine.Pair", *IMAGES[2:]],
     "logging": ["--model", "mine.Logging", *IMAGES[2:], "--accumulate_grad_batches", 2],
 }

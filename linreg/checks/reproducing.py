@@ -66,7 +66,7 @@ def one_and_one_epochs_are_two(context: Context) -> Verdict:
     whole = context.fit(epochs=2, **how)
     found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
     text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
-    remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint"
+    remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint, state_dict"
     return judge(not found and not metrics, text, "0", remedy)
 
 

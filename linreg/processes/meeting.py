@@ -41,10 +41,8 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
     started = {"devices": local, "num_nodes": world // local}
     if typed not in ("auto", local, str(local)) or nodes not in (1, world // local):
         who = "srun" if isinstance(found, SLURMEnvironment) else "torchrun"
-        raise InputError(
-            f"--devices {typed} --num_nodes {nodes}: {who} has started {local} process(es) on {world // local} "
-            "machine(s); leave them out"
-        )
+        by = f"{who} has started {local} process(es) on {world // local} machine(s)"
+        raise InputError(f"--devices {typed} --num_nodes {nodes}: {by}; leave them out")
     return settings | started | {"plugins": [*settings["plugins"], found]}
 
 

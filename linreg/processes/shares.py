@@ -111,9 +111,8 @@ def share(loader: Any, training: bool) -> Any:
         vars(loader)["batch_sampler"] = ShareOfBatches(batches, training)  # torch refuses to be told so
         size = getattr(batches, "batch_size", 0)
         if training and size and not getattr(batches, "drop_last", False) and 0 < num_rows % size < world():
-            note(
-                f"the last batch has {counted(num_rows % size, 'row')}, of which a metric in training_step counts more"
-            )
+            last = f"the last batch has {counted(num_rows % size, 'row')}"
+            note(f"{last}, of which a metric in training_step counts more")
     if not training and 0 < num_rows < world():
         note(f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes, so each counts all of them")
     return loader

@@ -51,9 +51,8 @@ class LinearRegression(Regressor):
         """Plans the descent from the spectrum of the data; what was not given comes from the plan."""
         if not (self.is_sgd and self.knows_optimum):
             return super().choose_settings()
-        self.plan = plan_descent(
-            self, getattr(self.trainer, "datamodule", None) or self.trainer.fit_loop._data_source.instance
-        )
+        data = getattr(self.trainer, "datamodule", None) or self.trainer.fit_loop._data_source.instance
+        self.plan = plan_descent(self, data)
         if self.lr is not None:
             return {}
         self.chosen_schedule = self.plan.lr_factor if self.plan.decay else None

@@ -96,10 +96,8 @@ class Regressor(Module):
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             if type(self).standardize is not Regressor.standardize:
-                raise InputError(
-                    f"{type(self).__name__}.standardize may be called twice for a batch; transform rows in the data's "
-                    "load(), and choose other units in fit_standardizers"
-                )
+                remedy = "transform rows in the data's load(), and choose other units in fit_standardizers"
+                raise InputError(f"{type(self).__name__}.standardize may be called twice for a batch; {remedy}")
             if self.has_own_step and type(self).training_step is Regressor.training_step:
                 raise InputError(
                     f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
@@ -128,10 +126,8 @@ class Regressor(Module):
     def choose_settings(self) -> dict[str, Any]:
         """Settings for what was left open; none but a LinearRegression can find them in the data."""
         if self.is_sgd and self.lr is None:
-            raise InputError(
-                "lr=None: only a LinearRegression on the mean squared error has its rate chosen from the data; give "
-                "--model.lr"
-            )
+            chosen = "only a LinearRegression on the mean squared error has its rate chosen from the data"
+            raise InputError(f"lr=None: {chosen}; give --model.lr")
         return {}
 
     @property

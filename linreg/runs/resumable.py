@@ -13,6 +13,7 @@ STATE = {"callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedul
 STATE |= {"global_step": int}
 LOOPS: dict[str, Any] = {  # of the loops, a value of each kind in its place; see ``check_kind``
     "fit_loop": {
+        "state_dict": {},
         "epoch_progress": {"current": {"started": 0, "processed": 0}},
         "epoch_loop.batch_progress": {"total": {"ready": 0}, "current": {"ready": 0}, "is_last_batch": True},
         "epoch_loop.manual_optimization.optim_step_progress": {"total": {"completed": 0}},

@@ -1,5 +1,6 @@
 """What an epoch draws: the order of rows, dropout, augmentation; and how a run goes on amid these draws."""
 
+import copy
 import os
 import random
 from itertools import islice
@@ -24,16 +25,19 @@ class Draws(Callback):
     seed: int | None = None  # of the run; where none was set, what torch had begun with
     seen = 0  # batches of the first epoch, by the run that goes on
     generators: dict[str, Any] | None = None  # as these had left them
+    kept: tuple[Any, list[Any]] | None = None  # by the data module, and by its loaders, where the epoch began
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint.get("seed")
         if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 1 << 64):
             raise InputError("the checkpoint's 'seed' is none; resume from another one")
+        data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__)
+        self.kept = data, checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["seed"] = self.seed
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         typed = os.environ.get("PL_GLOBAL_SEED")
         if typed is not None or self.seed is None:
             self.seed = torch.initial_seed() if typed is None else int(typed)
@@ -42,6 +46,14 @@ class Draws(Callback):
 
         def begin_with_loaders() -> None:
             begin()
+            data, loaders = trainer.datamodule, trainer.fit_loop._combined_loader
+            if self.is_first and self.kept:
+                with given("the checkpoint's state of the data"):  # again, for an iterator may have moved on since
+                    if self.kept[0]:
+                        data.load_state_dict(self.kept[0])
+                    loaders._load_state_dicts(self.kept[1])  # Lightning does so inside epochs only
+            else:
+                self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts()))
             self.on_train_epoch_start(trainer, pl_module)
             if self.is_first:  # whose iterator was made before; those of the other epochs are made next
                 self.is_first = False

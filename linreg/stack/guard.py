@@ -86,6 +86,11 @@ class SameLoss(Callback):
     is_told, validated = False, math.nan
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        names = {"training_step", "step", "validation_step"}
+        nearest = next(own for cls in type(pl_module).__mro__ if (own := names & vars(cls).keys()))
+        if nearest != {"training_step"} or not isinstance(pl_module, Module):  # they go together, or all are its own
+            vars(self).update(on_train_batch_end=None, on_train_end=None)
+            return
         step, loss = pl_module.step, pl_module.loss
         vars(pl_module)["step"] = lambda batch: self._note(step(batch))
         vars(pl_module)["loss"] = lambda *sides: self._note(loss(*sides))
@@ -106,10 +111,3 @@ class SameLoss(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         del pl_module.step, pl_module.loss
-
-
-def has_own_training_step(model: LightningModule) -> bool:
-    """Whether a class has a training step of its own, and inherits what it is validated by."""
-    names = {"training_step", "step", "validation_step"}
-    nearest = next(own for cls in type(model).__mro__ if (own := names & vars(cls).keys()))
-    return isinstance(model, Module) and nearest == {"training_step"}

@@ -48,10 +48,11 @@ class Inside(Callback):
         if "inside" in checkpoint:
             self.before = checkpoint["inside"][trainer.global_rank]
             self.draws.seen, self.draws.generators = self.before["batches"], self.before["draws"]
+            self.draws.kept = self.before.get("kept", self.draws.kept)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.is_saving:
-            own = describe_epoch(trainer, pl_module)
+            own = describe_epoch(trainer, pl_module) | {"kept": self.draws.kept}
             checkpoint["inside"] = all_own = [own] * trainer.world_size
             if trainer.world_size > 1:
                 dist.all_gather_object(all_own, own)

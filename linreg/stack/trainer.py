@@ -28,7 +28,7 @@ from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
 from linreg.stack.draws import Draws
-from linreg.stack.guard import DivergenceGuard, SameLoss, has_own_training_step
+from linreg.stack.guard import DivergenceGuard, SameLoss
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
@@ -168,9 +168,8 @@ def make_fitter(
     refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
     draws, record = Draws(), RunRecord(config)
     callbacks: list[Callback] = [StopBetweenBatches(), draws, Restored(), PlateausInTime(), DivergenceGuard(), record]
-    callbacks += [SameLoss()] if has_own_training_step(model) else []
     chunks = Chunks(chunk, formula) if formula or chunk is not None else None
-    callbacks += [chunks] if chunks else []
+    callbacks += [SameLoss(), *([chunks] if chunks else [])]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         last = LastCheckpoint()
         callbacks += [Inside(last, draws, save_every_n_steps), best or BestCheckpoint(), last]

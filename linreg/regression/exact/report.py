@@ -81,9 +81,8 @@ def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
     """The table learned / exact / true, and the metrics of each split beside those of the exact solution."""
     columns = [column for column in coefficients[0] if column != "name"]
     shown = coefficients if len(coefficients) <= SHOWN + 1 else [*coefficients[:SHOWN], coefficients[-1]]
-    lines = table(
-        [["coefficient", *columns]] + [[row["name"], *(show_number(row[name]) for name in columns)] for row in shown]
-    )
+    cells = [[row["name"], *(show_number(row[name]) for name in columns)] for row in shown]
+    lines = table([["coefficient", *columns], *cells])
     if len(shown) < len(coefficients):
         lines.insert(-1, f"  ... {len(coefficients) - len(shown)} more in coefficients.csv")
     exact, splits = metrics.get("exact"), [name for name in ("train", "val", "test") if name in metrics]

@@ -51,9 +51,8 @@ class Lesson:
         model.feature_names, model.target_names = data.feature_names, data.target_names
         model.fit_standardizers([(x, y)])
         if model.exact is None or not model.exact.rank or float(model.exact.mse(model.exact.weight())) < NO_RESIDUAL:
-            raise InputError(
-                "a lecture needs features that vary, 2,000 at most, and a target that they do not determine"
-            )
+            needed = "features that vary, 2,000 at most, and a target that they do not determine"
+            raise InputError(f"a lecture needs {needed}")
         self.spectrum = HessianSpectrum(model.exact, 0.0)
         self.limit = stability_limit(self.spectrum.lmax)
         self.lr = model.lr or min(EASY * self.limit, 0.5 / self.spectrum.row_curvature)
