@@ -163,6 +163,8 @@ def test_two_and_two_are_four(case: str, train: Train, workplace: Path) -> None:
     assert train(*typed, "--max_epochs", 2, "--name", "two")[0] == 0
     code, out = train("--ckpt_path", "runs/two/version_0/checkpoints/last.ckpt", "--max_epochs", 4)
     assert code == 0, out
+    is_told = "        this stream begins anew: where it was is in no state_dict\n" in out
+    assert is_told == ("stream" in case and "place" not in case)
     one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_same(one[part], two[part])

@@ -26,10 +26,9 @@ class SameUnits(Callback):
             given, ready = inputs[0][:rows].double(), batch[0][:rows].double()
             raw = pl_module.x_standardizer.inverse(ready)
             if (given - ready).norm() < (given - raw).norm() / 4:
-                raise InputError(
-                    f"{type(pl_module).__name__}.training_step: its batches are standardized, and self(x) is for x in "
-                    "the data's own units; write self.loss(self.hypothesis(x), y)"
-                )
+                name, found = type(pl_module).__name__, "its batches are standardized"
+                remedy = "self(x) is for x in the data's own units; write self.loss(self.hypothesis(x), y)"
+                raise InputError(f"{name}.training_step: {found}, and {remedy}")
 
         self.watch = pl_module.x_standardizer.register_forward_pre_hook(check)
 

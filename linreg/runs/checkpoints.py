@@ -31,15 +31,13 @@ def check_names(callbacks: list[Callback]) -> None:
         plain = FIELD.sub("", str(name))  # a field can be told to become any character, "/" among them
         is_outside = callback.dirpath or name.is_absolute() or ".." in name.parts
         if is_outside or {*plain} & {*"{}"} or not plain.isprintable():
-            raise InputError(
-                f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}: checkpoints "
-                "lie in the run's own folder; give a plain filename such as {epoch:03d}, and no dirpath"
-            )
+            found = f"a ModelCheckpoint with dirpath={callback.dirpath!r}, filename={callback.filename!r}"
+            remedy = "give a plain filename such as {epoch:03d}, and no dirpath"
+            raise InputError(f"{found}: checkpoints lie in the run's own folder; {remedy}")
         if str(name).removesuffix(".ckpt") in RESERVED or callback.save_last:
-            raise InputError(
-                f"a ModelCheckpoint with filename={callback.filename!r}, save_last={callback.save_last}: every run "
-                "writes its own best.ckpt and last.ckpt; give another filename, and leave out save_last"
-            )
+            found = f"a ModelCheckpoint with filename={callback.filename!r}, save_last={callback.save_last}"
+            remedy = "give another filename, and leave out save_last"
+            raise InputError(f"{found}: every run writes its own best.ckpt and last.ckpt; {remedy}")
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -52,6 +52,9 @@ class Draws(Callback):
                     if self.kept[0]:
                         data.load_state_dict(self.kept[0])
                     loaders._load_state_dicts(self.kept[1])  # Lightning does so inside epochs only
+                is_stream = isinstance(getattr(trainer.train_dataloader, "dataset", None), IterableDataset)
+                if is_stream and not any(self.kept):
+                    say("        this stream begins anew: where it was is in no state_dict", trainer.is_global_zero)
             else:
                 self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts()))
             self.on_train_epoch_start(trainer, pl_module)
