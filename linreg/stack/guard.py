@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from linreg.module import Module, by_name
 from linreg.report.findings import stage_of
 from linreg.system.errors import InputError, RunError
-from linreg.system.screen import say
+from linreg.system.screen import say, wrapped
 
 NO_BATCH = "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
@@ -107,7 +107,7 @@ class SameLoss(Callback):
             self.is_told, name = True, type(pl_module).__name__
             which = f"{name}.training_step returns another loss than is validated: loss/train is the one"
             remedy = f"loss/val and best.ckpt are of the other; what is in {name}.loss or step is in both"
-            say(f"        {which},\n        {remedy}", trainer.is_global_zero)
+            say(wrapped(f"        {which}, {remedy}"), trainer.is_global_zero)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         del pl_module.step, pl_module.loss
