@@ -1,9 +1,14 @@
 """Two epochs and two more are four, to the bit, whatever is drawn, by whom, and in which process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
 
+from linreg import Module, run
 from tests.conftest import Train
 from tests.tools import assert_same, load
 
@@ -168,3 +173,51 @@ def test_two_and_two_are_four(case: str, train: Train, workplace: Path) -> None:
     one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_same(one[part], two[part])
+
+
+class Numbers(IterableDataset):
+    """The numbers from 1 on, 64 in each epoch."""
+
+    last = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for _ in range(64):
+            self.last += 1
+            yield torch.tensor([float(self.last)])
+
+
+class Counted(LightningDataModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = Numbers()
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.numbers, 16)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"last": self.numbers.last}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.numbers.last = state["last"]
+
+
+class Seeing(Module):
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(1, 1), lr=1e-6)
+        self.seen: list[int] = []
+
+    def step(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen += batch[:, 0].int().tolist()
+        return self(batch).square().mean()
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("before", [{"max_epochs": 2}, {"max_epochs": 1}, {"max_steps": 6}])
+def test_a_stream_gives_each_row_to_a_step(before: dict[str, int], workplace: Path) -> None:
+    """None is drawn to know whether there are any, nor again by a run that goes on."""
+    run(first := Seeing(), Counted(), name="one", **before)
+    seen = first.seen
+    if before != {"max_epochs": 2}:
+        run(second := Seeing(), Counted(), name="one", ckpt_path="last", max_epochs=2)
+        seen += second.seen
+    assert seen == list(range(1, 129))

@@ -142,7 +142,7 @@ def test_dots_that_may_part_thousands_are_said(train: Train) -> None:
     """As a fit says it, and where all cells have one, if that comes nearer to what the model was trained on."""
     rng = np.random.default_rng(0)
     sales, prices = rng.integers(1_000, 30_000, 40), [f"{n / 1_000:.3f}" for n in rng.integers(1_000, 9_000, 40)]
-    plain = [f"{n};{price};{i * i % 31}" for i, (n, price) in enumerate(zip(sales, prices, strict=True))]
+    plain = [f"{n};{price};{i * i % 31}.5" for i, (n, price) in enumerate(zip(sales, prices, strict=True))]
     Path("t.csv").write_text("\n".join(["sales;price;y", *plain, ""]))
     code, out = train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1)
     assert (code, "thousands" in out) == (0, False)
@@ -162,3 +162,6 @@ def test_dots_that_may_part_thousands_are_said(train: Train) -> None:
         out = " ".join(out.split())
         assert out.count("decimal point") == (line is not None), out
         assert line is None or f"'sales': each dot is read as a decimal point, {found}" in out, out
+    Path("new.csv").write_text("\n".join(["sales;price;y", *(f"{n:,};{n % 9},5;1" for n in sales), ""]))
+    code, out = train(*PREDICT, "new.csv", "--data.decimal", ",")
+    assert (code, "'sales': each comma is read as a decimal comma" in out) == (0, True), out

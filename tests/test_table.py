@@ -275,7 +275,9 @@ def test_dots_that_may_part_thousands_are_said(workplace: Path) -> None:
         return any("if three digits after it are thousands" in note for note in read_csv("t.csv", "y").notes)
 
     assert said(f"{n:,}".replace(",", ".") for n in sales)  # as in a German file: 94, 4.996, 15.085
+    assert said(f"{n:,}".replace(",", ".") for n in sales + 900)  # in which decimals have a comma
     for sound in (
+        [*(f"{n / 1_000:.3f}" for n in sales + 900), "1.5"],
         [f"{n / 1_000:.3f}" for n in sales],  # each with its three decimals
         [f"{n / 1_000:g}" for n in sales // 100 * 100],
         [f"{n / 1_000:g}" for n in sales],
@@ -284,6 +286,11 @@ def test_dots_that_may_part_thousands_are_said(workplace: Path) -> None:
         [*(f"{n}" for n in sales), "4.996", "5.123", "1.234"],  # thousands without a dot
     ):
         assert not said(sound)
+    Path("t.csv").write_text("sales,y\n" + "".join(f"{n / 1_000:.3f},{n}\n" for n in sales + 900))
+    assert not read_csv("t.csv", "y").notes
+    Path("t.csv").write_text("sales;y\n" + "".join(f"{n:,};{n}\n" for n in [*sales, 7]))
+    (note,) = read_csv("t.csv", "y", decimal=",").notes
+    assert note.startswith("'sales': each comma is read as a decimal comma, as in ")
     Path("t.csv").write_text("id;sales;y\n0;94;1\n" + "".join(f"{i};{i + 1}.{996 - i};{i % 7}\n" for i in range(9)))
     (note,) = (note for note in read_csv("t.csv", "y").notes if "thousands" in note)
     assert note.startswith("'sales': each dot is read as a decimal point, as in 1.996 (t.csv, line 3); if three digits")

@@ -22,7 +22,8 @@ from linreg.files.text_file import LONGEST, TextFile
 from linreg.system.errors import InputError, did_you_mean
 
 CODE, SAMPLE = re.compile(r"0\d\d+", re.ASCII), 1_000  # two digits are those of a month or an hour; rows
-THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?\.\d{3}", re.ASCII)
+THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?[.,]\d{3}", re.ASCII)
+POINT = "dot is read as a decimal point"
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
@@ -181,20 +182,27 @@ def codes(file: Any, names: Iterable[str]) -> list[str]:
 
 
 def thousands(file: Any, means: Mapping[str, float]) -> list[str]:
-    """A line for each of a file's columns whose every dot in the first rows may part thousands.
+    """A line for each of a file's columns whose every decimal sign in the first rows may part thousands.
 
-    It may beside numbers that need none, or where that comes nearer to the column's mean in training, 0 if unknown.
+    It may beside numbers that need none; where that comes nearer to the column's mean in training, 0 if unknown; and
+    where all points of a file with semicolons may, for there the decimal sign should be a comma.
     """
-    found = list[str]()
+    found, doubtful = list[str](), list[str]()
+    sign, way = (",", "comma is read as a decimal comma") if file.spelling.decimal == "," else (".", POINT)
+    where_commas, remedy = sign == "." and file.delimiter == ";", "if three digits after it are thousands, take it out"
     for name, mean in means.items():
-        dotted = [(line, cell) for line, cell in _first_cells(file, name) if "." in cell]
-        others = [len(cell) for _, cell in _first_cells(file, name) if cell.isdecimal()]
-        if len(dotted) > 2 and max(others, default=0) < 4 and all(THOUSANDS.fullmatch(cell) for _, cell in dotted):
-            (line, cell), remedy = dotted[0], "if three digits after it are thousands, take it out of the file"
-            if others or abs(mean) > 500 * abs(sum(float(cell) for _, cell in dotted)) / len(dotted):
-                where = f"as in {cell} ({file.path}, line {line})"
-                found.append(f"{name!r}: each dot is read as a decimal point, {where}; {remedy}")
-    return found
+        cells = _first_cells(file, name)
+        parted, others = [each for each in cells if sign in each[1]], [c for _, c in cells if c.isdecimal()]
+        may = all(THOUSANDS.fullmatch(cell) for _, cell in parted)
+        where_commas = where_commas and may
+        if may and len(parted) > 2 and max(map(len, others), default=0) < 4:
+            (line, cell), size = parted[0], sum(float(c.replace(",", ".")) for _, c in parted) / len(parted)
+            text = f"{name!r}: each {way}, as in {cell} ({file.path}, line {line}); {remedy} of the file"
+            if others or abs(mean) > 500 * abs(size):
+                found.append(text)
+            elif not mean:
+                doubtful.append(text)
+    return found + doubtful * where_commas
 
 
 def _first_cells(file: Any, name: str) -> list[tuple[int, str]]:

@@ -4,11 +4,12 @@ import copy
 import os
 import random
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from linreg.system.errors import InputError, given
@@ -37,11 +38,23 @@ class Draws(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["seed"] = self.seed
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _PrefetchDataFetcher)
+
+        def make_without_a_batch() -> None:
+            fetch_one = kind.__iter__
+            kind.__iter__ = _DataFetcher.__iter__ if self.is_first else fetch_one
+            try:  # a stream would give a batch that no step takes, for the iterator is made anew behind the seed
+                make_loaders()
+            finally:
+                kind.__iter__ = fetch_one
+
+        vars(trainer.fit_loop)["setup_data"] = make_without_a_batch
+
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         typed = os.environ.get("PL_GLOBAL_SEED")
         if typed is not None or self.seed is None:
             self.seed = torch.initial_seed() if typed is None else int(typed)
-        self.is_first = True
         begin = pl_module.on_train_epoch_start
 
         def begin_with_loaders() -> None:

@@ -105,7 +105,10 @@ class SameLoss(Callback):
         trained, validated = loss * trainer.accumulate_grad_batches, torch.as_tensor(self.validated)
         if not math.isclose(float(trained), float(validated.detach()), rel_tol=1e-5):
             self.is_told, name = True, type(pl_module).__name__
-            which = f"{name}.training_step returns another loss than is validated: loss/train is the one"
+            how = "returns another loss than is validated"
+            if self.validated is math.nan:  # which is not computed here, for it may draw, and move running means
+                how = f"calls neither {name}.step nor {name}.loss, by which it is validated"
+            which = f"{name}.training_step {how}: loss/train is the one"
             remedy = f"loss/val and best.ckpt are of the other; what is in {name}.loss or step is in both"
             say(wrapped(f"        {which}, {remedy}"), trainer.is_global_zero)
 
