@@ -277,6 +277,6 @@ def test_rows_that_were_trained_on_are_not_tested(flags: list[object], train: Tr
     if not flags:
         Path("t.csv").write_text("\n".join(["a,y", *reversed(lines)]))
     code, out = train("test", "--ckpt_path", best, *flags)
-    assert (code, "not split as in the training" in out) == (2, True), out
+    assert (code, "the rows or their split are not those of the training" in out) == (2, True), out
     code, out = train("test", "--ckpt_path", best, "--data.path", "t.csv")  # which says that all rows are meant
     assert (code, "100 test" in out) == (0, True), out

@@ -133,6 +133,6 @@ def check_held_out(checkpoint: dict[str, Any], data: Any, is_own: bool) -> None:
         return
     data.is_trained_on = data.is_same(rows)
     if is_own and not data.is_trained_on:
-        found = "these rows are not split as in the training, which may have seen those that are to be measured"
-        remedy = "leave out --data.test_fraction and the like, or give a file of new rows with --data.path"
+        found = "the rows or their split are not those of the training, which may have seen what is to be measured"
+        remedy = "leave out --data.test_fraction and the like; of a file that has changed, --data.path takes all rows"
         raise InputError(f"{found}: {remedy}")
