@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -187,12 +188,12 @@ class Numbers(IterableDataset):
 
 
 class Counted(LightningDataModule):
-    def __init__(self) -> None:
+    def __init__(self, **loading: Any) -> None:
         super().__init__()
-        self.numbers = Numbers()
+        self.numbers, self.loading = Numbers(), loading
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.numbers, 16)
+        return DataLoader(self.numbers, 16, **self.loading)
 
     def state_dict(self) -> dict[str, int]:
         return {"last": self.numbers.last}
@@ -221,3 +222,14 @@ def test_a_stream_gives_each_row_to_a_step(before: dict[str, int], workplace: Pa
         run(second := Seeing(), Counted(), name="one", ckpt_path="last", max_epochs=2)
         seen += second.seen
     assert seen == list(range(1, 129))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_worker_that_stays_gives_each_row_to_a_step(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its iterator is made once; where it was is in the worker alone, which a run that goes on says."""
+    data = Counted(num_workers=1, persistent_workers=True)
+    run(first := Seeing(), data, name="one", max_epochs=2)
+    assert first.seen == list(range(1, 129))
+    run(second := Seeing(), Counted(**data.loading), name="one", ckpt_path="last", max_epochs=3)
+    assert second.seen == list(range(1, 65))
+    assert "persistent_workers begin anew: no checkpoint has what they draw and keep" in capsys.readouterr().out

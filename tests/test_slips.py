@@ -147,6 +147,14 @@ def test_a_pipe_is_waited_for_by_no_flag(train: Train) -> None:
     assert (code, out.count("\n")) == (2, 1), out
     assert "--trainer pipe: type a flag, such as --max_epochs 5, or --config FILE" in out
     assert train("--trainer", "{fast_dev_run: true}")[0] == 0
+    assert train("--model", "./pipe") == (
+        2,
+        "error: --model ./pipe: a class is expected, such as --model FILE.CLASS; a YAML file is --config FILE\n",
+    )
+    for typed in ["--data=./pipe"], ["--data=./table.csv"], ["--data", "--max_epochs=1"], ["--data="]:
+        code, out = train(*typed)
+        assert code == 2
+        assert "a class is expected, such as --data FILE.CLASS; a CSV file is --data.path FILE" in out
 
 
 def test_slips_with_a_checkpoint(slip: Train) -> None:

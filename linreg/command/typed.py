@@ -14,6 +14,11 @@ from linreg.system.errors import InputError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 AS_FIT = ("doctor", "lecture")  # take the flags of fit, and do something else
+SECTIONS = {  # the pattern of a value for all of one (any other the parser would open, be it a pipe), and a remedy
+    "--trainer": (r"\{.*", "type a flag, such as --max_epochs 5, or --config FILE"),
+    "--model": (r"\{.*|[\w.]+", "a class is expected, such as --model FILE.CLASS; a YAML file is --config FILE"),
+    "--data": (r"\{.*|[\w.]+", "a class is expected, such as --data FILE.CLASS; a CSV file is --data.path FILE"),
+}
 Flag = tuple[str, str | None]  # as it was typed, and its value
 
 
@@ -57,8 +62,8 @@ class Arguments:
         self.configs: list[str] = []
         self.flags: list[Flag] = []
         for flag, value in flags_in(typed[1:] if is_named else typed):
-            if flag == "--trainer" and not (value or "").startswith("{"):  # the parser would read any file, or pipe
-                raise InputError(f"--trainer {value}: type a flag, such as --max_epochs 5, or --config FILE")
+            if flag in SECTIONS and not re.fullmatch(SECTIONS[flag][0], value or "", re.DOTALL):
+                raise InputError(f"{flag} {value or '(nothing)'}: {SECTIONS[flag][1]}")
             if flag not in ("--config", "-c"):
                 self.flags.append((flag, value))
             elif value is None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from linreg.system.errors import InputError, given
@@ -39,17 +40,17 @@ class Draws(Callback):
         checkpoint["seed"] = self.seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _PrefetchDataFetcher)
+        self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _DataFetcher)
 
-        def make_without_a_batch() -> None:
-            fetch_one = kind.__iter__
-            kind.__iter__ = _DataFetcher.__iter__ if self.is_first else fetch_one
-            try:  # a stream would give a batch that no step takes, for the iterator is made anew behind the seed
+        def make_without_iterator() -> None:
+            make_iterator = kind.__iter__
+            kind.__iter__ = without_iterator if self.is_first else make_iterator
+            try:  # which is made behind the seed: two would draw batches of a stream that no step takes
                 make_loaders()
             finally:
-                kind.__iter__ = fetch_one
+                kind.__iter__ = make_iterator
 
-        vars(trainer.fit_loop)["setup_data"] = make_without_a_batch
+        vars(trainer.fit_loop)["setup_data"] = make_without_iterator
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         typed = os.environ.get("PL_GLOBAL_SEED")
@@ -98,6 +99,14 @@ class Draws(Callback):
         np.random.seed(seed % 2**32)
 
 
+def without_iterator(fetcher: Any) -> Any:
+    """What ``_DataFetcher.__iter__`` does, but that the loaders are not iterated over yet."""
+    loaders, fetcher.iterator = fetcher.combined_loader, iter(())
+    loaders._iterator = _SUPPORTED_MODES[loaders._mode]["iterator"](loaders.flattened, loaders.limits)  # for its length
+    fetcher.reset()
+    return fetcher
+
+
 def generator_states() -> dict[str, Any]:
     """The states of all generators, in types that a checkpoint may hold."""
     numpy: Any = np.random.get_state()
@@ -120,7 +129,7 @@ def begin_behind(trainer: Trainer, seen: int) -> None:
     fetcher: Any = trainer.fit_loop._data_fetcher
     loader: Any = trainer.train_dataloader
     if getattr(loader, "persistent_workers", False) and trainer.global_step:
-        say("        what persistent_workers draw is not what they would have drawn", trainer.is_global_zero)
+        say("        persistent_workers begin anew: no checkpoint has what they draw and keep", trainer.is_global_zero)
     if hasattr(loader, "seen"):
         loader.seen, seen = seen, 0
     is_plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
