@@ -1,5 +1,6 @@
 """Predictions beside their rows: as the file has them, in its order, whatever kind of file it is."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,22 @@ def test_dots_that_may_part_thousands_are_said(train: Train) -> None:
     Path("new.csv").write_text("\n".join(["sales;price;y", *(f"{n:,};{n % 9},5;1" for n in sales), ""]))
     code, out = train(*PREDICT, "new.csv", "--data.decimal", ",")
     assert (code, "'sales': each comma is read as a decimal comma" in out) == (0, True), out
+
+
+def test_a_column_in_another_unit_is_said(train: Train) -> None:
+    """As of thousands that were read as decimals in the fit, or of grams in the place of kilograms."""
+    rng = np.random.default_rng(0)
+    sales, kind = rng.integers(1_001, 9_999, 60), rng.integers(0, 2, 60)
+    for name, shown in (("t", [f"{n / 1_000:.3f}" for n in sales]), ("new", list(map(str, sales)))):
+        rows = [f"{s},{'ab'[k]},{n % 7 + n}.5" for n, s, k in zip(sales.tolist(), shown, kind.tolist(), strict=True)]
+        Path(f"{name}.csv").write_text("\n".join(["sales,kind,y", *rows, ""]))
+    assert train("--data.path", "t.csv", "--data.target", "y", "--data.categories", "all", "--max_epochs", 1)[0] == 0
+    code, out = train(*PREDICT, "t.csv")
+    assert (code, "same unit" in out) == (0, False), out
+    code, out = train(*PREDICT, "new.csv")
+    found = re.search(r"'sales' averages ([\d,]+) here and ([\d.]+), give or take ([\d.]+), in the", out)
+    assert found, out
+    here, mean, std = (float(number.replace(",", "")) for number in found.groups())
+    assert here == pytest.approx(sales.mean(), rel=1e-3)
+    assert (mean, std) == pytest.approx((sales.mean() / 1_000, sales.std() / 1_000), rel=0.15)  # of most rows
+    assert (code, out.count("same unit")) == (0, 1), out

@@ -20,6 +20,8 @@ from linreg.system.atomic import replacing
 from linreg.system.errors import InputError, RunError
 from linreg.system.screen import as_text, say, wrapped
 
+FAR = 10  # standard deviations of a training column between its mean and that of the rows to predict
+
 
 class PredictionData(LightningDataModule):
     """The rows of a file to predict; it needs the model's feature columns, in any order, and may hold others.
@@ -44,14 +46,15 @@ class PredictionData(LightningDataModule):
         self.path, self.missing, self.spelling = path, missing, Spelling(decimal, missing_values)
         self.feature_names: list[str] = []  # the model's
         self.levels: dict[str, list[str]] = {}  # of its categories
-        self.means: dict[str, float] = {}  # of its features, where it knows them
+        self.moments: dict[str, list[float]] = {}  # mean and standard deviation of its features, where it knows them
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
             model: Any = self.trainer.lightning_module
             self.feature_names, self.levels = getattr(model, "feature_names", []), getattr(model, "levels", {})
             if hasattr(model, "x_standardizer"):
-                self.means = dict(zip(self.feature_names, model.x_standardizer.mean.tolist(), strict=True))
+                moments = torch.stack([model.x_standardizer.mean, model.x_standardizer.std], dim=1).tolist()
+                self.moments = dict(zip(self.feature_names, moments, strict=True))
 
     def writer(self, path: str) -> Callback:
         """What writes the predictions beside the rows."""
@@ -73,17 +76,28 @@ class _Blocks:
                 raise InputError(f"{other.path}: {how} than {first.path}; predict them one at a time")
         self.columns = choose(first, [], data.feature_names, data.levels or None)
         numbers = [column.name for column in self.columns if column.levels is None]
-        for line in thousands(first, {name: data.means.get(name, 0.0) for name in numbers}):
+        self.names, self.moments = data.feature_names, {name: data.moments.get(name, [0.0, 1.0]) for name in numbers}
+        for line in thousands(first, {name: mean for name, (mean, _) in self.moments.items()}):
             say(wrapped(f"data    {line}"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
-        empty = True
+        sums = []
         for source in self.sources:
             for values, rows in source.blocks(self.columns, self.refuse_missing, keep=True):
-                empty = False
-                yield torch.from_numpy(expand(values, self.columns)), rows
-        if empty:
+                x = torch.from_numpy(expand(values, self.columns))
+                sums.append(torch.stack([x.nansum(dim=0), x.isfinite().sum(dim=0)]))
+                yield x, rows
+        if not sums:
             raise InputError(f"{self.sources[-1].path}, line 2: no row below the header")
+        total, count = torch.stack(sums).sum(dim=0)
+        self._compare(dict(zip(self.names, (total / count).tolist(), strict=True)))
+
+    def _compare(self, found: dict[str, float]) -> None:
+        """Says which columns lie so far from the training rows that their unit may be another."""
+        for name, (mean, std) in self.moments.items():
+            if [mean, std] != [0.0, 1.0] and abs(found[name] - mean) > FAR * std:
+                there = f"{mean:,.4g}, give or take {std:,.4g}, in the training rows"
+                say(wrapped(f"data    {name!r} averages {found[name]:,.4g} here and {there}; is it in the same unit?"))
 
 
 class PredictionWriter(Callback):
