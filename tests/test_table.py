@@ -332,6 +332,20 @@ def test_codes_and_row_numbers_are_told_by_their_cells(workplace: Path) -> None:
     assert notes_of(table("plz", zips), categories=["plz"]).startswith("'plz' has the levels '01067'")
 
 
+def test_dates_that_are_written_as_numbers_are_said(workplace: Path) -> None:
+    months = [(year, month) for year in (1999, 2000) for month in range(1, 13)]
+    for form in ("{0}{1:02}15", "{0}{1:02}", "{1:02}.{0}", "{1}.{0}"):
+        for name in ("day", "when"):
+            cells = [form.format(*each) for each in months]
+            notes = notes_of(f"{name},a,y\n" + "".join(f"{cell},{i * i % 7},{i % 5}\n" for i, cell in enumerate(cells)))
+            assert f"{name!r} counts as a number, though {float(cells[0]):.8g} and the others look like dates" in notes
+    for form in ("{0}", "{0}{1:02}.5", "{0}{1:02}99", "{1}.{0}5", "{1}", "{1}{0}"):
+        cells = [form.format(*each) for each in months]
+        assert "dates" not in notes_of(
+            "n,a,y\n" + "".join(f"{cell},{i * i % 7},{i % 5}\n" for i, cell in enumerate(cells))
+        )
+
+
 def test_copies_are_said_where_nothing_is_held_out(train: Train, workplace: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(200, 2)).tolist()

@@ -19,16 +19,7 @@ import numpy as np
 from linreg.files.cells import NUMBER, Spelling
 from linreg.system.errors import InputError, did_you_mean
 
-IDENTIFIER = re.compile(
-    r"(.*[ _.-])?(id|uuid|zip|(zip|post(al)?)[ _.-]?code|phone)|index|unnamed: \d+|(?-i:.*[a-z](Id|ID))", re.IGNORECASE
-)
-MAY_RUN = re.compile(  # a time, or a rank
-    r"(.*[ _.-])?(t|x|time|date|year|month|week|day|hour|min(ute)?|sec(ond)?|age|step|epoch|period|zeit|datum|jahr"
-    r"|monat|woche|tag|stunde|alter|rank(ing)?|rang|platz)s?([ _.-].*)?",
-    re.IGNORECASE,
-)
 DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{2,4})([ T,].*)?", re.ASCII)
-MANY = 20  # rows, to be sure that a column numbers them
 SAMPLE = 1_000  # cells that tell a column of text from one of numbers with a text cell on top
 MOST_LEVELS = 1_000
 ROLES = {"target": "the target", "exclude": "--data.exclude", "categories": "--data.categories"}
@@ -134,19 +125,6 @@ def expand(values: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
             part = np.where(np.isnan(part), math.nan, part == np.array(numbers)).astype(values.dtype)
         parts.append(part)
     return np.concatenate(parts, axis=1)
-
-
-def row_numbers(values: np.ndarray, features: Mapping[int, Column]) -> dict[str, str]:
-    """The feature that numbers the rows (n, C): k, k + 1, k + 2 ... in any order; a time may, and a lone feature."""
-    numbers = [i for i, column in features.items() if column.levels is None and not MAY_RUN.fullmatch(column.name)]
-    few = [i for i in numbers if len({*filter(float.is_integer, values[:MANY, i].tolist())}) == MANY]  # most end here
-    few = [i for i in few if np.ptp(values[:, i]) == len(values) - 1]
-    runs = [i for i in few if (np.diff(np.sort(values[:, i])) == 1).all()]
-    if not len(runs) == 1 < len(features):
-        return {}
-    in_order = (np.diff(values[:, runs[0]]) == 1).all()
-    how = "it runs as the rows do" if in_order else "it numbers the rows, in another order"
-    return {features[runs[0]].name: f", though {how}"}
 
 
 def choose(

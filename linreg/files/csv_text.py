@@ -13,17 +13,14 @@ import os
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from functools import cached_property, partial
-from typing import Any
 
 from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
 from linreg.system.errors import InputError, did_you_mean
 
-CODE, SAMPLE = re.compile(r"0\d\d+", re.ASCII), 1_000  # two digits are those of a month or an hour; rows
-THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?[.,]\d{3}", re.ASCII)
-POINT = "dot is read as a decimal point"
+SAMPLE = 1_000  # rows
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
@@ -174,37 +171,3 @@ class CSVFile(TextFile):
 def _form(name: str) -> str:
     """One spelling of a name for the two that Unicode has for an accented letter, which look the same."""
     return unicodedata.normalize("NFC", name)
-
-
-def codes(file: Any, names: Iterable[str]) -> list[str]:
-    """Those of a file's columns with leading zeros in the first rows, as of zip codes."""
-    return [name for name in names if any(CODE.fullmatch(cell) for _, cell in _first_cells(file, name))]
-
-
-def thousands(file: Any, means: Mapping[str, float]) -> list[str]:
-    """A line for each of a file's columns whose every decimal sign in the first rows may part thousands.
-
-    It may beside numbers that need none; where that comes nearer to the column's mean in training, 0 if unknown; and
-    where all points of a file with semicolons may, for there the decimal sign should be a comma.
-    """
-    found, doubtful = list[str](), list[str]()
-    sign, way = (",", "comma is read as a decimal comma") if file.spelling.decimal == "," else (".", POINT)
-    where_commas, remedy = sign == "." and file.delimiter == ";", "if three digits after it are thousands, take it out"
-    for name, mean in means.items():
-        cells = _first_cells(file, name)
-        parted, others = [each for each in cells if sign in each[1]], [c for _, c in cells if c.isdecimal()]
-        may = all(THOUSANDS.fullmatch(cell) for _, cell in parted)
-        where_commas = where_commas and may
-        if may and len(parted) > 2 and max(map(len, others), default=0) < 4:
-            (line, cell), size = parted[0], sum(float(c.replace(",", ".")) for _, c in parted) / len(parted)
-            text = f"{name!r}: each {way}, as in {cell} ({file.path}, line {line}); {remedy} of the file"
-            if others or abs(mean) > 500 * abs(size):
-                found.append(text)
-            elif not mean:
-                doubtful.append(text)
-    return found + doubtful * where_commas
-
-
-def _first_cells(file: Any, name: str) -> list[tuple[int, str]]:
-    at = file.index(name, "in it")
-    return [(line, cells[at].strip()) for line, cells in file.first_rows]

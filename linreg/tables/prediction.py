@@ -13,7 +13,8 @@ from torch import Tensor
 
 from linreg.files.cells import Spelling
 from linreg.files.columns import choose, expand
-from linreg.files.csv_text import CSVFile, thousands
+from linreg.files.csv_text import CSVFile
+from linreg.files.doubts import thousands
 from linreg.files.rows import Rows
 from linreg.files.sources import find_sources
 from linreg.system.atomic import replacing
@@ -77,7 +78,7 @@ class _Blocks:
         self.columns = choose(first, [], data.feature_names, data.levels or None)
         numbers = [column.name for column in self.columns if column.levels is None]
         self.names, self.moments = data.feature_names, {name: data.moments.get(name, [0.0, 1.0]) for name in numbers}
-        for line in thousands(first, {name: mean for name, (mean, _) in self.moments.items()}):
+        for line in thousands(self.sources, {name: mean for name, (mean, _) in self.moments.items()}):
             say(wrapped(f"data    {line}"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from linreg.files.cells import MAYBE_MISSING, Spelling
-from linreg.files.columns import DATE, IDENTIFIER, Categories, as_missing, choose, expand, row_numbers
-from linreg.files.csv_text import codes, thousands
+from linreg.files.columns import DATE, Categories, as_missing, choose, expand
+from linreg.files.doubts import IDENTIFIER, codes, dates, row_numbers, thousands
 from linreg.files.sources import find_sources
 from linreg.system.errors import InputError
 
@@ -60,7 +60,7 @@ class TableReader:
         self.num_targets = len(targets)
         self.num_read = self.num_dropped = 0
         self.kept: list[int] = []
-        self.row_numbers: dict[str, str] = {}
+        self.no_amounts: dict[str, str] = {}
         self.missing_cells = np.zeros(len(self.columns), dtype=int)
 
     def _names(self, role: str, names: Any) -> list[str]:
@@ -92,7 +92,8 @@ class TableReader:
         self.resolve_columns()
         if len(values) * self.width > most:
             return None
-        self.row_numbers = row_numbers(values, {i: self.columns[i] for i in self.kept[self.num_targets :]})
+        features = {i: self.columns[i] for i in self.kept[self.num_targets :]}
+        self.no_amounts = dates(values, features) | row_numbers(values, features)
         values = self.expand(self.drop_incomplete_rows(values))
         self.check_rows()
         return values
@@ -155,13 +156,13 @@ class TableReader:
         way = "; --data.categories makes text a feature" * any("text: " in each for each in left_out)
         notes = [f"left out {', '.join(left_out)}{way}"] if left_out else []
         numbers = {column.name: column for i in self.kept if (column := self.columns[i]).levels is None}
-        why = self.row_numbers | dict.fromkeys(codes(self.files[0], numbers), ", though it has leading zeros")
+        why = self.no_amounts | dict.fromkeys(codes(self.files[0], numbers), ", though it has leading zeros")
         for column in numbers.values():
             reason = "" if IDENTIFIER.fullmatch(column.name) else why.get(column.name)
             if not column.required and reason is not None:
                 ways = f"--data.exclude '[{column.name}]', or --data.categories if it tells kinds apart"
                 notes.append(f"{column.name!r} counts as a number{reason}; if it is only a name, {ways}")
-        notes += thousands(self.files[0], dict.fromkeys(numbers, 0.0))
+        notes += thousands(self.files, dict.fromkeys(numbers, 0.0))
         for name, levels in self.levels.items():
             shown = ", ".join(map(repr, levels[1:11])) + ", ..." * (len(levels) > 11)
             notes.append(f"{name!r} has the levels {levels[0]!r}, left out as the reference, {shown}")

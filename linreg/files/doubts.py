@@ -1,0 +1,89 @@
+"""What the numbers of a column may be in truth: names, dates, thousands. It is said, and nothing is changed."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from linreg.files.columns import Column
+
+IDENTIFIER = re.compile(
+    r"(.*[ _.-])?(id|uuid|zip|(zip|post(al)?)[ _.-]?code|phone)|index|unnamed: \d+|(?-i:.*[a-z](Id|ID))", re.IGNORECASE
+)
+MAY_RUN = re.compile(  # a time, or a rank
+    r"(.*[ _.-])?(t|x|time|date|year|month|week|day|hour|min(ute)?|sec(ond)?|age|step|epoch|period|zeit|datum|jahr"
+    r"|monat|woche|tag|stunde|alter|rank(ing)?|rang|platz)s?([ _.-].*)?",
+    re.IGNORECASE,
+)
+CODE = re.compile(r"0\d\d+", re.ASCII)  # two digits are those of a month or an hour
+WRITTEN_DATE = re.compile(  # 20220131, 202201, or 01.2022, with five decimals
+    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?\.00000|(0?[1-9]|1[0-2])\.(19|20)\d\d0", re.ASCII
+)
+THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?[.,]\d{3}", re.ASCII)
+POINT = "dot is read as a decimal point"
+MANY, FEW, SAMPLE = 20, 10, 1_000  # rows, to be sure that a column numbers them; different dates; rows that are read
+
+
+def row_numbers(values: np.ndarray, features: Mapping[int, Column]) -> dict[str, str]:
+    """The feature that numbers the rows (n, C): k, k + 1, k + 2 ... in any order; a time may, and a lone feature."""
+    numbers = [i for i, column in features.items() if column.levels is None and not MAY_RUN.fullmatch(column.name)]
+    few = [i for i in numbers if len({*filter(float.is_integer, values[:MANY, i].tolist())}) == MANY]  # most end here
+    few = [i for i in few if np.ptp(values[:, i]) == len(values) - 1]
+    runs = [i for i in few if (np.diff(np.sort(values[:, i])) == 1).all()]
+    if not len(runs) == 1 < len(features):
+        return {}
+    in_order = (np.diff(values[:, runs[0]]) == 1).all()
+    how = "it runs as the rows do" if in_order else "it numbers the rows, in another order"
+    return {features[runs[0]].name: f", though {how}"}
+
+
+def dates(values: np.ndarray, features: Mapping[int, Column]) -> dict[str, str]:
+    """The features (n, C) whose numbers are written dates, which are unevenly spaced."""
+    found = {}
+    for i in (i for i, column in features.items() if column.levels is None):
+        cells = [cell for cell in values[:SAMPLE, i].tolist() if not math.isnan(cell)]
+        if all(WRITTEN_DATE.fullmatch(f"{cell:.5f}") for cell in cells) and len({*cells}) >= FEW:
+            found[features[i].name] = (
+                f", though {cells[0]:.8g} and the others look like dates, unevenly spaced as numbers"
+            )
+    return found
+
+
+def codes(file: Any, names: Iterable[str]) -> list[str]:
+    """Those of a file's columns with leading zeros in the first rows, as of zip codes."""
+    return [name for name in names if any(CODE.fullmatch(cell) for _, cell in _first_cells(file, name))]
+
+
+def thousands(files: Iterable[Any], means: Mapping[str, float]) -> list[str]:
+    """A line for each column whose every decimal sign in the first rows of a file may part thousands, in one file.
+
+    It may beside numbers that need none; where that comes nearer to the column's mean in training, 0 if unknown; and
+    where all points of a file with semicolons may, for there the decimal sign should be a comma.
+    """
+    return next(filter(None, (_thousands_in(file, means) for file in files)), [])
+
+
+def _thousands_in(file: Any, means: Mapping[str, float]) -> list[str]:
+    found, doubtful = list[str](), list[str]()
+    sign, way = (",", "comma is read as a decimal comma") if file.spelling.decimal == "," else (".", POINT)
+    where_commas, remedy = sign == "." and file.delimiter == ";", "if three digits after it are thousands, take it out"
+    for name, mean in means.items():
+        cells = _first_cells(file, name)
+        parted, others = [each for each in cells if sign in each[1]], [c for _, c in cells if c.isdecimal()]
+        may = all(THOUSANDS.fullmatch(cell) for _, cell in parted)
+        where_commas = where_commas and may
+        if may and len(parted) > 2 and max(map(len, others), default=0) < 4:
+            (line, cell), size = parted[0], sum(float(c.replace(",", ".")) for _, c in parted) / len(parted)
+            text = f"{name!r}: each {way}, as in {cell} ({file.path}, line {line}); {remedy} of the file"
+            if others or abs(mean) > 500 * abs(size):
+                found.append(text)
+            elif not mean:
+                doubtful.append(text)
+    return found + doubtful * where_commas
+
+
+def _first_cells(file: Any, name: str) -> list[tuple[int, str]]:
+    at = file.index(name, "in it")
+    return [(line, cells[at].strip()) for line, cells in file.first_rows]
