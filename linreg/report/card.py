@@ -84,7 +84,8 @@ def made_with() -> Iterator[str]:
     """Versions, the commit, and the machine."""
     for name in PACKAGES:
         try:
-            yield f"{name} {version(name)}"
+            build = getattr(sys.modules.get(name), "__version__", None)  # names a torch's CUDA too, as 2.6.0+cu124
+            yield f"{name} {build or version(name)}"
         except PackageNotFoundError:
             yield f"{name}, not installed"
     yield f"python {platform.python_version()}"
