@@ -3,6 +3,7 @@
 A row is whatever a dataset gives: a pair (x, y), a dict, a lone tensor; a batch is the same of several rows.
 """
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -163,7 +164,7 @@ class DataModule(LightningDataModule):
 
     @property
     def _row(self) -> list[Tensor]:
-        row: Any = next(iter(next(iter(self.datasets.values()))))
+        row: Any = next(iter(copy.copy(next(iter(self.datasets.values())))))  # of a stream that counts, not its first
         parts = row.values() if isinstance(row, dict) else row if isinstance(row, tuple | list) else [row]
         return [torch.as_tensor(part) for part in parts]
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from linreg import Module, run
+from linreg import DataModule, Module, run
 from tests.conftest import Train
 from tests.tools import assert_same, load
 
@@ -171,6 +171,7 @@ def test_two_and_two_are_four(case: str, train: Train, workplace: Path) -> None:
     assert code == 0, out
     is_told = "        this stream begins anew: where it was is in no state_dict\n" in out
     assert is_told == ("stream" in case and "place" not in case)
+    assert ("Stream: each of its 2 workers gives all of it" in out) == ("stream, workers" in case)
     one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_same(one[part], two[part])
@@ -233,3 +234,18 @@ def test_a_worker_that_stays_gives_each_row_to_a_step(workplace: Path, capsys: p
     run(second := Seeing(), Counted(**data.loading), name="one", ckpt_path="last", max_epochs=3)
     assert second.seen == list(range(1, 65))
     assert "persistent_workers begin anew: no checkpoint has what they draw and keep" in capsys.readouterr().out
+
+
+class Asked(DataModule):
+    """Of whose first row a model asks the size."""
+
+    def load(self) -> dict[str, Numbers]:
+        return {"train": Numbers()}
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_stream_is_not_moved_on_by_what_is_asked_of_it(workplace: Path) -> None:
+    data = Asked(batch_size=16)
+    assert data.num_features == data.input_shape[0] == 1
+    run(model := Seeing(), data, max_epochs=1)
+    assert model.seen == list(range(1, 65))

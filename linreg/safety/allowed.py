@@ -101,8 +101,8 @@ def remedy() -> str:
     """What may be named, and how to allow more."""
     return (
         "a config or checkpoint may only name classes of linreg, torch.optim, Lightning's callbacks, loggers and the "
-        "like (not LambdaCallback), or of a .py file beside train.py; others have to be added to ALLOWED in "
-        "linreg/safety/allowed.py"
+        "like (not LambdaCallback), or of a .py file beside train.py, or in a folder there that has an __init__.py; "
+        "others have to be added to ALLOWED in linreg/safety/allowed.py"
     )
 
 

@@ -88,6 +88,10 @@ class Draws(Callback):
         if is_rows or hasattr(loader, "__getitems__"):  # Lightning would take each row for a batch
             found = f"train_dataloader gives a {type(loader).__name__}"
             raise InputError(f"{found}, whose rows are no batches; give a DataLoader(rows, batch_size=32)")
+        rows, num_workers = getattr(loader, "dataset", None), getattr(loader, "num_workers", 0)
+        if isinstance(rows, IterableDataset) and num_workers > 1:
+            each = f"each of its {num_workers} workers gives all of it"
+            say(f"        {type(rows).__name__}: {each}, unless it asks get_worker_info", trainer.is_global_zero)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = 0 if vars(trainer)["overfit_batches"] else trainer.current_epoch  # the same draws are the same batches
