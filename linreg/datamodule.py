@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from linreg.rows import Rows, as_dataset, as_it_is, whole
+from linreg.rows import Gathered, Rows, as_dataset, as_it_is, whole
 from linreg.split import SPLITS, check_split, split_rows
 from linreg.system.errors import InputError
 
@@ -126,13 +126,14 @@ class DataModule(LightningDataModule):
 
     def _loader(self, split: str, shuffle: bool = False) -> DataLoader[Any]:
         rows: Any = self.datasets[split]
+        at_once = isinstance(whole(rows), Rows) and self.collate is None
         return DataLoader(
-            rows,
+            Gathered(rows) if at_once else rows,
             batch_size=self.batch_size,
             shuffle=shuffle and self.row_counts[split] is not None,  # a stream has the order that it has
             num_workers=self.num_workers,
             drop_last=shuffle and self.drop_last,
-            collate_fn=self.collate or (as_it_is if isinstance(whole(rows), Rows) else None),
+            collate_fn=as_it_is if at_once else self.collate,
         )
 
     @property

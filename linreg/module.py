@@ -5,6 +5,7 @@ a scalar, the mean over a batch's rows.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -15,8 +16,10 @@ from torchmetrics import Metric, MetricCollection
 
 from linreg.metrics import as_plain
 from linreg.optimizers import gather_settings, make_optimizer, make_scheduler, try_settings
+from linreg.rows import lengths_of
 from linreg.system.errors import InputError
-from linreg.system.ranks import summed
+from linreg.system.ranks import gathered, summed
+from linreg.system.screen import say
 
 Batch = tuple[Tensor, Tensor]
 Losses = Tensor | dict[str, Tensor]  # the loss, or several by name, of which "loss" is the one to descend
@@ -44,6 +47,7 @@ class Module(LightningModule):
 
     metrics: MetricCollection
     loss_weight = 1.0  # of several processes' batches: what the rows of this one count, 0 if it has none
+    is_ambiguous = False  # whether it was said that a batch has tensors of several lengths
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
     def __init__(
@@ -65,7 +69,7 @@ class Module(LightningModule):
         self.stage_metrics = nn.ModuleDict()  # those of an evaluation that is going on
         self.tables: dict[str, Any] = {}  # of the last evaluation: metrics that are no single number, as lists by tag
         self.epoch_losses: dict[str, Tensor] = {}  # sums over the rows of the epoch so far
-        self.epoch_rows = 0
+        self.epoch_counts: dict[str, int] = {}  # of these rows; a loss that is returned at times has fewer
         beside = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         self.optimizer, settings = gather_settings(optimizer, beside)
         self.lr, self.momentum, self.nesterov, self.weight_decay = settings.values()
@@ -141,29 +145,39 @@ class Module(LightningModule):
         """The metrics of one evaluation, with no row in them yet."""
         return self.metrics.clone(postfix=postfix).to(self.device)
 
+    def count_rows(self, batch: Any) -> int:
+        """How many rows of a batch its means count for: as long as its tensors are; override it where these differ."""
+        lengths = lengths_of(batch) or [1]
+        if len(lengths) > 1 and not self.is_ambiguous:
+            self.is_ambiguous = True
+            many = f"a batch has tensors of {' and '.join(map(str, lengths))} rows, and counts as {lengths[0]}"
+            say(f"        {many}; count_rows(batch) can tell otherwise", self.global_rank == 0)
+        return lengths[0]
+
     def on_train_epoch_start(self) -> None:
-        self.epoch_losses, self.epoch_rows = {}, 0
+        self.epoch_losses, self.epoch_counts = {}, {}
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        num_rows = count_rows(batch) if self.loss_weight else 0
+        num_rows = self.count_rows(batch) if self.loss_weight else 0
         for name, loss in by_name(outputs).items():
             if isinstance(loss, Tensor) and loss.numel() == 1:
                 if name not in self.epoch_losses:
-                    self.epoch_losses[name] = torch.zeros((), device=self.device)
-                # Lightning has divided the loss where several batches make a step.
-                share = self.trainer.accumulate_grad_batches if name == "loss" else 1
+                    self.epoch_losses[name], self.epoch_counts[name] = torch.zeros((), device=self.device), 0
+                share = self.trainer.accumulate_grad_batches if name == "loss" else 1  # Lightning divides by it
                 self.epoch_losses[name].add_(loss.detach(), alpha=num_rows * share)
-        self.epoch_rows += num_rows if self.epoch_losses else 0
+                self.epoch_counts[name] += num_rows
 
     def on_train_epoch_end(self) -> None:
-        num_rows = int(summed(torch.tensor(self.epoch_rows)))
-        for name, total in self.epoch_losses.items():
-            self.log(f"{name}/train", summed(total) / num_rows)
+        for name in dict.fromkeys(chain(*gathered([*self.epoch_losses]))):  # of all processes
+            total = summed(self.epoch_losses.get(name, torch.zeros((), device=self.device)))
+            if num_rows := int(summed(torch.tensor(self.epoch_counts.get(name, 0)))):
+                self.log(f"{name}/train", total / num_rows)
         self.on_train_epoch_start()
 
     def _log_losses(self, stage: str, batch: Any) -> None:
         for name, loss in by_name(self.step(batch)).items():
-            self.log(f"{name}/{stage}", loss, batch_size=count_rows(batch), sync_dist=True)
+            if loss is not None:
+                self.log(f"{name}/{stage}", loss, batch_size=self.count_rows(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
@@ -194,11 +208,3 @@ def by_name(losses: Any) -> dict[str, Any]:
 def inputs_of(batch: Any) -> Any:
     """What ``forward`` predicts from: x of a pair, or the batch itself."""
     return batch[0] if isinstance(batch, tuple | list) else batch
-
-
-def count_rows(batch: Any) -> int:
-    """The rows of a batch: the length of the first tensor in it."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else ()
-    return next((count_rows(part) for part in parts if isinstance(part, Tensor | dict | tuple | list)), 1)

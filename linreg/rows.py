@@ -14,7 +14,7 @@ ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflati
 
 
 class Rows(Dataset[Any]):
-    """Columns of equal length, as a tuple, a dict or a lone one; the rows of a batch are gathered at once.
+    """Columns of equal length, as a tuple, a dict or a lone one.
 
     Args:
         columns: tensors as they are; arrays, frames and lists, of which float64 becomes float32 and text class numbers.
@@ -43,8 +43,6 @@ class Rows(Dataset[Any]):
         if self.names is not None:
             return dict(zip(self.names, found, strict=True))
         return found[0] if self.is_lone else tuple(found)
-
-    __getitems__ = __getitem__  # of several rows, by which a DataLoader asks for a batch
 
     @property
     def classes(self) -> list[str]:
@@ -85,9 +83,27 @@ def whole(rows: Any) -> Any:
     return rows.dataset if isinstance(rows, Subset) else rows
 
 
+class Gathered(Subset[Any]):
+    """Rows, or a part of them, of which a DataLoader with ``collate_fn=as_it_is`` gets a batch at once."""
+
+    def __init__(self, rows: Any) -> None:
+        super().__init__(whole(rows), getattr(rows, "indices", range(len(rows))))
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.dataset[[self.indices[i] for i in indices]]
+
+
 def as_it_is(batch: Any) -> Any:
     """In place of a collation: the batch was gathered whole."""
     return batch
+
+
+def lengths_of(batch: Any) -> list[int]:
+    """The different lengths of a batch's tensors, in their order."""
+    if isinstance(batch, Tensor):
+        return [len(batch)] if batch.ndim else []
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else ()
+    return list(dict.fromkeys(length for part in parts for length in lengths_of(part)))
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
@@ -12,9 +11,10 @@ from linreg.runs.checkpoints import LastCheckpoint
 from linreg.runs.resumable import check_kind
 from linreg.stack.draws import Draws, generator_states
 from linreg.system.errors import InputError, given
+from linreg.system.ranks import gathered
 
 # What a model and its callbacks keep of an epoch until its end.
-GATHERED = ("epoch_loss", "epoch_losses", "epoch_rows", "epoch_steps", "epoch_batches", "beginning")
+GATHERED = ("epoch_loss", "epoch_losses", "epoch_counts", "epoch_steps", "epoch_batches", "beginning")
 BEGINS_AGAIN = "restarted_on_epoch_start"  # Lightning's word for an epoch whose hooks are to be called
 
 
@@ -53,9 +53,7 @@ class Inside(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.is_saving:
             own = describe_epoch(trainer, pl_module) | {"kept": self.draws.kept}
-            checkpoint["inside"] = all_own = [own] * trainer.world_size
-            if trainer.world_size > 1:
-                dist.all_gather_object(all_own, own)
+            checkpoint["inside"] = gathered(own)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop.epoch_loop
@@ -105,6 +103,8 @@ class Inside(Callback):
         before = move_data_to_device(before, model.device)
         for owner in (model, *trainer.callbacks):  # type: ignore[attr-defined]
             sums = before["sums"].get(type(owner).__name__, {})
+            if "epoch_rows" in sums:  # of all losses, as it was saved before a loss had its own
+                sums["epoch_counts"] = dict.fromkeys(sums.get("epoch_losses", ()), sums["epoch_rows"])
             vars(owner).update(numbers({name: sums[name] for name in GATHERED if name in sums}))
         parameters = dict(model.named_parameters())
         for name, state in before["metrics"].items():

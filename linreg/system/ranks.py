@@ -43,6 +43,14 @@ def summed(values: Tensor) -> Tensor:
     return total.to(values.device)
 
 
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, in the order of their numbers; each has to call this."""
+    found = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
 def own_part(num_rows: int) -> slice:
     """The rows of this process among all of them, next to each other."""
     least, more = divmod(num_rows, world())
@@ -63,9 +71,7 @@ def check_agreement(what: str, value: Any) -> None:
         what: the value is, to begin the message with.
         value: plain, with a text of its own.
     """
-    found: list[Any] = [value] * world()  # in the order of their numbers
-    if world() > 1:
-        dist.all_gather_object(found, value)
+    found = gathered(value)
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
         told = f"process {odd} has {found[odd]}, process 0 has {found[0]}"

@@ -153,7 +153,7 @@ class ExactBaseline(Callback):
         is_validated = every is not None and not (epoch + 1) % every  # else it is an older value that is known
         val = trainer.callback_metrics.get("loss/val", math.nan) if is_validated else math.nan
         loss = summed(torch.as_tensor(model.epoch_losses.get("loss", math.nan)))
-        losses = float(loss) / max(int(summed(torch.tensor(model.epoch_rows))), 1), float(val)
+        losses = float(loss) / max(int(summed(torch.tensor(model.epoch_counts.get("loss", 0)))), 1), float(val)
         now = torch.tensor([[epoch + 1, trainer.global_step, share, expected, *losses]], dtype=torch.float64)
         history = torch.cat([self.history, now])
         self.history = history if len(history) < MOST_EPOCHS else history[1::2].clone()
