@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -223,6 +225,25 @@ def test_last_of_a_name_that_nobody_has_used(train: Train) -> None:
     assert (code, said.count(line)) == (0, 1), said
     code, said = train(*flags, "--name", "mine", "--ckpt_path", "last")
     assert (code, "this is a new one" in said) == (0, False), said
+
+
+def test_last_of_a_run_that_was_killed_before_it_had_saved(train: Train, workplace: Path) -> None:
+    """It begins again, as a job does that is started anew by its own script; but nothing else in its place."""
+    table()
+    flags = "--data.path", "t.csv", "--data.target", "y", "--max_epochs", "1", "--name", "mine"
+    assert train(*flags)[0] == 0
+    shutil.rmtree("runs/mine/version_0/checkpoints")  # as a kill in the first epoch leaves it
+    code, said = train("--name", "mine", "--ckpt_path", "last", "--max_epochs", "1")
+    assert (code, Path("runs/mine/version_1").exists()) == (2, False), said
+    assert "runs/mine/version_0 has saved nothing to go on from, and was begun otherwise (" in said.replace(os.sep, "/")
+    assert "data.init_args.path: t.csv -> None" in said
+    assert "did you mean" not in said
+    config = Path("runs/mine/version_0/config.yaml")
+    assert f"type its flags again, or --config {config}" in said
+    for again in (flags, (*flags, "--model.lr", "0.1"), ("--name", "mine", "--config", config)):
+        code, said = train(*again, "--ckpt_path", "last")
+        assert (code, "this is a new one" in said) == (0, True), said
+        shutil.rmtree("runs/mine/version_1")
 
 
 def test_a_resume_that_fails_before_a_step_says_what_is_true(train: Train) -> None:

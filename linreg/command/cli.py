@@ -20,7 +20,7 @@ from linreg.experiment import run
 from linreg.processes.launchers import launcher, rank_at_start
 from linreg.report.card import made_with
 from linreg.runs.loggers import to_be_made, told_where
-from linreg.runs.recorded import check_recorded, recorded_config, recorded_spelling
+from linreg.runs.recorded import check_begun, check_recorded, recorded_config, recorded_spelling
 from linreg.safety.allowed import class_path_of, find_class, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
@@ -190,5 +190,7 @@ class CommandLine(LightningCLI):
             config = self.config.clone()
             config.ckpt_path = None
             self.settings["config"] = self.parser.dump(config, skip_none=False)
+            if self.arguments.begins:
+                check_begun(self.arguments.begins, self.settings["config"])
         else:
             self.model = load_model(str(self.arguments.value("--ckpt_path")))

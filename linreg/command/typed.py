@@ -70,6 +70,7 @@ class Arguments:
                 raise InputError("--config: the path of a YAML file is expected")
             else:
                 self.configs.append(value)
+        self.begins: str | None = None  # a run of that name, of which none has saved anything to go on from
         self.contents = [check_config(config) for config in self.configs]
         if self.value("--ckpt_path") == "last":
             self._take_newest()
@@ -81,6 +82,7 @@ class Arguments:
         path = newest_checkpoint(name, is_needed=self.subcommand != "fit")
         found = ("--ckpt_path",) if self.subcommand == "fit" else ("--ckpt_path", "--name")  # a flag of fit only
         self.flags = self.without(*found) + ([("--ckpt_path", path)] if path else [])
+        self.begins = None if path else name
 
     def _stem(self) -> str:
         """The name of a run after its last config file."""

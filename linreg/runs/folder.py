@@ -49,7 +49,7 @@ def newest_checkpoint(name: str, is_needed: bool = False) -> str | None:
     for _, folder in sorted(versions(name).items(), reverse=True):
         if (path := folder / "checkpoints/last.ckpt").exists():
             return str(path)
-    hint = did_you_mean(name, [path.name for path in ROOT.glob("*")])
+    hint = did_you_mean(name, [path.name for path in ROOT.glob("*") if path.name != name])
     found = f"no run of the name {name!r} has saved anything"
     if is_needed:
         raise InputError(f"--ckpt_path last: {found}; see --name{hint}")
@@ -139,7 +139,7 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
     """Whether a folder is that of the run which has written a checkpoint, and not merely called like one."""
-    if (text := _config_in(folder)) is None:
+    if (text := config_in(folder)) is None:
         return False
     mark = mark_of(folder)
     if mark or "run" in checkpoint:
@@ -150,11 +150,11 @@ def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:
 
 def mark_of(folder: Path) -> str | None:
     """Which run a folder is of; None if it is none, or one of an older version."""
-    found = re.match(RUN_MARK, _config_in(folder) or "")
+    found = re.match(RUN_MARK, config_in(folder) or "")
     return found[1] if found else None
 
 
-def _config_in(folder: Path) -> str | None:
+def config_in(folder: Path) -> str | None:
     """The config.yaml of a folder; None if there is none, or what could be read for ever."""
     path = folder / "config.yaml"
     with suppress(OSError, UnicodeDecodeError):

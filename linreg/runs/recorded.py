@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from linreg.runs.folder import config_in, versions
 from linreg.runs.loggers import HERE
+from linreg.safety.safe_yaml import read_config
 from linreg.system.errors import InputError
 
 SPLIT = ("val_fraction", "test_fraction", "split_seed", "split", "batch_size", "drop_last", "cache")  # of the same data
@@ -16,6 +18,7 @@ HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's fol
     *("LearningRateFinder", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary"),
     *("RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar", "ThroughputMonitor", "Timer"),
 )
+WHAT_RUNS = ("model.class_path", "data.class_path", "data.init_args.path")
 PLAIN_LOGGERS = ("CSVLogger", "TensorBoardLogger")
 
 
@@ -112,6 +115,20 @@ def differences(before: dict[str, Any], now: str) -> list[str]:
     known = {_section(key) for key in old} - {"name"}  # of a new folder, which is said where it is made
     compared = [key for key in old | new if _section(key) in known]  # others may be newer than the run
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in compared if old.get(key) != new.get(key)]
+
+
+def check_begun(name: str, config: str) -> None:
+    """InputError if the newest run of a name, which has saved nothing to go on from, was begun on something else.
+
+    Args:
+        name: of the runs.
+        config: of the run that would begin in its place, as YAML.
+    """
+    for _, folder in sorted(versions(name).items())[-1:]:
+        begun = read_config(config_in(folder) or "", f"the config in {folder}")
+        if lines := [line for line in differences(begun, config) if line.startswith(WHAT_RUNS)]:
+            found = f"{folder} has saved nothing to go on from, and was begun otherwise ({'; '.join(lines)})"
+            raise InputError(f"--ckpt_path last: {found}; type its flags again, or --config {folder / 'config.yaml'}")
 
 
 def _section(key: str) -> str:
