@@ -59,7 +59,7 @@ def test_another_name_is_one_command(copy: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_installed_beside_another_project(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", "70.1")  # the first that makes a wheel by itself, without build isolation
     monkeypatch.chdir(tmp_path)
     site, project = tmp_path / "site", tmp_path / "project"
     offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]

@@ -25,8 +25,9 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
     ".item() or torch.no_grad()",
     "can be implicitly created only for scalar": "a loss is one number, a mean over rows; return its .mean()",
-    **dict.fromkeys(  # of a linear layer, a norm, a convolution, a recurrent one
-        ("same dtype, but got Double", "mixed dtype (CPU)", "Input type (double)", "RNN input dtype (torch.float64)"),
+    **dict.fromkeys(  # of a linear layer, a norm, a convolution, a recurrent one, that of torch 2.6
+        ("same dtype, but got Double", "mixed dtype (CPU)", "Input type (double)", "RNN input dtype (torch.float64)")
+        + ("got type torch.float64",),
         "the batch is float64 and the model float32; call x.to(self.dtype) first",
     ),
     "must be Tensor, not list": "rows are to hold tensors, not lists; a datasets.Dataset does .with_format('torch')",
