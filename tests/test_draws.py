@@ -236,6 +236,38 @@ def test_a_worker_that_stays_gives_each_row_to_a_step(workplace: Path, capsys: p
     assert "persistent_workers begin anew: no checkpoint has what they draw and keep" in capsys.readouterr().out
 
 
+class Staying(LightningDataModule):
+    """One or two loaders with workers that stay, of rows without draws, in an order that is drawn."""
+
+    def __init__(self, several: bool) -> None:
+        super().__init__()
+        self.several = several
+
+    def train_dataloader(self) -> Any:
+        rows = torch.arange(1.0, 65.0)[:, None]
+        one, two = (DataLoader(rows, 16, shuffle=True, num_workers=1, persistent_workers=True) for _ in "ab")  # type: ignore[arg-type]
+        return {"one": one, "two": two} if self.several else one
+
+
+class SeeingAll(Seeing):
+    def step(self, batch: Any) -> torch.Tensor:
+        return super().step(torch.cat([*batch.values()]) if isinstance(batch, dict) else batch)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("before", [{"max_epochs": 1}, {"max_steps": 6}])
+@pytest.mark.parametrize("several", [False, True])
+def test_workers_that_stay_and_draw_nothing_go_on_to_the_bit(
+    several: bool, before: dict[str, int], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(whole := SeeingAll(), Staying(several), name="whole", max_epochs=3)
+    run(first := SeeingAll(), Staying(several), name="one", **before)
+    capsys.readouterr()
+    run(second := SeeingAll(), Staying(several), name="one", ckpt_path="last", max_epochs=3)
+    assert first.seen + second.seen == whole.seen
+    assert "persistent_workers begin anew" in capsys.readouterr().out
+
+
 class Asked(DataModule):
     """Of whose first row a model asks the size."""
 

@@ -71,6 +71,8 @@ class Draws(Callback):
                     say("        this stream begins anew: where it was is in no state_dict", trainer.is_global_zero)
             else:
                 self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts()))
+            if self.is_first and trainer.global_step:
+                start_staying_workers(loaders.flattened, trainer)
             self.on_train_epoch_start(trainer, pl_module)
             if self.is_first:  # whose iterator was made before; those of the other epochs are made next
                 self.is_first = False
@@ -128,12 +130,23 @@ def restore_generators(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+def start_staying_workers(loaders: list[Any], trainer: Trainer) -> None:
+    """Starts the persistent workers of a run that goes on, which would have been there; says what they cannot know.
+
+    They draw a seed where they are started, and so would draw one in this epoch that the run has drawn in its first.
+    """
+    staying = [each for each in loaders if getattr(each, "persistent_workers", False)]
+    for each in staying if trainer.current_epoch else []:
+        if not isinstance(each.dataset, IterableDataset):  # which may not stand where it stood after being asked twice
+            iter(each)
+    if staying:
+        say("        persistent_workers begin anew: no checkpoint has what they draw and keep", trainer.is_global_zero)
+
+
 def begin_behind(trainer: Trainer, seen: int) -> None:
     """Makes the iterator of an epoch, behind the batches that were seen; says what it has to load again for that."""
     fetcher: Any = trainer.fit_loop._data_fetcher
     loader: Any = trainer.train_dataloader
-    if getattr(loader, "persistent_workers", False) and trainer.global_step:
-        say("        persistent_workers begin anew: no checkpoint has what they draw and keep", trainer.is_global_zero)
     if hasattr(loader, "seen"):
         loader.seen, seen = seen, 0
     is_plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
