@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from linreg.metrics import as_plain
 from linreg.report.card import make_card
-from linreg.report.findings import Findings, Picture, logged
+from linreg.report.findings import Findings, FirstLoader, Picture, logged
 from linreg.runs.folder import folder_of, steps_of
 from linreg.runs.loggers import RunLogger
 from linreg.runs.restored import Restored
@@ -53,7 +53,7 @@ def log_reported(metrics: dict[str, Any], trainer: Trainer) -> None:
     values = {name: metrics["run"][name] for name in ("epochs", "seconds")}
     for tag in getattr(trainer.lightning_module, "headlines", ["loss/val"]):
         name, _, stage = tag.partition("/")
-        if isinstance(value := metrics.get(stage, {}).get(name) if stage else metrics.get(name), float):
+        if isinstance(value := FirstLoader(metrics.get(stage, {})).get(name) if stage else metrics.get(name), float):
             values[tag.replace("/", "_")] = value
     points = {f"reported/{name}": float(value) for name, value in values.items()}
     for logger in trainer.loggers:

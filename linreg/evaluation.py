@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from linreg.metrics import LOADER
 from linreg.module import Module, inputs_of
 from linreg.report.findings import classes_of, show_table, stage_of
 from linreg.stack.trainer import all_flags, make_trainer
@@ -45,11 +46,12 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     if not has_step(model, split):
         name = f"{type(model).__name__}.{'validation' if split == 'val' else split}_step(batch, batch_idx)"
         raise InputError(f"there is no {name}; define it, and log there what is to be measured")
-    measured = getattr(trainer, stage)(model, datamodule=data, verbose=False)
-    if not measured or not measured[0]:
+    measured = getattr(trainer, stage)(model, datamodule=data, verbose=False)  # by each loader
+    values = {tag: value for of_loader in measured for tag, value in of_loader.items()}
+    if not values:
         raise InputError(f"nothing was measured on the {split} rows; leave out --limit_{split}_batches")
-    values = measured[0]
-    lines = [f"{tag:12} {value:.7g}" for tag, value in values.items()]
+    width, tags = max(12, *map(len, values)), sorted(values, key=lambda tag: tag.partition(LOADER)[2].zfill(3))
+    lines = [f"{tag:{width}} {values[tag]:.7g}" for tag in tags]
     for tag, values_of in tables_of(model, split).items():
         lines += show_table(tag, values_of, classes_of(model, data))
     say("\n".join(lines), trainer.is_global_zero)

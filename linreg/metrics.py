@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
+LOADER = "/dataloader_idx_"  # Lightning's mark of one of several loaders, at the end of a tag
+
 
 class ShiftedR2(R2Score):
     """R2 (NaN of a target of one value) of targets (N, T) that may lie far from 0, in units however small.

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from linreg.metrics import as_plain
+from linreg.metrics import LOADER, as_plain
 from linreg.optimizers import gather_settings, make_optimizer, make_scheduler, try_settings
 from linreg.rows import lengths_of
 from linreg.system.errors import InputError
@@ -137,9 +137,11 @@ class Module(LightningModule):
     def measure(self, y_hat: Any, y: Any) -> None:
         """Adds rows to the metrics of the evaluation that is going on; in training there is none."""
         if self.stage in ("val", "test") and len(self.metrics):
-            if self.stage not in self.stage_metrics:
-                self.stage_metrics[self.stage] = self.fresh_metrics(f"/{self.stage}")
-            cast(MetricCollection, self.stage_metrics[self.stage]).update(y_hat, y)
+            loader = getattr(self.trainer._results, "dataloader_idx", None)  # None where there is only one
+            which = self.stage if loader is None else f"{self.stage}{LOADER}{loader}"
+            if which not in self.stage_metrics:
+                self.stage_metrics[which] = self.fresh_metrics(f"/{which}")
+            cast(MetricCollection, self.stage_metrics[which]).update(y_hat, y)
 
     def fresh_metrics(self, postfix: str = "") -> MetricCollection:
         """The metrics of one evaluation, with no row in them yet."""
@@ -180,19 +182,16 @@ class Module(LightningModule):
                 self.log(f"{name}/{stage}", loss, batch_size=self.count_rows(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
-        if stage in self.stage_metrics:
-            metrics = cast(MetricCollection, self.stage_metrics[stage])
-            values = metrics.compute()
-            self.log_dict({tag: value for tag, value in values.items() if value.numel() == 1}, sync_dist=True)
-            self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
-            metrics.reset()
+        for which, metrics in cast(dict[str, MetricCollection], self.stage_metrics).items():
+            if which.startswith(str(self.stage)) and any(m.update_called for m in metrics.values(copy_state=False)):
+                values = metrics.compute()
+                numbers = {tag: value for tag, value in values.items() if value.numel() == 1}
+                self.log_dict(numbers, sync_dist=True, add_dataloader_idx=False)  # their tags have it
+                self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
+                metrics.reset()
+
+    on_test_epoch_end = on_validation_epoch_end
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:

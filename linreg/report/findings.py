@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linreg.metrics import LOADER
 from linreg.report import figures
 from linreg.system.errors import RunError
 from linreg.system.screen import say
@@ -78,7 +79,8 @@ def logged(values: dict[str, Any], classes: Sequence[str] = ()) -> Findings:
             metrics.setdefault(stage, {})[name] = value
     metrics = {stage: metrics[stage] for stage in ("train", "val", "test", "other") if stage in metrics}
     rows = [["metric", "value"]]
-    found = {f"{name}/{stage}": value for stage in metrics for name, value in metrics[stage].items()}
+    parts = [(stage, name.partition(LOADER), value) for stage in metrics for name, value in metrics[stage].items()]
+    found = {f"{name}/{stage}{mark}{loader}": value for stage, (name, mark, loader), value in parts}
     rows += [[tag, show_number(value)] for tag, value in found.items() if not isinstance(value, list)]
     lists = {tag: value for tag, value in found.items() if isinstance(value, list)}
     tables = [line for tag, value in lists.items() for line in ["", *show_table(tag, value, classes)]]
@@ -113,15 +115,34 @@ def show_table(tag: str, values: list[Any], classes: Sequence[str] = ()) -> list
 
 
 def stage_of(tag: str) -> tuple[str, str]:
-    """The stage and the name in a tag such as "loss/val", "val_loss" or "test/loss_epoch"; "other" if it has none."""
+    """The stage and the name in a tag such as "loss/val", "val_loss" or "test/loss_epoch"; "other" if it has none.
+
+    The mark of one of several loaders stays at the end of the name.
+    """
+    tag, mark, loader = tag.partition(LOADER)
     tag = tag.removesuffix("_epoch")
     for separator in "/_":
         first, *middle, last = tag.split(separator) if separator in tag else ("", tag)
         if last in STAGES:
-            return STAGES[last], separator.join([first, *middle])
+            return STAGES[last], separator.join([first, *middle]) + mark + loader
         if first in STAGES:
-            return STAGES[first], separator.join([*middle, last])
-    return "other", tag
+            return STAGES[first], separator.join([*middle, last]) + mark + loader
+    return "other", tag + mark + loader
+
+
+class FirstLoader(dict[str, Any]):
+    """Values by tag; of several loaders a tag without the mark of one stands for the first one's."""
+
+    def __missing__(self, tag: str) -> Any:
+        if LOADER in tag:
+            raise KeyError(tag)
+        return self[f"{tag}{LOADER}0"]
+
+    def __contains__(self, tag: object) -> bool:
+        return super().__contains__(tag) or super().__contains__(f"{tag}{LOADER}0")
+
+    def get(self, tag: str, default: Any = None) -> Any:
+        return super().get(tag, super().get(f"{tag}{LOADER}0", default))
 
 
 def show_number(value: float | None, digits: int = 7) -> str:

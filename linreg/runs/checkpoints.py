@@ -8,10 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from linreg.metrics import LOADER
 from linreg.runs.folder import steps_of
 from linreg.runs.loggers import Curves
 from linreg.system.errors import InputError, did_you_mean
-from linreg.system.screen import say
+from linreg.system.screen import say, wrapped
 
 FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
@@ -51,7 +52,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning logs the epoch after this; a kill in between would leave a hole in the curves of the resumed run.
-        values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if not tag.endswith("/val")}
+        new = {each.meta.name for each in trainer.fit_loop.epoch_loop._results.values() if not each.has_reset}
+        values = {tag: float(v) for tag, v in trainer.callback_metrics.items() if tag.removesuffix("_epoch") in new}
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.log_metrics(values | {"epoch": trainer.current_epoch}, steps_of(trainer) - 1)
@@ -106,10 +108,13 @@ class BestCheckpoint(ModelCheckpoint):
         """Inside an epoch, the weights that were validated are those to be saved: at its end they are others."""
         if trainer.sanity_checking:
             return
-        self.validated = trainer.global_step
+        is_first, self.validated = self.validated < 0, trainer.global_step
         known, loop = trainer.callback_metrics, trainer.fit_loop.epoch_loop
         if not self.is_named and self.monitor in USUAL and self.monitor not in known:
             self.monitor = next((name for name in USUAL if name in known), self.monitor)
+        if is_first and self.monitor in known and self.monitor not in [*known]:
+            which = f"of several loaders best.ckpt goes by the first one's {self.monitor}{LOADER}0"
+            say(wrapped(f"        {which}; see --monitor"), trainer.is_global_zero)
         if self.monitor in known and "train" not in str(self.monitor) and not loop._num_ready_batches_reached():
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
@@ -117,7 +122,8 @@ class BestCheckpoint(ModelCheckpoint):
         """Another metric than the one that nobody logs; InputError if that one was named."""
         known = [*trainer.callback_metrics]
         if self.is_named:
-            hint = did_you_mean(str(self.monitor), known) or f"; there are: {', '.join(known) or 'none'}"
+            near = did_you_mean(str(self.monitor), [tag.partition(LOADER)[0] for tag in known])
+            hint = near or f"; there are: {', '.join(known) or 'none'}"
             raise InputError(f"--monitor {self.monitor!r}: nothing of that name is logged{hint}")
         is_validated = self.monitor in USUAL
         self.monitor = next((name for name in (*USUAL, *TRAINING) if name in known), self.monitor)

@@ -14,6 +14,7 @@ from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 
+from linreg.report.findings import FirstLoader
 from linreg.schedules import check_intervals
 from linreg.system.screen import say
 
@@ -32,6 +33,8 @@ class Lean(Callback):
         do_not_profile(trainer)
         remember_signature(pl_module)
         set_hook_names_quickly(type(pl_module))
+        logs: Any = trainer._logger_connector  # whose metrics are those that callbacks and schedules go by
+        logs._callback_metrics = FirstLoader(logs._callback_metrics)
         for kind in passed_over(pl_module) if trainer.is_global_zero else ():
             say(f"        compile() of a {kind} compiles nothing; call that of a module of your own around it")
 
