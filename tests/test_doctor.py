@@ -470,6 +470,21 @@ class NormalTurned(sound.Uncertain):
         return (((y - mean) / log_std.exp()).square() / 2 - log_std).mean()
 
 
+class KeepsTheGraph(Net):
+    smoothed: Any = 0.0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.smoothed = 0.9 * self.smoothed + 0.1 * loss
+        return loss + 0.01 * self.smoothed
+
+
+class SecondValidationFails(Net):
+    def on_validation_epoch_end(self) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("the second one fails")
+
+
 class ValidatesTheNext(Classes):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step((batch[0], (batch[1] + 1) % 3), batch_idx)
@@ -477,6 +492,8 @@ class ValidatesTheNext(Classes):
 
 LEARNS = {"max_epochs": 20}
 BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that finds it, and the fault
+    "keeps the graph": ("a_short_run_ends", lambda: (KeepsTheGraph(), Rows(sound.table), LEARNS)),
+    "second validation": ("a_short_run_ends", lambda: (SecondValidationFails(), Rows(sound.table), LEARNS)),
     "bold start": ("loss_at_start", lambda: (BoldStart(), Rows(sound.classes), LEARNS)),
     "softmax twice": ("two_rows_by_heart", lambda: (SoftmaxTwice(), Rows(sound.classes), LEARNS)),
     "normal, shuffled": ("two_rows_by_heart", lambda: (NormalShuffled(), Rows(sound.table), LEARNS)),
@@ -649,6 +666,59 @@ def test_nothing_fails_on_what_is_sound(kind: str, seed: int, monkeypatch: pytes
 def test_every_check_that_can_fail_has_its_fault() -> None:
     never = "curvature_is_the_known_one"  # fails of a regression only: see below
     assert {name for name, _ in BROKEN.values()} == {check.__name__ for check in checks(never)}
+
+
+def test_an_error_of_a_later_step_is_one_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKS", checks(NEW_PROCESS, "two_processes_are_one"))
+    table = linreg.doctor(KeepsTheGraph(), Rows(sound.table))
+    said = [verdict.text for verdict in table.values() if "Trying to backward" in verdict.text]
+    assert [title for title, verdict in table.items() if verdict.status == "FAIL"] == ["a short run ends"]
+    assert said == [table["a short run ends"].text]
+    assert table["gradients arrive"] == Verdict("skip", "it could not be made, as is said above")
+
+
+class DrawsPictures(Net):
+    """With whatever logger a run has, and beside its curves."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.logger.experiment.add_image("first", torch.zeros(1, 8, 8), self.current_epoch)
+        Path(self.trainer.log_dir, "first.txt").write_text("")
+
+    def on_train_start(self) -> None:
+        self.logger.experiment.log({"begin": 0})
+
+
+class TwoTables(Rows):
+    def val_dataloader(self) -> list[DataLoader]:  # type: ignore[override]
+        return [super().val_dataloader(), super().val_dataloader()]
+
+
+class Staged(sound.Rows):
+    """Each stage makes what it needs alone, as in Lightning's own pages."""
+
+    def setup(self, stage: str) -> None:
+        x, y = self.make(torch.Generator().manual_seed(self.seed))
+        if stage == "fit":
+            self.train, self.val = TensorDataset(x[:300], y[:300]), TensorDataset(x[300:400], y[300:400])
+        if stage == "test":
+            self.test = TensorDataset(x[400:], y[400:])
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.test, self.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("a_short_run_ends", lambda: (DrawsPictures(), Rows(sound.table), LEARNS)),
+        ("evaluation_is_evaluation", lambda: (sound.Plain(lr=0.05), TwoTables(sound.table), LEARNS)),
+        ("splits_apart", lambda: (Net(), Staged(sound.table), LEARNS)),
+    ],
+)
+def test_a_check_can_be_made(name: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ == name])
+    (verdict,) = linreg.doctor(*make()[:2], **make()[2]).values()
+    assert verdict.status == "ok", verdict.text
 
 
 def test_the_command_says_a_line_for_each_check(process: Process) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from linreg.checks.batch import call, pair, tensors, together
-from linreg.checks.fits import ALWAYS, UNNEEDED, Probe, alone
+from linreg.checks.fits import ALWAYS, UNNEEDED, Nowhere, Probe, alone
 from linreg.checks.observer import Observer
 from linreg.evaluation import has_rows
 from linreg.runs.loggers import several
@@ -74,6 +74,8 @@ class Context:
             kept.append(Probe(steps, epochs, scale))
             how = ALWAYS | {"callbacks": kept, "enable_checkpointing": folder is not None} | flags
             trainer = make_fitter(self.flags | how, model, "")
+            trainer.loggers = [logger := Nowhere()]
+            vars(logger).update(save_dir=folder, log_dir=folder)
             for callback in trainer.checkpoint_callbacks:
                 callback.dirpath = folder  # type: ignore[attr-defined]
             trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -82,6 +84,8 @@ class Context:
     def load(self, split: str) -> Generator[Any, None, None]:
         """The batches of a split, as a step gets them, from a loader that is made anew."""
         mode: Any = "max_size_cycle" if split == "train" else "sequential"
+        if split == "test":
+            self.loaders.setup("test")  # as a run does, which fits first
         source = getattr(self.loaders, f"{split}_dataloader")() if has_rows(self.loaders, split) else []
         for batch, *_ in CombinedLoader(source, mode) if source not in (None, []) else ():
             batch = self.trainer.precision_plugin.convert_input(batch)
@@ -167,7 +171,9 @@ class Context:
                 self.verdicts[check] = Verdict("skip", str(reason))
             except Exception as error:
                 text = "a run fails here" if isinstance(error, RunError) else "it could not be made"
-                self.verdicts[check] = Verdict("skip", f"{text}: {one_line(error)}")
+                said = one_line(error)
+                is_known = any(each.status == "FAIL" and said in each.text for each in self.verdicts.values())
+                self.verdicts[check] = Verdict("skip", f"{text}, as is said above" if is_known else f"{text}: {said}")
         return self.verdicts[check]
 
     def needs(self, *checks: Check) -> None:

@@ -14,6 +14,7 @@ from linreg.checks.learning import LEARNING
 from linreg.checks.rate import RATE
 from linreg.checks.reproducing import REPRODUCING
 from linreg.checks.rows import ROWS
+from linreg.checks.running import RUNNING
 from linreg.runs.folder import new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
@@ -21,7 +22,7 @@ from linreg.system.errors import InputError, RunError, with_remedies
 from linreg.system.screen import say, wrapped
 from linreg.verdict import Check, Verdict
 
-CHECKS: list[Check] = [*LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
+CHECKS: list[Check] = [*RUNNING, *LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
 FITS, PROCESSES = 45, 12.0  # about as many all of them take; the seconds of the processes that they start
 UNFIT = ("check", "confidence", "ckpt_path")  # flags of fit that are of a whole run; others of its own move no weight
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -40,6 +41,12 @@ def alone(seed: int = 0) -> Iterator[None]:
             logging.disable(logging.NOTSET)
             del os.environ[SEED]
             os.environ.update({} if typed is None else {SEED: typed})
+
+
+class Nowhere(DummyLogger):
+    """Takes whatever a model draws or logs, and writes none of it."""
+
+    save_dir = log_dir = None  # where a model may write by itself
 
 
 class Probe(Callback):

@@ -1,4 +1,4 @@
-"""Is the learning rate right, are the batches large enough, is the precision?"""
+"""Is the learning rate right, is the precision?"""
 
 import math
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg.checks.batch import tensors
 from linreg.checks.context import Context
 from linreg.checks.fits import alone, weights
 from linreg.checks.gradients import trainable
@@ -37,16 +36,6 @@ def curvature(context: Context, batches: list[Any], steps: int) -> float:
     return top
 
 
-def noise(context: Context) -> str:
-    """Up to what size a larger batch saves steps: tr(S) / |G|^2 (McCandlish et al. 2018)."""
-    model, rows = context.copy(training=False), len(tensors(context.train[0])[0])
-    gradients = torch.stack([derivative(context.observe(model, batch).loss, model) for batch in context.train])
-    variance = float(gradients.var(0).sum())  # tr(S) / B
-    signal = float(gradients.mean(0).square().sum()) - variance / len(gradients)
-    most = rows * variance / signal if signal > 0 else math.inf
-    return f"; batches of {rows:,}, up to {most:,.0f} larger ones save steps"
-
-
 def ten_steps_lower_the_loss(context: Context) -> Verdict:
     """Ten steps move the weights and, at some rate, lower the loss."""
     if context.prepared.automatic_optimization and not abs(context.after(0)) > 1e-12:
@@ -73,7 +62,6 @@ def rate_is_neither_small_nor_large(context: Context) -> Verdict:
         top = curvature(context, context.train, steps=100) if known is None else float(known)
         limit = 2 * (1 + b) / ((1 + 2 * b if group["nesterov"] else 1) * top) if top > 0 else math.inf
         text += f"; {group['lr'] / limit:.2g} of the limit by the largest curvature, {top:.3g}"
-    text += noise(context) if len(context.train) > 3 else ""
     if (share := group["lr"] * group.get("weight_decay", 0.0)) > 0.02:
         return judge(False, f"weight decay takes {share:.0%} of the weights in each step", "2 % at most", "take less")
     if once > start and min(tenth, small) < start:

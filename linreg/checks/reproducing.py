@@ -1,4 +1,4 @@
-"""Does it come out the same again? From a seed, from a checkpoint, in another process, in evaluation."""
+"""Does it come out the same again? From a seed, from a checkpoint, in another process."""
 
 import contextlib
 import os
@@ -22,9 +22,9 @@ from linreg.checks.fits import weights
 from linreg.checks.gradients import gradients_are_of_one_step, gradients_arrive, trainable
 from linreg.checks.leaks import SAME, difference
 from linreg.checks.learning import loss_does_not_broadcast, loss_is_a_mean_over_rows
-from linreg.checks.observer import Observer
 from linreg.checks.rate import ten_steps_lower_the_loss
 from linreg.checks.rows import target_follows_from_inputs
+from linreg.checks.running import a_short_run_ends
 from linreg.verdict import CannotTell, Verdict, judge
 
 FEW: dict[str, Any] = {"limit_train_batches": 4}
@@ -95,33 +95,6 @@ def loads_in_a_new_process(context: Context) -> Verdict:
     return judge(off < SAME, text, "rounding", "register_buffer whatever a prediction needs")
 
 
-def evaluation_is_evaluation(context: Context) -> Verdict:
-    """What is reported is measured in evaluation mode, and with statistics that were gathered in training."""
-    found = ["the model is trained in evaluation mode"] * (not context.prepared.training)
-
-    def watch(model: Any, data: Any) -> None:
-        step = model.validation_step
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            for name, m in model.named_modules():
-                found.extend([f"{name or 'the model'} is in training mode"] * m.training)
-                is_still = bool(getattr(m, "num_batches_tracked", None) and (m.running_var == 1).all())
-                found.extend([f"{name} gathers no statistics"] * is_still)
-            with Observer() as observer:
-                result = step(*args, **kwargs)
-            found.extend(["the model is put in training mode"] * model.training)
-            found.extend(["a dropout function drops"] * observer.drops)
-            return result
-
-        vars(model)["validation_step"] = watched
-
-    if context.val is context.train:
-        raise CannotTell("there are no validation rows")
-    context.fit(epochs=1, limit_train_batches=1, limit_val_batches=1, prepare=watch)
-    remedy = "leave the mode to Lightning; F.dropout(x, p, self.training); BatchNorm(momentum=0.1)"
-    return judge(not found, found[0] if found else "all of it is in evaluation mode", "another", remedy)
-
-
 def validation_moves_nothing(context: Context) -> Verdict:
     """Other validation rows leave the same weights and buffers behind."""
 
@@ -156,7 +129,8 @@ def two_processes_are_one(context: Context) -> Verdict:
     reasons += ["it needs fork, and no GPU in use"] * (not hasattr(os, "fork") or torch.cuda.is_initialized())
     if reasons:
         raise CannotTell(reasons[0])
-    context.needs(gradients_arrive, loss_does_not_broadcast, loss_is_a_mean_over_rows, target_follows_from_inputs)
+    context.needs(a_short_run_ends, gradients_arrive, loss_does_not_broadcast)
+    context.needs(loss_is_a_mean_over_rows, target_follows_from_inputs)
     model = context.copy()
     loss = context.observe(model, context.train[0]).loss
     gradients = torch.autograd.grad(loss, [*trainable(model).values()], allow_unused=True)
@@ -179,5 +153,5 @@ def two_processes_are_one(context: Context) -> Verdict:
     return judge(is_same, text, "rounding", "let each take its share of a batch")
 
 
-REPRODUCING = [same_seed_same_bits, one_and_one_epochs_are_two, loads_in_a_new_process, evaluation_is_evaluation]
+REPRODUCING = [same_seed_same_bits, one_and_one_epochs_are_two, loads_in_a_new_process]
 REPRODUCING += [validation_moves_nothing, two_processes_are_one]
