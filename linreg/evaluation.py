@@ -76,26 +76,35 @@ def predict(model: LightningModule, data: LightningDataModule, output: str, **fl
         raise InputError(f"predict: {type(data).__name__} has no predict_dataloader; give it one")
     if writer is None and os.path.lexists(output):
         raise InputError(f"--output {output}: there is such a file already; give another name")
+    if writer is None and Path(output).suffix != ".pt":
+        why = f"{type(data).__name__} is no table, and its predictions are tensors"
+        raise InputError(f"--output {output}: {why}; give a name that ends in .pt")
     callbacks = () if writer is None else (writer(output),)
     prepare_to_predict(model)
     # On one device, in the order in which they are read:
     trainer = make_trainer(flags_for(model, flags), callbacks, logger=False, enable_checkpointing=False, devices=1)
     with with_remedies():
-        found = trainer.predict(model, datamodule=data, return_predictions=writer is None)
+        found: Any = trainer.predict(model, datamodule=data, return_predictions=writer is None) or []
     if writer is None:
-        batches: Any = found or []
-        shapes = {part.shape[1:] if isinstance(part, Tensor) and part.ndim else None for part in batches}
-        whole = torch.cat(batches) if len(shapes) == 1 and shapes != {None} else batches
+        are_several = len(trainer.num_predict_batches) > 1
+        wholes = [joined(batches) for batches in (found if are_several else [found])]
         content = io.BytesIO()
-        torch.save(whole, content)
+        torch.save(wholes if are_several else wholes[0], content)
         atomic_write(Path(output), content.getvalue())
-        parts = batches if len(trainer.num_predict_batches) == 1 else [part for each in batches for part in each]
-        what = f"{len(whole):,} predictions" if whole is not batches else describe_parts(parts)
-        say(f"{output}: {what} of {type(data).__name__}.predict_dataloader")
+        what = f"{' and '.join(map(describe_parts, wholes))} of {type(data).__name__}.predict_dataloader"
+        say(wrapped(f"{output}: {what}" + ", a list with one entry for each loader" * are_several))
 
 
-def describe_parts(parts: list[Any]) -> str:
-    """How many batches were predicted, and of how many rows where all that is predicted of a batch has as many."""
+def joined(batches: list[Any]) -> Any:
+    """Batches of predictions as one tensor, where they fit together."""
+    shapes = {part.shape[1:] if isinstance(part, Tensor) and part.ndim else None for part in batches}
+    return torch.cat(batches) if len(shapes) == 1 and shapes != {None} else batches
+
+
+def describe_parts(parts: Any) -> str:
+    """How many rows were predicted, or else batches, and rows where all that is predicted of a batch has as many."""
+    if isinstance(parts, Tensor):
+        return f"{len(parts):,} predictions"
     lengths = [{len(t) if isinstance(t, Tensor) and t.ndim else 0 for t in tree_leaves(part)} for part in parts]
     rows = sum(map(max, lengths)) if all(len(each) == 1 for each in lengths) else 0
     return f"{len(parts):,} batches" + (f", {counted(rows, 'row')} in all," if rows else "")
@@ -134,7 +143,7 @@ def prepare_to_predict(model: LightningModule) -> None:
     if len(needed) != 1:
         found = f"{name}.forward({', '.join(needed)})" if needed else f"{name} without a forward(x)"
         raise InputError(f"{found}: what it predicts from is not known; define {name}.predict_step(batch, batch_idx)")
-    vars(model)["predict_step"] = lambda batch, batch_idx: model(inputs_of(batch))  # Lightning's takes a whole pair
+    vars(model)["predict_step"] = lambda batch, batch_idx, dataloader_idx=0: model(inputs_of(batch))  # not a pair
 
 
 def has_step(model: LightningModule, split: str) -> bool:

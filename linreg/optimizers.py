@@ -165,7 +165,9 @@ def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, l
 
 def describe_training(model: nn.Module, how: Any, steps_per_epoch: float, max_epochs: int | None) -> str:
     """What is trained, how (by which optimizers, or in words), and how long at most."""
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     size = counted(sum(parameter.numel() for parameter in model.parameters()), "parameter")
+    size += f" ({frozen:,} frozen)" * bool(frozen)
     rates = [describe_rates(each) for each in how if not isinstance(how, str)]
     steps = counted(int(steps_per_epoch), "step") if math.isfinite(steps_per_epoch) else "unknown length"
     has_end = max_epochs is not None and max_epochs >= 0

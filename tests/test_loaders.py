@@ -34,7 +34,7 @@ class Data(pl.LightningDataModule):
         super().__init__()
         self.kind, self.test = kind, test
     def loaders(self, kind):
-        wrong, right = DataLoader(rows(50), 16), DataLoader(rows(71), 16)
+        wrong, right = DataLoader(rows(50), batch_size=16), DataLoader(rows(71), batch_size=16)
         return {
             "lone": wrong, "one": [wrong], "list": [wrong, right], "dict": {"wrong": wrong, "right": right},
             "combined": CombinedLoader([wrong, right], "sequential"),
@@ -230,3 +230,39 @@ def test_two_processes_measure_each_loader_as_one(several: Train, process: Proce
     assert two["val"].keys() == alone["val"].keys()
     assert numbers(two["val"]) == pytest.approx(numbers(alone["val"]), rel=1e-5)
     assert two["val"][f"confusion{SECOND}"] == alone["val"][f"confusion{SECOND}"]
+
+
+@pytest.mark.parametrize("kind", ["one", "list", "dict", "at once"])
+@pytest.mark.parametrize("model", ["Net", "Bare"])
+def test_predictions_of_each_loader_are_told_apart(model: str, kind: str, several: Train) -> None:
+    assert several(*typed(model, "--data.kind", kind, "--max_epochs", 1))[0] == 0
+    code, out = several("predict", "--ckpt_path", LAST, "--output", "found.pt")
+    if kind == "at once":
+        assert code == 2, out
+        assert [line for line in out.splitlines() if "CombinedLoader" in line]
+        return
+    assert code == 0, out
+    state = load(LAST)["state_dict"]
+    x = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (50, 71)]
+    expected = [each @ state["hypothesis.weight"].T + state["hypothesis.bias"] for each in x]
+    torch.testing.assert_close(load("found.pt"), expected[0] if kind == "one" else expected)
+    each = "50 predictions and 71 predictions of Data.predict_dataloader, a list with one entry for each loader"
+    said = "50 predictions of Data.predict_dataloader" if kind == "one" else each
+    assert " ".join(out.split()).endswith(f"found.pt: {said}")
+
+
+@pytest.mark.parametrize("output", ["found.csv", "found", "found.pt.csv", "pt"])
+def test_tensors_are_not_written_under_the_name_of_a_table(output: str, several: Train) -> None:
+    text = SEVERAL.replace(
+        "    def predict_dataloader(self):\n", "    def predict_dataloader(self):\n        print('read')\n"
+    )
+    Path("several.py").write_text(text)
+    assert several(*typed("Net", "--max_epochs", 1))[0] == 0
+    code, out = several("predict", "--ckpt_path", LAST, "--output", output)
+    assert code == 2, out
+    assert (
+        f"error: --output {output}: Data is no table, and its predictions are tensors; give a name that ends in .pt"
+        in out
+    )
+    assert "read" not in out
+    assert not Path(output).exists()

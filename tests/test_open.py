@@ -129,6 +129,17 @@ def test_what_a_model_asks_of_its_data_reaches_it_and_travels(mine: Train) -> No
     assert load("runs/five/version_0/checkpoints/last.ckpt")["hyper_parameters"]["num_classes"] == 5
 
 
+@pytest.mark.parametrize(
+    ("frozen", "said"), [("True", "139 parameters (88 frozen), Adam"), ("False", "139 parameters, Adam")]
+)
+def test_frozen_parameters_are_not_counted_as_trained(frozen: str, said: str, mine: Train) -> None:
+    teacher = f"        self.teacher = nn.Linear(10, 8).requires_grad_(not {frozen})\n"
+    Path("mine.py").write_text(MINE.replace("        self.lr, ", f"{teacher}        self.lr, "))
+    code, out = mine(*NET, "--max_epochs", 1)
+    assert code == 0, out
+    assert f"train   {said}, lr 0.01; at most 1 epoch of 6 steps\n" in out
+
+
 def test_an_argument_that_nobody_gives_is_named(mine: Train) -> None:
     Path("mine.py").write_text(MINE.replace("    num_classes = 3\n", ""))
     code, out = mine(*NET)
