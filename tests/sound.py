@@ -1,5 +1,6 @@
 """Sound models and data of many kinds, small and whole, on which the doctor has nothing to say."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -385,13 +386,55 @@ class Residuals(DropoutAndBatchNorm):
 class FrozenBackbone(Convolution):
     def build(self) -> nn.Module:
         net = super().build()
-        net[:5].requires_grad_(False)
+        net[:5].requires_grad_(False).eval()
         return net
 
-    def train(self, mode: bool = True) -> Any:
-        super().train(mode)
-        self.net[:5].eval()
-        return self
+
+class Distilled(Net):
+    """Follows a teacher, which is frozen, and draws nothing."""
+
+    def build(self) -> nn.Module:
+        self.teacher = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 1))
+        self.teacher.requires_grad_(False).eval()
+        return super().build()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        y_hat = self(batch[0])
+        return self.loss(y_hat, batch[1]) + 0.1 * self.loss(y_hat, self.teacher(batch[0]))
+
+
+class Momentum(Step):
+    """Predicts what a slow copy of itself makes of the same row, whose norms are in training mode (BYOL, 2020)."""
+
+    def build(self) -> nn.Module:
+        net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 8))
+        self.slow = copy.deepcopy(net).requires_grad_(False)
+        return net
+
+    def step(self, batch: Any) -> Tensor:
+        return F.mse_loss(self.net(batch[0]), self.slow(batch[0])) + F.mse_loss(self.net(batch[0]), batch[0])
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        for slow, p in zip(self.slow.parameters(), self.net.parameters(), strict=True):
+            slow.data.lerp_(p.data, 0.01)
+
+
+class Adapted(LowRank):
+    """And drops in training, as is usual."""
+
+    def build(self) -> nn.Module:
+        self.drop = nn.Dropout(0.1)
+        return super().build()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.drop(x))
+
+
+class Standardized(Net):
+    """Its inputs' statistics are gathered by a batch norm, which has nothing else to learn."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(8).requires_grad_(False), *super().build())
 
 
 class Words(Net):
@@ -575,6 +618,10 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "low rank": lambda s: (LowRank(1e-2), Rows(table, s), {"max_epochs": 20}),
     "residuals from zero": lambda s: (Residuals(), Rows(pictures, s), {"max_epochs": 20}),
     "frozen backbone": lambda s: (FrozenBackbone(), Rows(pictures, s), {"max_epochs": 20}),
+    "teacher": lambda s: (Distilled(), Rows(table, s), {"max_epochs": 20}),
+    "momentum encoder": lambda s: (Momentum(), Rows(lambda g: table(g)[:1], s), {"max_epochs": 20}),
+    "adapted": lambda s: (Adapted(1e-2), Rows(table, s), {"max_epochs": 20}),
+    "norm of inputs": lambda s: (Standardized(), Rows(table, s), {"max_epochs": 20}),
     "padding": lambda s: (Words(1e-2), Rows(lambda g: sentences(g)[::2], s), {"max_epochs": 20}),
     "negative loss": lambda s: (Uncertain(), Rows(table, s), {"max_epochs": 20}),
     "tasks": lambda s: (Tasks(), Dicts(tasks, "x score label", s), {"max_epochs": 20}),

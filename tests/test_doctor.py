@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import linreg
 from linreg import DataModule, LinearRegression, RegressionData, SyntheticData
@@ -485,6 +485,25 @@ class SecondValidationFails(Net):
             raise RuntimeError("the second one fails")
 
 
+class FrozenInTraining(sound.FrozenBackbone):
+    """What it says in train() comes too late: a Trainer does not call it."""
+
+    def build(self) -> nn.Module:
+        return super().build().train()
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.net[:5].eval()
+        return self
+
+
+class DrawingTeacher(sound.Distilled):
+    def build(self) -> nn.Module:
+        net = super().build()
+        self.teacher.train()
+        return net
+
+
 class ValidatesTheNext(Classes):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step((batch[0], (batch[1] + 1) % 3), batch_idx)
@@ -494,6 +513,8 @@ LEARNS = {"max_epochs": 20}
 BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that finds it, and the fault
     "keeps the graph": ("a_short_run_ends", lambda: (KeepsTheGraph(), Rows(sound.table), LEARNS)),
     "second validation": ("a_short_run_ends", lambda: (SecondValidationFails(), Rows(sound.table), LEARNS)),
+    "frozen, gathers": ("frozen_parts_are_still", lambda: (FrozenInTraining(), Rows(sound.pictures), LEARNS)),
+    "teacher draws": ("frozen_parts_are_still", lambda: (DrawingTeacher(), Rows(sound.table), LEARNS)),
     "bold start": ("loss_at_start", lambda: (BoldStart(), Rows(sound.classes), LEARNS)),
     "softmax twice": ("two_rows_by_heart", lambda: (SoftmaxTwice(), Rows(sound.classes), LEARNS)),
     "normal, shuffled": ("two_rows_by_heart", lambda: (NormalShuffled(), Rows(sound.table), LEARNS)),
@@ -705,6 +726,53 @@ class Staged(sound.Rows):
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader(self.test, self.batch_size)
+
+
+class Augmented(Rows):
+    """Training rows are moved a little: on their way, in their dataset, or where a batch is made of them."""
+
+    where = "way"
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.moved(batch) if self.trainer.training and self.where == "way" else batch
+
+    def moved(self, row: Any) -> Any:
+        return row[0] + 0.1 * torch.randn_like(row[0]), row[1]
+
+    def train_dataloader(self) -> DataLoader:
+        rows: Any = [*self.train]
+        if self.where == "dataset":
+            rows = Moved(self.train, self.moved)
+        collate: Any = torch.utils.data.default_collate
+        how = {"collate_fn": lambda rows: self.moved(collate(rows))} if self.where == "batch" else {}
+        return DataLoader(rows, self.batch_size, shuffle=True, **how)
+
+
+class Moved(Dataset):
+    def __init__(self, rows: Any, how: Any) -> None:
+        self.rows, self.how = rows, how
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.how(self.rows[i])
+
+
+class AugmentedRows(Augmented):
+    where = "dataset"
+
+
+class AugmentedBatches(Augmented):
+    where = "batch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [Augmented, AugmentedRows, AugmentedBatches])
+def test_each_of_two_processes_may_augment_its_own_rows(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ == "two_processes_are_one"])
+    (verdict,) = linreg.doctor(Net(), data(sound.table)).values()
+    assert verdict == Verdict("skip", "rows are augmented: each process draws for its own half of a batch")
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,12 @@ class Context:
             self.loaders.setup("test")  # as a run does, which fits first
         source = getattr(self.loaders, f"{split}_dataloader")() if has_rows(self.loaders, split) else []
         for batch, *_ in CombinedLoader(source, mode) if source not in (None, []) else ():
-            batch = self.trainer.precision_plugin.convert_input(batch)
-            batch = self.prepared._on_before_batch_transfer(batch, 0)
-            yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            yield self.hand_over(batch)
+
+    def hand_over(self, batch: Any) -> Any:
+        """A batch of a loader as a step gets it."""
+        batch = self.prepared._on_before_batch_transfer(self.trainer.precision_plugin.convert_input(batch), 0)
+        return self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def read(self, split: str) -> list[Any]:
         """The first batches of a split."""

@@ -3,9 +3,14 @@
 import tempfile
 from typing import Any
 
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torchmetrics import Metric, MetricCollection
 
 from linreg.checks.context import Context
+from linreg.checks.fits import weights
 from linreg.checks.observer import Observer
 from linreg.system.errors import RunError, one_line
 from linreg.verdict import CannotTell, Verdict, judge
@@ -54,4 +59,42 @@ def evaluation_is_evaluation(context: Context) -> Verdict:
     return judge(not found, found[0] if found else "all of it is in evaluation mode", "another", remedy)
 
 
-RUNNING = [a_short_run_ends, evaluation_is_evaluation]
+def frozen_parts_are_still(context: Context) -> Verdict:
+    """No batch norm gathers statistics, and no dropout draws, in a part whose parameters are frozen in training."""
+    if all(p.requires_grad for p in context.prepared.parameters()):
+        raise CannotTell("no parameter is frozen")
+    active: dict[str, nn.Module] = {}
+
+    def note(m: Any, name: str) -> None:
+        if m.training and (m.p if isinstance(m, _DropoutNd) else m.track_running_stats):
+            active[name] = m
+
+    def watch(model: Any, data: Any) -> None:
+        for name, m in model.named_modules():
+            if isinstance(m, _BatchNorm | _DropoutNd):
+                m.register_forward_pre_hook(lambda m, _, name=name: note(m, name))
+
+    trainer = context.fit(epochs=2, limit_train_batches=4, prepare=watch)
+    before, after = weights(context.trainer), weights(trainer)
+    parameters = dict(trainer.lightning_module.named_parameters())
+    # What moves all the same follows other weights, as a momentum encoder, whose norms are in training mode by right.
+    still = {name for name, p in parameters.items() if not p.requires_grad and torch.equal(before[name], after[name])}
+
+    def inside(part: str) -> set[str]:
+        return {name for name in parameters if name.startswith(f"{part}." if part else "")}
+
+    for name, m in active.items():
+        if isinstance(m, _BatchNorm):  # one that is frozen alone, as what standardizes inputs, has to gather them
+            around, own = inside(name.rpartition(".")[0]), inside(name)
+            is_wrong = (own or around) <= still and any(parameters[each].ndim > 1 for each in around & still)
+        else:  # beside layers that are trained, as adapters are, it draws by right
+            part = inside(name.partition(".")[0])
+            is_wrong = bool(part) and part <= still
+        if is_wrong:
+            does = "gathers statistics" if isinstance(m, _BatchNorm) else "draws"
+            remedy = "call its eval() in __init__ (a Trainer calls no train(), and leaves modes as they are)"
+            return judge(False, f"{name} {does}, though its part is frozen", "evaluation mode", remedy)
+    return Verdict("ok", f"{len(still)} of {len(parameters)} parameters are frozen, and nothing draws there")
+
+
+RUNNING = [a_short_run_ends, evaluation_is_evaluation, frozen_parts_are_still]
