@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
 from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
+from linreg.metrics import LOADER
 from linreg.report.findings import Findings, classes_of, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import folder_of, newest_checkpoint, open_run
@@ -108,8 +109,13 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
     if has_rows(data, "test") and has_step(model, "test"):
         trainer.test(model, datamodule=data, verbose=False)
         values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
-    has_report = hasattr(model, "report") and hasattr(data, "splits")
-    return model.report(data, confidence) if has_report else logged(values, classes_of(model, data))
+    if not (hasattr(model, "report") and hasattr(data, "splits")):
+        return logged(values, classes_of(model, data))
+    found, beside = model.report(data, confidence), logged({tag: v for tag, v in values.items() if LOADER in tag})
+    for stage, of_loaders in beside.metrics.items():  # the report is of the rows of the splits
+        found.metrics.setdefault(stage, {}).update(of_loaders)
+    found.text += f"\n\n{beside.text}" * bool(beside.metrics)
+    return found
 
 
 def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
@@ -159,12 +165,10 @@ def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int) -> tu
         {"checkpoint": "last.ckpt" if "last.ckpt" in saved else None, "epoch": epochs},
         plain(trainer.callback_metrics) | tables_of(model),
     )
-    if best is None:
+    if best is None or best.rank == 0:  # no epoch came near to the optimum, and the last one is as good
         return last
     if not os.path.exists(best.best_model_path):
         say("        there is no best.ckpt of this run: what follows is of its last epoch", trainer.is_global_zero)
-        return last
-    if best.rank == 0:  # no epoch came near to the optimum, and the last one is as good
         return last
     with given(best.best_model_path):
         checkpoint = read_checkpoint(best.best_model_path)

@@ -1,5 +1,6 @@
 """Data with several loaders for one stage: what is measured on each has a name of its own, everywhere."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,26 @@ def test_tensors_are_not_written_under_the_name_of_a_table(output: str, several:
     )
     assert "read" not in out
     assert not Path(output).exists()
+
+
+def test_a_regression_reports_its_splits_and_what_it_measured_on_each_loader(train: Train, workplace: Path) -> None:
+    Path("table.py").write_text(
+        "import linreg\nfrom torch.utils.data import Subset\n\nclass Two(linreg.SyntheticData):\n"
+        "    def test_dataloader(self): return [super().test_dataloader(), super().val_dataloader()]\n"
+    )
+    code, out = train("--data", "table.Two", "--max_epochs", 3)
+    assert code == 0, out
+    metrics = read_metrics(FOLDER)
+    for name in ("mse", "rmse", "mae", "r2"):
+        assert metrics["test"][f"{name}{FIRST}"] == pytest.approx(metrics["test"][name], rel=1e-5)
+        assert metrics["test"][f"{name}{SECOND}"] == pytest.approx(metrics["val"][name], rel=1e-5)
+        assert f"\n{name}/test{SECOND} " in out
+    assert metrics["exact"]["test"].keys() == {"mse", "rmse", "mae", "r2"}
+
+
+def test_the_progress_names_each_loader_in_few_letters(several: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linreg.report.progress.PAUSE", 0.0)
+    monkeypatch.setenv("COLUMNS", "120")
+    code, out = several(*typed("Bare", "--enable_progress_bar", "true"))
+    assert code == 0, out
+    assert re.search(r"epoch 4 of 4 .* loss [\d.]+  val_loss/0 [\d.]+  val_loss/1 [\d.]+", out)

@@ -115,11 +115,8 @@ def show_table(tag: str, values: list[Any], classes: Sequence[str] = ()) -> list
 
 
 def stage_of(tag: str) -> tuple[str, str]:
-    """The stage and the name in a tag such as "loss/val", "val_loss" or "test/loss_epoch"; "other" if it has none.
-
-    The mark of one of several loaders stays at the end of the name.
-    """
-    tag, mark, loader = tag.partition(LOADER)
+    """The stage and the name in a tag such as "loss/val", "val_loss" or "test/loss_epoch"; "other" if it has none."""
+    tag, mark, loader = tag.partition(LOADER)  # which stay at the end of the name
     tag = tag.removesuffix("_epoch")
     for separator in "/_":
         first, *middle, last = tag.split(separator) if separator in tag else ("", tag)

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from linreg.metrics import LOADER
 from linreg.system.screen import hide_status, show_status
 
 PAUSE = 0.1  # seconds between two drawings
@@ -38,7 +39,7 @@ class ProgressLine(ProgressBar):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         values = {} if loss is None else {"loss": float(loss) * trainer.accumulate_grad_batches}
         values |= {name: v for name, v in trainer.progress_bar_metrics.items() if isinstance(v, float)}
-        parts = [f"{name} {value:.3g}" for name, value in values.items()]
+        parts = [f"{name.replace(LOADER, '/')} {value:.3g}" for name, value in values.items()]
         share, of = share_done(trainer, batch_idx + 1), trainer.max_epochs or -1
         if share:
             left = (time.monotonic() - self.began) * (1 - share) / max(share - self.share, 1e-9)
