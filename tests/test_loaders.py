@@ -39,6 +39,7 @@ class Data(pl.LightningDataModule):
         return {
             "lone": wrong, "one": [wrong], "list": [wrong, right], "dict": {"wrong": wrong, "right": right},
             "combined": CombinedLoader([wrong, right], "sequential"),
+            "hollow": [[], right, wrong],
             "at once": CombinedLoader([wrong, right], "min_size"),
         }[kind]
     def train_dataloader(self):
@@ -181,6 +182,17 @@ def test_the_best_is_that_of_the_loader_that_is_named(several: Train) -> None:
     code, out = several(*typed("Net", "--monitor", "los/val"))
     assert code == 2, out
     assert "--monitor 'los/val': nothing of that name is logged; did you mean 'loss/val'?" in out
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
+def test_a_loader_without_rows_is_not_the_first(several: Train) -> None:
+    code, out = several(*typed("Net", "--data.kind", "hollow"))
+    assert code == 0, out
+    assert f"best.ckpt goes by the first one's loss/val{SECOND}; see --monitor" in " ".join(out.split())
+    metrics = read_metrics(FOLDER)
+    assert metrics["run"]["epoch"] == 4
+    assert metrics["val"][f"loss{SECOND}"] == pytest.approx(computed(BEST)[f"loss{SECOND}"], rel=1e-5)
+    assert scalars(FOLDER)["reported/loss_val"][0][1] == pytest.approx(metrics["val"][f"loss{SECOND}"])
 
 
 @pytest.mark.parametrize(("monitor", "epochs"), [("loss/val", 3), (f"loss/val{FIRST}", 3), (f"loss/val{SECOND}", 4)])

@@ -128,18 +128,19 @@ def stage_of(tag: str) -> tuple[str, str]:
 
 
 class FirstLoader(dict[str, Any]):
-    """Values by tag; of several loaders a tag without the mark of one stands for the first one's."""
+    """Values by tag; of several loaders a tag without the mark of one stands for the first one's that there is."""
 
-    def __missing__(self, tag: str) -> Any:
-        if LOADER in tag:
-            raise KeyError(tag)
-        return self[f"{tag}{LOADER}0"]
+    def get(self, tag: Any, default: Any = None) -> Any:
+        of_loaders = (value for known, value in self.items() if known.partition(LOADER)[0] == tag)
+        return super().get(tag, next(of_loaders, default))
 
     def __contains__(self, tag: object) -> bool:
-        return super().__contains__(tag) or super().__contains__(f"{tag}{LOADER}0")
+        return self.get(tag) is not None
 
-    def get(self, tag: str, default: Any = None) -> Any:
-        return super().get(tag, super().get(f"{tag}{LOADER}0", default))
+    def __missing__(self, tag: str) -> Any:
+        if tag not in self:
+            raise KeyError(tag)
+        return self.get(tag)
 
 
 def show_number(value: float | None, digits: int = 7) -> str:

@@ -113,7 +113,8 @@ class BestCheckpoint(ModelCheckpoint):
         if not self.is_named and self.monitor in USUAL and self.monitor not in known:
             self.monitor = next((name for name in USUAL if name in known), self.monitor)
         if is_first and self.monitor in known and self.monitor not in [*known]:
-            which = f"of several loaders best.ckpt goes by the first one's {self.monitor}{LOADER}0"
+            first = next(tag for tag in known if tag.startswith(f"{self.monitor}{LOADER}"))
+            which = f"of several loaders best.ckpt goes by the first one's {first}"
             say(wrapped(f"        {which}; see --monitor"), trainer.is_global_zero)
         if self.monitor in known and "train" not in str(self.monitor) and not loop._num_ready_batches_reached():
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
