@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MaxMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from linreg import LinearRegression, Module, RegressionData, Regressor, SyntheticData, Table
 from linreg.metrics import RegressionMetrics
@@ -437,6 +439,24 @@ class Standardized(Net):
         return nn.Sequential(nn.BatchNorm1d(8).requires_grad_(False), *super().build())
 
 
+class BestSoFar(DropoutAndBatchNorm):
+    """It says the best accuracy so far, and which epoch it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy, self.best = MulticlassAccuracy(3), MaxMetric()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.accuracy(self(batch[0]), batch[1])
+        self.log("accuracy/val", self.accuracy, on_epoch=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.best(self.accuracy.compute())
+        self.log("best/val", self.best.compute())
+        self.log("beta", float(self.current_epoch))
+
+
 class Words(Net):
     """The mean of words, most of them rare, among them that of the padding, whose row gets no gradient."""
 
@@ -622,6 +642,7 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "momentum encoder": lambda s: (Momentum(), Rows(lambda g: table(g)[:1], s), {"max_epochs": 20}),
     "adapted": lambda s: (Adapted(1e-2), Rows(table, s), {"max_epochs": 20}),
     "norm of inputs": lambda s: (Standardized(), Rows(table, s), {"max_epochs": 20}),
+    "best so far": lambda s: (BestSoFar(), Rows(classes, s), {"max_epochs": 20}),
     "padding": lambda s: (Words(1e-2), Rows(lambda g: sentences(g)[::2], s), {"max_epochs": 20}),
     "negative loss": lambda s: (Uncertain(), Rows(table, s), {"max_epochs": 20}),
     "tasks": lambda s: (Tasks(), Dicts(tasks, "x score label", s), {"max_epochs": 20}),

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
 
 import linreg
 from linreg import DataModule, LinearRegression, RegressionData, SyntheticData
@@ -504,6 +505,29 @@ class DrawingTeacher(sound.Distilled):
         return net
 
 
+class NeverReset(Classes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(3)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.accuracy.update(self(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("accuracy/val", self.accuracy.compute())
+
+
+class NeverEmptied(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.losses.append(self.loss(self(batch[0]), batch[1]))
+        self.log("loss/val", torch.stack(self.losses).mean())
+
+
 class ValidatesTheNext(Classes):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step((batch[0], (batch[1] + 1) % 3), batch_idx)
@@ -565,6 +589,8 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
         "no_column_is_the_target",
         lambda: (sound.Sequence(), rows(lambda x, y: (x, x[:, -1, :1]), sound.series), LEARNS),
     ),
+    "never reset": ("validation_moves_nothing", lambda: (NeverReset(), Rows(sound.classes), LEARNS)),
+    "never emptied": ("validation_moves_nothing", lambda: (NeverEmptied(), Rows(sound.table), LEARNS)),
     "validation counts": ("validation_moves_nothing", lambda: (ValidationCounts(), Rows(sound.table), LEARNS)),
     "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),
     "unseeded rows": ("same_seed_same_bits", lambda: (Net(), Unseeded(), LEARNS)),

@@ -81,6 +81,11 @@ class Context:
             trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
 
+    def short(self, epochs: int, **how: Any) -> Trainer:
+        """A training of four batches an epoch, with validation, of a run of two epochs or more."""
+        how["max_epochs"] = max(self.flags["max_epochs"] or 2, 2)
+        return self.fit(epochs=epochs, limit_train_batches=4, limit_val_batches=2, **how)
+
     def load(self, split: str) -> Generator[Any, None, None]:
         """The batches of a split, as a step gets them, from a loader that is made anew."""
         mode: Any = "max_size_cycle" if split == "train" else "sequential"

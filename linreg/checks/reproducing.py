@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,11 @@ def same_seed_same_bits(context: Context) -> Verdict:
 
 def one_and_one_epochs_are_two(context: Context) -> Verdict:
     """A run that was stopped after an epoch goes on to what it would have been, with its own loader and workers."""
-    context.needs(ten_steps_lower_the_loss, same_seed_same_bits, gradients_are_of_one_step)
-    how = FEW | {"max_epochs": max(context.flags["max_epochs"] or 2, 2), "limit_val_batches": 2}
+    context.needs(ten_steps_lower_the_loss, same_seed_same_bits, gradients_are_of_one_step, validation_moves_nothing)
     with tempfile.TemporaryDirectory() as folder:
-        context.fit(epochs=1, folder=folder, **how)
-        resumed = context.fit(epochs=2, ckpt_path=f"{folder}/last.ckpt", **how)
-    whole = context.fit(epochs=2, **how)
+        context.short(epochs=1, folder=folder)
+        resumed = context.short(epochs=2, ckpt_path=f"{folder}/last.ckpt")
+    whole = context.short(epochs=2)
     found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
     text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
     remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint, state_dict"
@@ -96,21 +96,50 @@ def loads_in_a_new_process(context: Context) -> Verdict:
     return judge(off < SAME, text, "rounding", "register_buffer whatever a prediction needs")
 
 
+class OthersFirst:
+    """The batches of a loader; the first time each is one of its rows, repeated."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.is_first = loader, True
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        is_first, self.is_first = self.is_first, False
+        for batch in self.loader:
+            yield change(batch, lambda each: each[:1].expand_as(each).clone()) if is_first else batch
+
+
 def validation_moves_nothing(context: Context) -> Verdict:
-    """Other validation rows leave the same weights and buffers behind."""
+    """Other validation rows leave the same weights and buffers behind, and move nothing that the next one reports."""
 
     def repeat(model: Any, data: Any) -> None:
-        rows: Any = [change(batch, lambda each: each[:1].expand_as(each).clone()) for batch in context.val[:2]]
-        vars(data)["val_dataloader"] = lambda: DataLoader(rows, batch_size=None, collate_fn=lambda batch: batch)
+        given = data.val_dataloader
+        vars(data)["val_dataloader"] = lambda: tree_map(OthersFirst, given())
 
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
     context.needs(same_seed_same_bits)
-    how: dict[str, Any] = {"epochs": 1, "limit_train_batches": 4, "limit_val_batches": 2}
-    one, other = weights(context.fit(**how)), weights(context.fit(**how, prepare=repeat))
-    moved = [name for name, value in one.items() if value.ndim and not torch.equal(value, other[name])]
-    found = f"{moved[0]} is another" if moved else f"{len(one)} weights and buffers are the same"
-    return judge(not moved, f"after other validation rows {found}", "the same", "look at the hooks of validation")
+    ways: list[dict[str, Any]] = [{"num_sanity_val_steps": 0}, {"num_sanity_val_steps": 0, "prepare": repeat}]
+    firsts = [context.short(1, **how) for how in ways]
+    one, other = map(weights, firsts)
+    if moved := [name for name, value in one.items() if value.ndim and not torch.equal(value, other[name])]:
+        found = f"after other validation rows {moved[0]} is another"
+        return judge(False, found, "the same", "look at the hooks of validation")
+    only = context.short(2, **ways[0], check_val_every_n_epoch=2).callback_metrics
+    for first, how in zip((trainer.callback_metrics for trainer in firsts), ways, strict=True):
+        second = context.short(2, **how).callback_metrics
+        for tag in [tag for tag in only if tag in second and not same(only[tag], second[tag])]:
+            is_best = tag in first and same(first[tag], second[tag])  # so far
+            if not is_best and same(second[tag], context.short(2, **how).callback_metrics[tag]):  # else a time, say
+                found = f"{tag} of a second validation is {second[tag]:.4g}, without the first {only[tag]:.4g}"
+                return judge(False, found, "the same", "reset() what it is summed in, or give self.log the metric")
+    return Verdict("ok", f"{len(one)} weights and buffers, and what is reported, are the same")
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-5, equal_nan=True)
 
 
 class Forks(_MultiProcessingLauncher):

@@ -18,11 +18,9 @@ from linreg.verdict import CannotTell, Verdict, judge
 
 def a_short_run_ends(context: Context) -> Verdict:
     """Two short epochs, with validation, come to their end without an error."""
-    how: dict[str, Any] = {"limit_train_batches": 4, "limit_val_batches": 2}
-    most = max(context.flags["max_epochs"] or 2, 2)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            context.fit(epochs=2, max_epochs=most, folder=folder, **how)
+            context.short(epochs=2, folder=folder)
         except RunError:
             raise  # it diverges, say, of which other checks know more
         except Exception as error:
@@ -74,7 +72,7 @@ def frozen_parts_are_still(context: Context) -> Verdict:
             if isinstance(m, _BatchNorm | _DropoutNd):
                 m.register_forward_pre_hook(lambda m, _, name=name: note(m, name))
 
-    trainer = context.fit(epochs=2, limit_train_batches=4, prepare=watch)
+    trainer = context.short(epochs=2, prepare=watch)
     before, after = weights(context.trainer), weights(trainer)
     parameters = dict(trainer.lightning_module.named_parameters())
     # What moves all the same follows other weights, as a momentum encoder, whose norms are in training mode by right.
