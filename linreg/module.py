@@ -104,10 +104,11 @@ class Module(LightningModule):
         return self.step(batch)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._log_losses("val", batch)
+        for name, loss in by_name(self.step(batch)).items():
+            if loss is not None:
+                self.log(f"{name}/{self.stage}", loss, batch_size=self.count_rows(batch), sync_dist=True)
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._log_losses("test", batch)
+    test_step = validation_step
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         return self(inputs_of(batch))
@@ -175,11 +176,6 @@ class Module(LightningModule):
             if num_rows := int(summed(torch.tensor(self.epoch_counts.get(name, 0)))):
                 self.log(f"{name}/train", total / num_rows)
         self.on_train_epoch_start()
-
-    def _log_losses(self, stage: str, batch: Any) -> None:
-        for name, loss in by_name(self.step(batch)).items():
-            if loss is not None:
-                self.log(f"{name}/{stage}", loss, batch_size=self.count_rows(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
