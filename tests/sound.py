@@ -457,6 +457,21 @@ class BestSoFar(DropoutAndBatchNorm):
         self.log("beta", float(self.current_epoch))
 
 
+class Turned(DropoutAndBatchNorm):
+    """Each step has its rows in an order of its own."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        order = torch.randperm(len(batch[0]))
+        return self.loss(self(batch[0][order]), batch[1][order])
+
+
+class MixedInTheStep(DropoutAndBatchNorm):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        (x, y), order, share = batch, torch.randperm(len(batch[0])), torch.rand(())
+        y_hat = self(share * x + (1 - share) * x[order])
+        return share * self.loss(y_hat, y) + (1 - share) * self.loss(y_hat, y[order])
+
+
 class Words(Net):
     """The mean of words, most of them rare, among them that of the padding, whose row gets no gradient."""
 
@@ -643,6 +658,8 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "adapted": lambda s: (Adapted(1e-2), Rows(table, s), {"max_epochs": 20}),
     "norm of inputs": lambda s: (Standardized(), Rows(table, s), {"max_epochs": 20}),
     "best so far": lambda s: (BestSoFar(), Rows(classes, s), {"max_epochs": 20}),
+    "turned": lambda s: (Turned(), Rows(classes, s), {"max_epochs": 20}),
+    "mixed in the step": lambda s: (MixedInTheStep(), Rows(classes, s), {"max_epochs": 20}),
     "padding": lambda s: (Words(1e-2), Rows(lambda g: sentences(g)[::2], s), {"max_epochs": 20}),
     "negative loss": lambda s: (Uncertain(), Rows(table, s), {"max_epochs": 20}),
     "tasks": lambda s: (Tasks(), Dicts(tasks, "x score label", s), {"max_epochs": 20}),

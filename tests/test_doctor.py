@@ -528,6 +528,16 @@ class NeverEmptied(Net):
         self.log("loss/val", torch.stack(self.losses).mean())
 
 
+class AugmentsValidation(Classes):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step((batch[0] + torch.randn_like(batch[0]), batch[1]), batch_idx)
+
+
+class ClassesShuffled(Classes):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch[0]), batch[1][torch.randperm(len(batch[1]))])
+
+
 class ValidatesTheNext(Classes):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step((batch[0], (batch[1] + 1) % 3), batch_idx)
@@ -591,6 +601,11 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     ),
     "never reset": ("validation_moves_nothing", lambda: (NeverReset(), Rows(sound.classes), LEARNS)),
     "never emptied": ("validation_moves_nothing", lambda: (NeverEmptied(), Rows(sound.table), LEARNS)),
+    "augments validation": (
+        "training_and_validation_agree",
+        lambda: (AugmentsValidation(), Rows(sound.classes), LEARNS),
+    ),
+    "classes, shuffled": ("loss_is_a_mean_over_rows", lambda: (ClassesShuffled(), Rows(sound.classes), LEARNS)),
     "validation counts": ("validation_moves_nothing", lambda: (ValidationCounts(), Rows(sound.table), LEARNS)),
     "urandom": ("same_seed_same_bits", lambda: (Urandom(), Rows(sound.table), LEARNS)),
     "unseeded rows": ("same_seed_same_bits", lambda: (Net(), Unseeded(), LEARNS)),

@@ -98,6 +98,17 @@ def varies(context: Context, model: nn.Module, batch: Any, seeds: tuple[int, ...
     return len({context.observe(model, batch, seed=seed).size for seed in seeds}) > 1
 
 
+def pairs_anew(context: Context, model: nn.Module, batch: Any) -> bool:
+    """Whether other draws compare the same predictions with the same targets, but not each with the same one."""
+    calls = [call for seed in (0, 1) if (call := context.observe(model, batch, seed=seed).known)]
+    sides = [[flat(side.detach()).tolist() for side in (call.prediction, call.target)] for call in calls]
+    if len(sides) < 2 or len({len(side) for both in sides for side in both}) > 1:
+        return False
+    is_same = all(sorted(one) == sorted(other) for one, other in zip(*sides, strict=True))
+    one, other = (sorted(zip(*both, strict=True)) for both in sides)
+    return is_same and one != other
+
+
 def finite_differences(context: Context) -> Verdict:
     """The gradient of autograd is that of finite differences, along a random direction of each parameter."""
     _ = context.step(context.train[0]).loss  # that there is one

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 from linreg.checks.batch import call, change, flat, num_rows, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.checks.gradients import trainable, varies
+from linreg.checks.gradients import pairs_anew, trainable, varies
 from linreg.checks.rows import classes_are_balanced, nothing_is_missing, target_varies
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -123,6 +123,9 @@ def loss_is_a_mean_over_rows(context: Context) -> Verdict:
     if abs(thrice - 3 * once) < 0.05 * abs(once):
         return judge(False, f"the rows of a batch thrice: {once:.3g} -> {thrice:.3g}", "the same", "take the mean")
     if varies(context, model, batch, seeds=(0, 1, 2, 3)):
+        if pairs_anew(context, model, batch):
+            found = "other draws pair the same predictions and targets otherwise"
+            return judge(False, found, "each row's own target", "shuffle inputs and targets together")
         raise CannotTell("the loss is drawn, or not the same twice")
     text, remedy = f"the rows turned round: {once:.5g} -> {turned:.5g}", "look for a transpose that mixes rows"
     if half and abs(turned - once) <= 1e-3 * abs(once):
@@ -146,16 +149,20 @@ def normalized_over_rows(context: Context, batch: Any) -> tuple[int, ...]:
 
 
 def training_and_validation_agree(context: Context) -> Verdict:
-    """The loss of a step is about a loss that validation reports of the same rows, in evaluation mode."""
+    """The loss of a step is about one that validation reports of the same rows, and draws for only if a step does."""
     batch, model = context.train[0], context.copy(training=False)
     loss, losses = context.observe(model, batch).size, validation_losses(model, [batch])
     nearest = min(losses, key=lambda each: abs(each - loss))
     text = f"loss of the same rows: {loss:.4g} in training, {nearest:.4g} in validation"
+    again = validation_losses(context.copy(training=False), [batch], seed=1)
+    if again != losses and not varies(context, model, batch, (0, 1)):
+        found = f"of the same rows validation reports {losses[0]:.4g}, then {again[0]:.4g}"
+        return judge(False, found, "the same", "draw, as for augmentation, in training only")
     is_about = abs(loss - nearest) <= max(abs(loss), abs(nearest)) / 2 + 1e-6
     return judge(is_about, text, "about the same", "compare units, reduction and terms of the two steps")
 
 
-def validation_losses(model: Any, batches: list[Any]) -> list[float]:
+def validation_losses(model: Any, batches: list[Any], seed: int = 0) -> list[float]:
     """Means over batches of whatever a validation step reports that is called a loss; CannotTell if nothing is."""
     reported: dict[str, list[float]] = {}
 
@@ -165,7 +172,7 @@ def validation_losses(model: Any, batches: list[Any]) -> list[float]:
                 reported.setdefault(name, []).append(float(value))
 
     vars(model).update(log=lambda name, value, *args, **kwargs: log_dict({name: value}), log_dict=log_dict)
-    with alone(), torch.no_grad():
+    with alone(seed), torch.no_grad():
         for batch in batches:
             call(model.validation_step, batch)
     if not reported:
