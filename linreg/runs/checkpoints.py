@@ -14,7 +14,7 @@ from linreg.runs.loggers import Curves
 from linreg.system.errors import InputError, did_you_mean
 from linreg.system.screen import say, wrapped
 
-FIELD = re.compile(r"\{[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
+FIELD = re.compile(r"\{(?!\d+[:}])[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a filename, as in {epoch:03d}
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
 RESERVED = ("best", "last")  # names that no other callback may write to
 USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss")  # where no metric is named, the first of them that is logged
