@@ -755,6 +755,24 @@ class TwoTables(Rows):
         return [super().val_dataloader(), super().val_dataloader()]
 
 
+class Several(Rows):
+    """Two loaders of training rows, of which the second one has those of validation."""
+
+    def train_dataloader(self) -> Any:
+        return {"one": super().train_dataloader(), "two": DataLoader(self.val, 8, shuffle=True)}
+
+
+class FromSeveral(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch["one"][0]), batch["one"][1]) + self.loss(self(batch["two"][0]), batch["two"][1])
+
+
+def test_each_of_several_loaders_is_asked_for_validation_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [check for check in checks() if check.__name__ == "splits_apart"]
+    found = examine((FromSeveral(), Several(sound.table), LEARNS), asked, monkeypatch)
+    assert found["FAIL"] == ["splits_apart"]
+
+
 class Staged(sound.Rows):
     """Each stage makes what it needs alone, as in Lightning's own pages."""
 

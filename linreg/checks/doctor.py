@@ -23,7 +23,7 @@ from linreg.system.screen import say, wrapped
 from linreg.verdict import Check, Verdict
 
 CHECKS: list[Check] = [*RUNNING, *LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
-FITS, PROCESSES = 45, 12.0  # about as many all of them take; the seconds of the processes that they start
+FITS, PROCESSES = 50, 12.0  # about as many all of them take; the seconds of the processes that they start
 UNFIT = ("check", "confidence", "ckpt_path")  # flags of fit that are of a whole run; others of its own move no weight
 
 

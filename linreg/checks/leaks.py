@@ -86,15 +86,24 @@ def target_unseen(context: Context) -> Verdict:
 
 def splits_apart(context: Context) -> Verdict:
     """No row of validation or test is a training row too, or overlaps with one but for a step."""
-    splits = [split for split in ("train", "val", "test") if context.read(split)]
-    rows = {split: torch.cat([flat(each) for each in tensors(context.rows(split))], 1) for split in splits}
+    whole = context.rows()
+    is_one = len({len(each) for each in tensors(whole)}) == 1  # else of several loaders
+    parts = [whole] if is_one else [*(whole.values() if isinstance(whole, dict) else whole)]
+    found = [apart_from(context, part) for part in parts]
+    return next((verdict for verdict in found if verdict.status == "FAIL"), found[0])
+
+
+def apart_from(context: Context, train: Any) -> Verdict:
+    """The same of the rows of one loader."""
+    batches = {"train": train} | {split: context.rows(split) for split in ("val", "test") if context.read(split)}
+    rows = {split: torch.cat([flat(each) for each in tensors(batch)], 1) for split, batch in batches.items()}
     keys = {split: as_bytes(each) for split, each in rows.items()}
     train, count = {*keys["train"]}, len(keys.pop("train"))
     if not keys:
         raise CannotTell("there are only training rows")
     shared = {split: sum(row in train for row in each) for split, each in keys.items()}
     is_told_apart = max(len(column.unique()) for column in rows["train"].T) > 0.9 * len(train)
-    inputs = {split: tensors(context.rows(split))[0] for split in splits}
+    inputs = {split: tensors(batch)[0] for split, batch in batches.items()}
     if is_told_apart and inputs["train"].ndim > 1 and inputs["train"].shape[1] > 3:  # perhaps windows of a series
         early, late = ({*as_bytes(flat(inputs["train"][:, part]))} for part in (slice(1, None), slice(-1)))
         for split in keys:
