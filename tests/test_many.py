@@ -331,7 +331,8 @@ def test_what_a_child_finds_is_the_exit_code(workplace: Path) -> None:
     line = command(*ENDLESS, "--model", "mine.Odd", "--devices", 2, "--accelerator", "cpu")
     done = completed(line, env=CLEAN | {"PYTHONPATH": "."})
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: process 1: a mistake of one"]
+    lines = [line for line in done.stderr.splitlines() if "waits for the others" not in line]  # under load
+    assert lines == ["error: process 1: a mistake of one"]
 
 
 @pytest.mark.slow
@@ -343,7 +344,7 @@ def test_a_killed_process_ends_all(killed: int, workplace: Path) -> None:
         runs[killed].kill()
         err = runs[1 - killed].communicate(timeout=LONG)[1]
     assert runs[1 - killed].returncode == 1
-    assert err.startswith("error: another process of the run was lost; ")
+    assert "error: another process of the run was lost; " in err
     assert "resume it with: python train.py" in err
 
 
@@ -365,7 +366,7 @@ def test_a_signal_while_waiting_for_others(workplace: Path) -> None:
         err = first.communicate(timeout=LONG)[1]
         second.send_signal(signal.SIGCONT)
     assert first.returncode == 143
-    assert err.startswith("stopped; "), err
+    assert "stopped; " in err, err
     assert "resume it with: python train.py" in err
 
 

@@ -4,7 +4,9 @@ Whoever waits for a process that has gone is told so by its connection; a thread
 """
 
 import atexit
+import math
 import os
+import re
 import select
 import signal
 import socket
@@ -12,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -28,6 +31,9 @@ from linreg.system.screen import complain
 LOOK = 0.5  # seconds between two looks at the other processes
 GRACE = 4.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard
 SAME = 2.0  # seconds for the first process to say, and to end all with, what another has found as well
+PATIENCE = 20.0  # seconds without a step from where a process waits for others, until it says so
+WAITS = tuple(str(Path("torch", *part)) for part in (["distributed"], ["nn", "parallel"], ["autograd", "graph.py"]))
+HOOK = re.compile(r"on_\w+|log_metrics|configure_\w+|\w+_(step|dataloader)|backward|setup|log|load")
 children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
 watching: list[socket.socket] = []  # where signals are heard, once that has begun
 last_words: list[Callable[[], str]] = []  # how to go on, while there is a run that could
@@ -81,8 +87,9 @@ subprocess_script._launch_process_observer = watch
 
 
 def _look_after(hears: socket.socket, parent: int) -> None:
-    follows = is_child()
+    follows, still = is_child(), Stillness()
     while True:
+        still.look()
         ready, _, _ = select.select([hears], [], [], LOOK)
         for number in hears.recv(64) if ready else b"":
             if signal.getsignal(number) is stop:
@@ -91,9 +98,36 @@ def _look_after(hears: socket.socket, parent: int) -> None:
         if follows and os.getppid() != parent:
             lost = _with_last_words("error: the first process of the run was lost")
             end(1, lost if rank_at_start() == 1 else "")
-        if any(process.poll() for process in children):
+        if any(process.poll() or (process.poll() == 0 and not dist.is_initialized()) for process in children):
             time.sleep(GRACE)
             end(*reason_of_loss())
+
+
+class Stillness:
+    """Says, once, where the main thread has been waiting for another process for long: nothing else would."""
+
+    def __init__(self) -> None:
+        self.place, self.since = [(0, 0)], math.inf
+
+    def look(self) -> None:
+        """Compares where the main thread is with where it was."""
+        frames: list[FrameType] = [*inner_first(sys._current_frames().get(threading.main_thread().ident or 0))]
+        place = [(id(frame), frame.f_lasti) for frame in frames]
+        if place != self.place:
+            self.place, self.since = place, time.monotonic()
+        elif time.monotonic() - self.since > PATIENCE and any(part in frames[0].f_code.co_filename for part in WAITS):
+            self.since = math.inf
+            frame = next((each for each in frames if HOOK.fullmatch(each.f_code.co_name)), frames[0])
+            where = f"{frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+            why = "does one of them log, or leave out a weight, alone?"
+            complain(f"process {rank()} waits for the others, for {PATIENCE:.0f} s so far, in {where}: {why}")
+
+
+def inner_first(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames of a thread."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def reason_of_loss() -> tuple[int, str]:

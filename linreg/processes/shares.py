@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 
 from linreg.system.errors import InputError
-from linreg.system.ranks import check_agreement, from_first, rank, summed, weight, world
+from linreg.system.ranks import check_agreement, from_first, gathered, rank, summed, weight, world
 from linreg.system.screen import counted, say
 
 WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
@@ -90,7 +90,7 @@ class InStep:
 def share(loader: Any, training: bool) -> Any:
     """A loader of this process's rows, if it is a DataLoader that can have one; what is counted twice is said."""
     rows, batches = getattr(loader, "dataset", loader), getattr(loader, "batch_sampler", None)
-    name, num_rows = type(rows).__name__, len(rows) if hasattr(rows, "__len__") else 0
+    name, num_rows = type(getattr(rows, "dataset", rows)).__name__, len(rows) if hasattr(rows, "__len__") else 0
     samplers = (getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
     dealer = next((each for each in samplers if hasattr(each, "num_replicas")), None)
     if hasattr(loader, "weight_of"):
@@ -107,15 +107,30 @@ def share(loader: Any, training: bool) -> Any:
             note(f"{type(dealer).__name__}: {counted(repeated, 'row')} of {name} counted twice; {remedy}")
     elif not isinstance(batches, ShareOfBatches):
         check_agreement(f"the rows of {name}", num_rows)
+        sample, again = ([numbers_in(rows[i]) for i in {0, num_rows // 2, num_rows - 1}] for _ in "ab")
+        if all(gathered(sample == again)):  # else they are drawn anew each time
+            check_agreement(f"three rows of {name}, summed up", ", ".join(chain(*sample)))
         loader = copy.copy(loader)
         vars(loader)["batch_sampler"] = ShareOfBatches(batches, training)  # torch refuses to be told so
         size = getattr(batches, "batch_size", 0)
         if training and size and not getattr(batches, "drop_last", False) and 0 < num_rows % size < world():
             last = f"the last batch has {counted(num_rows % size, 'row')}"
             note(f"{last}, of which a metric in training_step counts more")
+        elif training and size and size % world():
+            note(f"of {size:,} rows the processes have shares of two sizes, which count alike in a curve by steps")
     if not training and 0 < num_rows < world():
         note(f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes, so each counts all of them")
     return loader
+
+
+def numbers_in(row: Any) -> list[str]:
+    """What a row holds: of each tensor, or number, a sum of six digits in which the order shows."""
+    if isinstance(row, dict | list | tuple):
+        return [found for part in (row.values() if isinstance(row, dict) else row) for found in numbers_in(part)]
+    if not isinstance(row, Tensor | float | int):
+        return []
+    values = torch.as_tensor(row).abs().double().flatten()
+    return [f"{values @ torch.arange(1.0, len(values) + 1, dtype=values.dtype):.6g}"]
 
 
 def note(text: str) -> None:
@@ -131,12 +146,8 @@ class Shares(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         connector, strategy = cast(Any, trainer._data_connector), cast(Any, trainer.strategy)
-        prepare, reduce, backward, log = (
-            connector._prepare_dataloader,
-            strategy.reduce,
-            pl_module.backward,
-            pl_module.log,
-        )
+        prepare, reduce = connector._prepare_dataloader, strategy.reduce
+        backward, log, step = pl_module.backward, pl_module.log, pl_module.optimizer_step
 
         def prepare_share(loader: Any, shuffle: bool, mode: RunningStage) -> Any:
             return share(prepare(loader, shuffle=shuffle, mode=mode), mode == RunningStage.TRAINING)
@@ -153,10 +164,22 @@ class Shares(Callback):
             kwargs["batch_size"] = 0 if has_none else batch_size
             log(name, value, *args, **{"sync_dist": True} | kwargs)
 
+        def step_together(epoch: int, batch_idx: int, optimizer: Any, closure: Any = None) -> None:
+            def mean_loss() -> Any:
+                loss = closure()
+                return loss if loss is None else summed(loss.detach() * self.loss_weight) / world()
+
+            searches = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS)
+            step(
+                epoch, batch_idx, optimizer, mean_loss if searches else closure
+            )  # by what it finds it goes on, or ends
+
         vars(connector)["_prepare_dataloader"] = prepare_share
         vars(strategy)["reduce"] = reduce_counts_too  # Lightning rounds a mean of counts, by which it divides, down
         log_dict = partial(pl_module.log_dict, sync_dist=True)
-        vars(pl_module).update(backward=backward_weighted, log=log_own_rows, log_dict=log_dict)
+        vars(pl_module).update(
+            backward=backward_weighted, log=log_own_rows, log_dict=log_dict, optimizer_step=step_together
+        )
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         if stage == "fit" and any(not isinstance(norm, SyncBatchNorm) for norm in norms):
             note("batch norm sees the rows of its own process only; on GPUs: --sync_batchnorm true")
@@ -182,5 +205,5 @@ class Shares(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(trainer._data_connector).pop("_prepare_dataloader", None)
         vars(trainer.strategy).pop("reduce", None)
-        for name in ("log", "log_dict", "backward"):
+        for name in ("log", "log_dict", "backward", "optimizer_step"):
             vars(pl_module).pop(name, None)

@@ -24,6 +24,7 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "batch with --data.drop_last true, or give another --data.batch_size",
     "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
     ".item() or torch.no_grad()",
+    "parameters that were not used in producing": "give --strategy ddp_find_unused_parameters_true",
     "can be implicitly created only for scalar": "a loss is one number, a mean over rows; return its .mean()",
     **dict.fromkeys(  # of a linear layer, a norm, a convolution, a recurrent one, that of torch 2.6
         ("same dtype, but got Double", "mixed dtype (CPU)", "Input type (double)", "RNN input dtype (torch.float64)")

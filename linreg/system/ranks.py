@@ -75,4 +75,4 @@ def check_agreement(what: str, value: Any) -> None:
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
         told = f"process {odd} has {found[odd]}, process 0 has {found[0]}"
-        raise InputError(f"{what}: {told}; give all of them the same files")
+        raise InputError(f"{what}: {told}; give all of them the same files and seeds")
