@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import LONG, completed, posix, started
-from tests.test_many import CKPT, CLEAN, ENDLESS, both, command, until
+from tests.test_many import CLEAN, ENDLESS, both, command, until
 from tests.tools import load
 
 pytestmark = [posix, pytest.mark.slow]
@@ -115,8 +115,8 @@ def test_who_waits_says_where(workplace: Path) -> None:
         run.send_signal(signal.SIGTERM)
         run.communicate(timeout=LONG)
     with ExitStack() as stack:
-        first, second = both(stack, "--model", "mine.Together")
-        until(lambda: Path(CKPT, "last.ckpt").exists())
+        first, second = both(stack, "--model", "mine.Together", "--name", "still")
+        until(lambda: Path("runs/still/version_0/checkpoints/last.ckpt").exists())
         second.send_signal(signal.SIGSTOP)
         assert line_of(first, "process 0 ", waits)
         first.kill()

@@ -115,7 +115,7 @@ class Stillness:
         place = [(id(frame), frame.f_lasti) for frame in frames]
         if place != self.place:
             self.place, self.since = place, time.monotonic()
-        elif time.monotonic() - self.since > PATIENCE and any(part in frames[0].f_code.co_filename for part in WAITS):
+        elif time.monotonic() - self.since > PATIENCE and any(part in str(frames[:1]) for part in WAITS):
             self.since = math.inf
             frame = next((each for each in frames if HOOK.fullmatch(each.f_code.co_name)), frames[0])
             where = f"{frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"
