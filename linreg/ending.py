@@ -16,6 +16,7 @@ from linreg.report.card import make_card
 from linreg.report.findings import Findings, FirstLoader, Picture, logged
 from linreg.runs.folder import folder_of, steps_of
 from linreg.runs.loggers import RunLogger
+from linreg.runs.record import mini_batch_size
 from linreg.runs.restored import Restored
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import RunError
@@ -27,7 +28,7 @@ def how_trained(trainer: Trainer, epochs: int, seconds: float) -> dict[str, Any]
     began = next(c.began for c in trainer.callbacks if isinstance(c, Restored))["optimizers"]  # type: ignore[attr-defined]
     rates = {name: began[0]["groups"][0].get(name) if began else None for name in ("lr", "momentum")}
     length = {"epochs": epochs, "steps": trainer.global_step, "seconds": round(seconds, 3)}
-    return length | rates | {"batch_size": getattr(trainer.train_dataloader, "batch_size", None)}
+    return length | rates | {"batch_size": mini_batch_size(trainer.train_dataloader)}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Train
+from tests.conftest import Train, read_metrics
 from tests.tools import assert_same, load, scalars
 
 STEP_LR = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 9, gamma: 0.9}, interval: step}"
@@ -47,6 +47,7 @@ def test_a_run_in_chunks_is_the_run_without(train: Train, settings: str) -> None
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
             assert_same(before[part], after[part])
         assert scalars(folder(f"chunk{size}")) == scalars(folder("plain"))
+        assert read_metrics(folder(f"chunk{size}"))["run"]["batch_size"] == 16
     if settings == "adam":
         assert "--formula" in train(*RUN, "--chunk", 7, "--formula", "true", *SETTINGS[settings])[1]
         return

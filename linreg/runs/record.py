@@ -64,8 +64,7 @@ class RunRecord(Callback):
         if typed_only(read_config(self.config, "config.yaml")):
             self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
         atomic_write(path, f"# run {folder.run}\n{self.config}".encode())
-        optimizer = trainer.optimizers[0]
-        size = getattr(trainer.train_dataloader, "batch_size", None)
+        optimizer, size = trainer.optimizers[0], mini_batch_size(trainer.train_dataloader)
         plain = {k: v for k, v in pl_module.hparams.items() if type(v) in (int, float, str) and k[0] != "_"}
         settings = plain | {"batch_size": size, "optimizer": type(optimizer).__name__}
         group = optimizer.param_groups[0]
@@ -94,3 +93,8 @@ class RunRecord(Callback):
         checkpoint["config"] = self.config
         checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}
         checkpoint["logged"] |= getattr(pl_module, "tables", {})
+
+
+def mini_batch_size(loader: Any) -> int | None:
+    """The rows of a step; a loader may give several mini-batches at once."""
+    return getattr(loader, "mini_batch_size", getattr(loader, "batch_size", None))

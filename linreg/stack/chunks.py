@@ -64,7 +64,7 @@ class Chunks(Callback):
         batches = self.one_by_one()
         if not hasattr(batches, "batch_size") or isinstance(batches, torch.utils.data.DataLoader):
             raise InputError(f"{self.flag} needs the data module's own TensorBatches, not a {type(batches).__name__}")
-        self.batch_size = batches.batch_size
+        self.batch_size = batches.mini_batch_size = batches.batch_size
         batches.batch_size *= min(self.size, max(len(batches) - 1, 1))  # the same order; all rows would not be shuffled
         return batches
 
