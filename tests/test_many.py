@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 from linreg import LeastSquares
 from linreg.processes.shares import share
 from linreg.regression.exact.merged import merge_in_order
+from linreg.system.ranks import numbers_of
 from tests.conftest import LONG, ROOT, command, completed, posix, read_metrics, started, until
 from tests.tools import CKPT, load, scalars
 
@@ -260,6 +261,17 @@ def test_rows_that_a_sampler_repeats_are_said(capsys: pytest.CaptureFixture[str]
     ):
         assert share(loader, training=False) is loader
         assert "DistributedSampler: 1 row of TensorDataset counted twice; leave" in capsys.readouterr().out
+
+
+class ByKeys(dict[str, torch.Tensor]):
+    """Rows that go by texts, and not by their numbers."""
+
+
+def test_rows_of_any_kind_can_be_compared() -> None:
+    row = {"mask": torch.tensor([True, False]), "n": 2**70, "is": True, "z": torch.tensor(1j), "text": "a", "x": None}
+    assert numbers_of([row]) == ["1", "1.18059e+21", "1", "1"] * 3
+    assert numbers_of([(torch.tensor([1.0, 2.0]),)]) != numbers_of([(torch.tensor([2.0, 1.0]),)])
+    assert numbers_of([]) == numbers_of(ByKeys(a=torch.zeros(1))) == []
 
 
 @pytest.mark.slow

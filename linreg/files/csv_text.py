@@ -20,7 +20,7 @@ from linreg.files.cells import NUMBER, Spelling
 from linreg.files.text_file import LONGEST, TextFile
 from linreg.system.errors import InputError, did_you_mean
 
-SAMPLE = 1_000  # rows
+SAMPLE, SAMPLE_OF_MANY = 1_000, 50  # rows that tell what cells look like; of each of several files but the first
 NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
@@ -31,6 +31,8 @@ class CSVFile(TextFile):
         path: where it is.
         spelling: of its cells.
     """
+
+    sample = SAMPLE
 
     def __init__(self, path: str | os.PathLike[str], spelling: Spelling | None = None) -> None:
         super().__init__(path)
@@ -100,7 +102,7 @@ class CSVFile(TextFile):
         """The first rows with their lines, fewer where these are very wide; up to the one that cannot be read."""
         found = list[tuple[int, list[str]]]()
         with contextlib.suppress(InputError), self.open_text() as text:  # which is raised where all rows are read
-            found.extend(itertools.islice(self.rows_of(text, 1), min(SAMPLE, 1 + 100_000 // len(self.names))))
+            found.extend(itertools.islice(self.rows_of(text, 1), min(self.sample, 1 + 100_000 // len(self.names))))
         return found
 
     def error(self, line: int, column: str | None, message: str) -> InputError:

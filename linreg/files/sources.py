@@ -8,7 +8,7 @@ from typing import Any
 from linreg.files.blocks import CSVBlocks
 from linreg.files.cells import Spelling
 from linreg.files.columns import Column
-from linreg.files.csv_text import CSVFile
+from linreg.files.csv_text import SAMPLE_OF_MANY, CSVFile
 from linreg.files.parquet import ArrowSource, open_frame, open_parquet
 from linreg.system.errors import InputError
 
@@ -51,6 +51,8 @@ def find_sources(path: Any, spelling: Spelling) -> list[Source]:
         open_parquet(path, spelling) if str(path).endswith(".parquet") else CSVSource(path, spelling) for path in paths
     ]
     for source in sources[1:]:
+        if isinstance(source, CSVSource):
+            source.sample = SAMPLE_OF_MANY
         if different := sorted(set(source.names) ^ set(sources[0].names)):
             names = ", ".join(map(repr, different[:10]))
             raise InputError(f"{source.path}: other columns than in {sources[0].path}: {names}")

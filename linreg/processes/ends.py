@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -32,7 +31,7 @@ LOOK = 0.5  # seconds between two looks at the other processes
 GRACE = 4.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard
 SAME = 2.0  # seconds for the first process to say, and to end all with, what another has found as well
 PATIENCE = 20.0  # seconds without a step from where a process waits for others, until it says so
-WAITS = tuple(str(Path("torch", *part)) for part in (["distributed"], ["nn", "parallel"], ["autograd", "graph.py"]))
+WAITS = re.compile(r"torch[\\/](distributed|nn[\\/]parallel|autograd[\\/]graph\.py)")  # files where that may be
 HOOK = re.compile(r"on_\w+|log_metrics|configure_\w+|\w+_(step|dataloader)|backward|setup|log|load")
 children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
 watching: list[socket.socket] = []  # where signals are heard, once that has begun
@@ -115,7 +114,7 @@ class Stillness:
         place = [(id(frame), frame.f_lasti) for frame in frames]
         if place != self.place:
             self.place, self.since = place, time.monotonic()
-        elif time.monotonic() - self.since > PATIENCE and any(part in str(frames[:1]) for part in WAITS):
+        elif frames and time.monotonic() - self.since > PATIENCE and WAITS.search(frames[0].f_code.co_filename):
             self.since = math.inf
             frame = next((each for each in frames if HOOK.fullmatch(each.f_code.co_name)), frames[0])
             where = f"{frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"

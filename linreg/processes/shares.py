@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 
 from linreg.system.errors import InputError
-from linreg.system.ranks import check_agreement, from_first, gathered, rank, summed, weight, world
+from linreg.system.ranks import check_agreement, from_first, gathered, numbers_of, rank, summed, weight, world
 from linreg.system.screen import counted, say
 
 WORTH = 500_000  # rows of a batch times weights: below it, on CPUs, what is told takes longer than what is saved
@@ -107,9 +107,9 @@ def share(loader: Any, training: bool) -> Any:
             note(f"{type(dealer).__name__}: {counted(repeated, 'row')} of {name} counted twice; {remedy}")
     elif not isinstance(batches, ShareOfBatches):
         check_agreement(f"the rows of {name}", num_rows)
-        sample, again = ([numbers_in(rows[i]) for i in {0, num_rows // 2, num_rows - 1}] for _ in "ab")
-        if all(gathered(sample == again)):  # else they are drawn anew each time
-            check_agreement(f"three rows of {name}, summed up", ", ".join(chain(*sample)))
+        sample, again = numbers_of(rows), numbers_of(rows)
+        if all(gathered(bool(sample) and sample == again)):  # else they are drawn anew each time
+            check_agreement(f"three rows of {name}, summed up", ", ".join(sample))
         loader = copy.copy(loader)
         vars(loader)["batch_sampler"] = ShareOfBatches(batches, training)  # torch refuses to be told so
         size = getattr(batches, "batch_size", 0)
@@ -121,16 +121,6 @@ def share(loader: Any, training: bool) -> Any:
     if not training and 0 < num_rows < world():
         note(f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes, so each counts all of them")
     return loader
-
-
-def numbers_in(row: Any) -> list[str]:
-    """What a row holds: of each tensor, or number, a sum of six digits in which the order shows."""
-    if isinstance(row, dict | list | tuple):
-        return [found for part in (row.values() if isinstance(row, dict) else row) for found in numbers_in(part)]
-    if not isinstance(row, Tensor | float | int):
-        return []
-    values = torch.as_tensor(row).abs().double().flatten()
-    return [f"{values @ torch.arange(1.0, len(values) + 1, dtype=values.dtype):.6g}"]
 
 
 def note(text: str) -> None:
@@ -169,17 +159,15 @@ class Shares(Callback):
                 loss = closure()
                 return loss if loss is None else summed(loss.detach() * self.loss_weight) / world()
 
+            # LBFGS goes on, or ends, by the loss that it is told.
             searches = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS)
-            step(
-                epoch, batch_idx, optimizer, mean_loss if searches else closure
-            )  # by what it finds it goes on, or ends
+            step(epoch, batch_idx, optimizer, mean_loss if searches else closure)
 
         vars(connector)["_prepare_dataloader"] = prepare_share
         vars(strategy)["reduce"] = reduce_counts_too  # Lightning rounds a mean of counts, by which it divides, down
         log_dict = partial(pl_module.log_dict, sync_dist=True)
-        vars(pl_module).update(
-            backward=backward_weighted, log=log_own_rows, log_dict=log_dict, optimizer_step=step_together
-        )
+        hooks = {"backward": backward_weighted, "log": log_own_rows, "log_dict": log_dict}
+        vars(pl_module).update(hooks, optimizer_step=step_together)
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         if stage == "fit" and any(not isinstance(norm, SyncBatchNorm) for norm in norms):
             note("batch norm sees the rows of its own process only; on GPUs: --sync_batchnorm true")

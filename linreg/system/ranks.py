@@ -1,5 +1,6 @@
 """Several processes of one run: which of them this one is, and what they tell each other."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -76,3 +77,20 @@ def check_agreement(what: str, value: Any) -> None:
     if odd is not None:
         told = f"process {odd} has {found[odd]}, process 0 has {found[0]}"
         raise InputError(f"{what}: {told}; give all of them the same files and seeds")
+
+
+def numbers_of(rows: Any) -> list[str]:
+    """What the first, the middle and the last row hold; nothing of rows that are not there by these numbers."""
+    with suppress(Exception):  # they go by other keys, or one cannot be read, which whoever reads it will say
+        return [found for i in (0, len(rows) // 2, len(rows) - 1) for found in numbers_in(rows[i])]
+    return []
+
+
+def numbers_in(row: Any) -> list[str]:
+    """Of each tensor, or number, of a row a sum of six digits in which the order shows."""
+    if isinstance(row, dict | list | tuple):
+        return [found for part in (row.values() if isinstance(row, dict) else row) for found in numbers_in(part)]
+    if not isinstance(row, Tensor):
+        return [f"{row:.6g}"] if isinstance(row, float | int) else []
+    values = row.detach().cpu().to(torch.complex128).flatten()  # of any type
+    return [f"{abs(values @ torch.arange(1, len(values) + 1).to(values.dtype)):.6g}"]
