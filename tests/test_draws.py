@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from linreg import DataModule, Module, run
 from tests.conftest import Train
@@ -268,6 +268,33 @@ def test_workers_that_stay_and_draw_nothing_go_on_to_the_bit(
     run(second := SeeingAll(), Staying(several), name="one", ckpt_path="last", max_epochs=3)
     assert first.seen + second.seen == whole.seen
     assert "persistent_workers begin anew" in capsys.readouterr().out
+
+
+class Own(LightningDataModule):
+    """A loader, or its sampler, that draws from a generator of its own."""
+
+    def __init__(self, in_sampler: bool) -> None:
+        super().__init__()
+        self.in_sampler = in_sampler
+
+    def train_dataloader(self) -> Any:
+        rows: Any = torch.arange(1.0, 65.0)[:, None]
+        own = torch.Generator().manual_seed(5)
+        if self.in_sampler:
+            return DataLoader(rows, 16, sampler=RandomSampler(rows, generator=own))
+        return DataLoader(rows, 16, shuffle=True, generator=own)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("before", [{"max_epochs": 1}, {"max_steps": 6}])
+@pytest.mark.parametrize("in_sampler", [False, True])
+def test_a_generator_of_a_loaders_own_goes_on(in_sampler: bool, before: dict[str, int], workplace: Path) -> None:
+    run(whole := Seeing(), Own(in_sampler), name="whole", max_epochs=3)
+    run(first := Seeing(), Own(in_sampler), name="one", **before)
+    run(second := Seeing(), Own(in_sampler), name="one", ckpt_path="last", max_epochs=3)
+    assert first.seen + second.seen == whole.seen
+    assert whole.seen[:64] == [int(row) for batch in Own(in_sampler).train_dataloader() for row in batch]
+    assert whole.seen[:64] != whole.seen[64:128] != whole.seen[128:]
 
 
 class Asked(DataModule):

@@ -40,6 +40,7 @@ class Draws(Callback):
         checkpoint["seed"] = self.seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.own_seeds: dict[torch.Generator, int] = {}  # of generators that loaders were given
         self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _DataFetcher)
 
         def make_without_iterator() -> None:
@@ -103,6 +104,10 @@ class Draws(Callback):
             torch.cuda.manual_seed_all(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
+        for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+            for owner in (loader, getattr(loader, "sampler", None)) if isinstance(loader, DataLoader) else ():
+                if isinstance(own := getattr(owner, "generator", None), torch.Generator):  # the user's, who has set it
+                    own.manual_seed(self.own_seeds.setdefault(own, own.initial_seed()) + epoch)
 
 
 def without_iterator(fetcher: Any) -> Any:
