@@ -73,6 +73,8 @@ def as_column(values: Any, levels: list[str] | None = None) -> tuple[Tensor, lis
 
 def as_dataset(found: Any, like: Any = None) -> Any:
     """What was loaded as a dataset: one, or what has rows by their number, as it is; all else as ``Rows``."""
+    if isinstance(found, list | tuple) and any(isinstance(each, Dataset) for each in found):
+        raise InputError(f"load: {len(found)} datasets, where one is expected; join them, or override val_dataloader")
     if isinstance(found, Dataset) or not (isinstance(found, dict | tuple | Tensor) or hasattr(found, "__array__")):
         return found
     return Rows(found, like if isinstance(like, Rows) else None)

@@ -34,6 +34,8 @@ from tests.tools import CKPT, assert_same, load, scalars
         (["--config", "configs/binary.yaml"], ["configs/binary.yaml", "YAML"]),
         (["--model.lr_scheduler", "Nope"], ["'Nope'"]),
         (["--ckpt_path", "nope.ckpt"], ["nope.ckpt", "no such checkpoint"]),
+        (["--ckpt_path", "configs"], ["configs: a folder or the like, and no checkpoint file"]),
+        (["--config", "configs"], ["--config configs: a folder or the like", "a YAML file is expected"]),
         (["--ckpt_path", "configs/csv.yaml"], ["configs/csv.yaml", "no whole checkpoint"]),
         (["--ckpt_path", "http://x/y.ckpt"], ["local file"]),
         (["test"], ["--ckpt_path"]),

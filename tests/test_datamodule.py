@@ -133,6 +133,7 @@ class Stream(IterableDataset):
         ((X, [None] * 20), {}, r"numbers or of text is expected, not of object"),
         (np.array(["2020-01-01"], "datetime64[D]"), {}, "numbers or of text"),
         ({"train": X, "valid": X}, {}, "'valid' is no split, as train, val, test, predict are"),
+        ({"train": X, "val": [Stream(), Stream()]}, {}, "load: 2 datasets, where one is expected; join them"),
         (X[:2], {}, "2 rows: too few"),
         (X, {"split": "order", "gap": 9}, "too few.*9 left out"),
         (X, {"split": "time"}, "'random' or 'order'"),

@@ -1,5 +1,6 @@
 """Two epochs and two more are four, to the bit, whatever is drawn, by whom, and in which process."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
 
 from linreg import DataModule, Module, run
 from tests.conftest import Train
@@ -310,3 +311,80 @@ def test_a_stream_is_not_moved_on_by_what_is_asked_of_it(workplace: Path) -> Non
     assert data.num_features == data.input_shape[0] == 1
     run(model := Seeing(), data, max_epochs=1)
     assert model.seen == list(range(1, 65))
+
+
+class Turning(Sampler):
+    """Goes on in another order in each epoch, by a count, a generator or a list of its own; of rows, or of batches."""
+
+    def __init__(self, by: str, in_batches: bool = False) -> None:
+        self.by, self.in_batches = by, in_batches
+        self.count, self.generator, self.order = 0, random.Random(3), list(range(64))
+
+    def __len__(self) -> int:
+        return 4 if self.in_batches else 64
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = self.order if self.by == "list" else list(range(64))
+        if self.by == "count":
+            self.count += 7
+            rows = rows[self.count :] + rows[: self.count]
+        elif self.by == "generator":
+            self.generator.shuffle(rows)
+        elif self.by == "list":
+            random.shuffle(rows)
+        else:
+            rows = torch.randperm(64).tolist()
+        yield from ([rows[i : i + 16] for i in range(0, 64, 16)] if self.in_batches else rows)
+
+
+class Keeping(Turning):
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "generator": self.generator.getstate(), "order": [*self.order]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self.order = state["count"], state["order"]
+        self.generator.setstate(state["generator"])
+
+
+class Turned(LightningDataModule):
+    def __init__(self, sampler: Turning) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def train_dataloader(self) -> Any:
+        rows: Any = torch.arange(1.0, 65.0)[:, None]
+        if self.sampler.in_batches:
+            return DataLoader(rows, batch_sampler=self.sampler)
+        return DataLoader(rows, 16, sampler=self.sampler)
+
+
+def seen_by(data: LightningDataModule, **flags: Any) -> list[int]:
+    torch.manual_seed(0)  # which a run without a seed of its own begins with
+    run(model := Seeing(), data, **flags)
+    return model.seen
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("before", [{"max_epochs": 1}, {"max_steps": 6}])
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize("by", ["count", "generator", "list"])
+def test_a_sampler_goes_on_from_its_state(by: str, in_batches: bool, before: dict[str, int], workplace: Path) -> None:
+    whole = seen_by(Turned(Keeping(by, in_batches)), name="whole", max_epochs=3)
+    first = seen_by(Turned(Keeping(by, in_batches)), name="one", **before)
+    assert first + seen_by(Turned(Keeping(by, in_batches)), name="one", ckpt_path="last", max_epochs=3) == whole
+    assert len({tuple(whole[i : i + 64]) for i in (0, 64, 128)}) == 3
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize("by", ["count", "generator", "list", "draws"])
+def test_a_sampler_without_a_state_is_told_of(
+    by: str, in_batches: bool, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless it keeps nothing from one epoch to the next, and goes on to the bit."""
+    whole = seen_by(Turned(Turning(by, in_batches)), name="whole", max_epochs=3)
+    first = seen_by(Turned(Turning(by, in_batches)), name="one", max_epochs=1)
+    assert "began anew" not in capsys.readouterr().out
+    second = seen_by(Turned(Turning(by, in_batches)), name="one", ckpt_path="last", max_epochs=3)
+    is_told = "Turning began anew: what it keeps is in no state_dict; give it one" in capsys.readouterr().out
+    assert is_told == (by != "draws") == (first + second != whole)

@@ -306,6 +306,10 @@ class Other(SyntheticData):
         if os.environ["SLURM_PROCID"] == "1":
             self.num_rows -= 1
         return super().load()
+
+class Skips(LinearRegression):
+    def training_step(self, batch, i):
+        return None
 """
 
 
@@ -322,6 +326,7 @@ def both(stack: ExitStack, *flags: object, second: tuple[object, ...] = ()) -> l
         (("--model", "mine.Odd"), (), "process 1: a mistake of one"),
         ((), ("--data", "linreg.CSVData", "--data.path", "none.csv", "--data.target", "y"), "none.csv: no such file"),
         (("--data", "mine.Other"), (), "process 1 has"),
+        (("--model", "mine.Skips"), (), "give a loss of 0 times the output instead"),
     ],
 )
 def test_what_one_finds_ends_all(flags: Any, second: Any, said: str, workplace: Path) -> None:

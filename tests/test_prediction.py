@@ -185,3 +185,6 @@ def test_a_column_in_another_unit_is_said(train: Train) -> None:
     assert here == pytest.approx(sales.mean(), rel=1e-3)
     assert (mean, std) == pytest.approx((sales.mean() / 1_000, sales.std() / 1_000), rel=0.15)  # of most rows
     assert (code, out.count("same unit")) == (0, 1), out
+    for command, path, is_told in (("test", "t.csv", False), ("validate", "new.csv", True), ("test", "new.csv", True)):
+        code, out = train(command, *PREDICT[1:3], "--data.path", path)
+        assert (code, out.count("same unit"), "'sales' averages" in out) == (0, is_told, is_told), out

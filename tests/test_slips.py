@@ -123,6 +123,8 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
         (["--model", "linreg.LinearRegresion"], ["did you mean 'linreg.LinearRegression'?"]),
         (["--data", "CSVdata", *FILE], ["did you mean 'CSVData'?"]),
         (["--model", "nets.CN"], ["there is no 'CN' in nets; did you mean 'CNN'? (python"]),
+        (["--model", "nets.random"], ["--model nets.random: a module that is imported there", "class is expected"]),
+        (["--model", "nets.CNN", "--data", "nets.random"], ["--data nets.random: a module"]),
         (["--model", "Netz"], ["'Netz' is no class that may be named", "a .py file beside train.py"]),
     ],
 )
@@ -131,7 +133,7 @@ def test_what_could_mean_several_things_is_one_line(typed: list, parts: list[str
     Path("mlp.yaml").touch()
     Path("top.yaml").write_text("lr: 0.1")
     Path("k.csv").write_text(CSV + "k.A.,1,x,3\n")
-    Path("nets.py").write_text("class CNN: ...")
+    Path("nets.py").write_text("import random\nclass CNN: ...")
     code, out = slip(*typed)
     assert code == 2, out
     lines = [line for line in out.splitlines() if not line.startswith("note: ")]

@@ -69,8 +69,8 @@ def one_and_one_epochs_are_two(context: Context) -> Verdict:
     whole = context.short(epochs=2)
     found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
     text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
-    remedy = "keep in the checkpoint whatever training changes: register_buffer, on_save_checkpoint, state_dict"
-    return judge(not found and not metrics, text, "0", remedy)
+    what = "whatever training changes: register_buffer, on_save_checkpoint, a state_dict of the data or a sampler"
+    return judge(not found and not metrics, text, "0", f"keep in the checkpoint {what}")
 
 
 def loads_in_a_new_process(context: Context) -> Verdict:

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -49,6 +50,8 @@ def classes_of(section: str, command: str, named: Any) -> list[Any]:
     if path is None or TABLE.search(str(path)) or command == "predict":
         return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]
     cls = find_class(path)
+    if isinstance(cls, ModuleType):
+        raise InputError(f"--{section} {path}: a module that is imported there, where a class is expected")
     return [cls] if cls else []
 
 

@@ -25,6 +25,8 @@ Flag = tuple[str, str | None]  # as it was typed, and its value
 def check_config(path: str) -> dict[str, Any]:
     """The content of a config; InputError for a file that holds none, or is not there."""
     if not Path(path).is_file():
+        if Path(path).exists():
+            raise InputError(f"--config {path}: a folder or the like, where a YAML file is expected")
         known = [each.name for place in (Path(path), DEFAULT_CONFIG) for each in place.parent.glob("*.yaml")]
         raise InputError(f"--config {path}: no such file{did_you_mean(Path(path).name, known)}")
     try:

@@ -32,7 +32,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if "://" in str(path):
         raise InputError(f"{path}: a checkpoint is read from a local file only; download it first")
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such checkpoint file; a run leaves best.ckpt and last.ckpt in its checkpoints/")
+        found = "a folder or the like, and no" if Path(path).exists() else "no such"
+        raise InputError(f"{path}: {found} checkpoint file; a run leaves best.ckpt and last.ckpt in its checkpoints/")
     try:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):

@@ -13,6 +13,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from linreg.stack.samplers import own_samplers, reseed_generators, unsaved
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say
 
@@ -27,20 +28,24 @@ class Draws(Callback):
     seed: int | None = None  # of the run; where none was set, what torch had begun with
     seen = 0  # batches of the first epoch, by the run that goes on
     generators: dict[str, Any] | None = None  # as these had left them
-    kept: tuple[Any, list[Any]] | None = None  # by the data module, and by its loaders, where the epoch began
+    kept: tuple[Any, ...] | None = None  # by the data module, its loaders and their samplers, where the epoch began
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint.get("seed")
         if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 1 << 64):
             raise InputError("the checkpoint's 'seed' is none; resume from another one")
         data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__)
-        self.kept = data, checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        self.kept = data, loaders, checkpoint.get("samplers", [])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["seed"] = self.seed
+        if states := [each.state_dict() for each in own_samplers(loaders_of(trainer), with_state=True)]:
+            checkpoint["samplers"] = states
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.own_seeds: dict[torch.Generator, int] = {}  # of generators that loaders were given
+        self.unsaved: dict[str, list[bytes]] = {}  # what samplers keep as a run goes on
         self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _DataFetcher)
 
         def make_without_iterator() -> None:
@@ -62,18 +67,23 @@ class Draws(Callback):
         def begin_with_loaders() -> None:
             begin()
             data, loaders = trainer.datamodule, trainer.fit_loop._combined_loader
+            samplers = own_samplers(loaders.flattened, with_state=True)
             if self.is_first and self.kept:
                 with given("the checkpoint's state of the data"):  # again, for an iterator may have moved on since
                     if self.kept[0]:
                         data.load_state_dict(self.kept[0])
                     loaders._load_state_dicts(self.kept[1])  # Lightning does so inside epochs only
+                    for each, state in zip(samplers, [*self.kept][2:] and self.kept[2], strict=False):
+                        each.load_state_dict(state)
                 is_stream = isinstance(getattr(trainer.train_dataloader, "dataset", None), IterableDataset)
                 if is_stream and not any(self.kept):
                     say("        this stream begins anew: where it was is in no state_dict", trainer.is_global_zero)
             else:
-                self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts()))
+                of_samplers = [each.state_dict() for each in samplers]
+                self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts(), of_samplers))
             if self.is_first and trainer.global_step:
                 start_staying_workers(loaders.flattened, trainer)
+                self.unsaved = unsaved(loaders.flattened)
             self.on_train_epoch_start(trainer, pl_module)
             if self.is_first:  # whose iterator was made before; those of the other epochs are made next
                 self.is_first = False
@@ -104,10 +114,18 @@ class Draws(Callback):
             torch.cuda.manual_seed_all(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
-            for owner in (loader, getattr(loader, "sampler", None)) if isinstance(loader, DataLoader) else ():
-                if isinstance(own := getattr(owner, "generator", None), torch.Generator):  # the user's, who has set it
-                    own.manual_seed(self.own_seeds.setdefault(own, own.initial_seed()) + epoch)
+        reseed_generators(loaders_of(trainer), epoch, self.own_seeds)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        now, before, self.unsaved = unsaved(loaders_of(trainer)) if self.unsaved else {}, self.unsaved, {}
+        for name in [name for name in now if now[name] != before[name]]:
+            why = "what it keeps is in no state_dict; give it one, and a load_state_dict"
+            say(f"        {name} began anew: {why}", trainer.is_global_zero)
+
+
+def loaders_of(trainer: Trainer) -> list[Any]:
+    """All that training rows come from, one or several."""
+    return trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
 
 
 def without_iterator(fetcher: Any) -> Any:

@@ -35,6 +35,7 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "no `dataloader_idx` argument": "of several loaders each step is told which one it is",
     "values cannot be logged": "log a number, or a tensor of one",
     "the tensor must have a single element": "log one number",
+    "by returning None in distributed": "the other processes wait; give a loss of 0 times the output instead",
     "more than one `__init__` argument can be passed": "name its arguments: DataLoader(rows, batch_size=32)",
 }
 

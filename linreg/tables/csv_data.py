@@ -11,6 +11,7 @@ from linreg.tables.data import RegressionData
 from linreg.tables.memmap import mapped_table
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
+from linreg.tables.units import known_moments, say_other_units
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 MOST_BYTES = 1 << 32  # that are worth their SHA-256, which takes half a second for each GB
@@ -50,6 +51,14 @@ class CSVData(RegressionData):
         super().__init__(**split)
         self.path, self.cache, self.origin = path, cache, str(path)
         self.columns = (target, features, missing, categories, exclude, decimal, missing_values)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        split = {"validate": "val", "test": "test"}.get(stage)
+        if split and self.trainer is not None:
+            means = torch.cat([side.mean(0, dtype=torch.float64) for side in self.splits[split]]).tolist()
+            names = [*self.feature_names, *self.target_names]
+            say_other_units(known_moments(self.trainer.lightning_module), dict(zip(names, means, strict=True)))
 
     @property
     def fingerprints(self) -> list[str]:

@@ -20,8 +20,7 @@ from linreg.files.sources import find_sources
 from linreg.system.atomic import replacing
 from linreg.system.errors import InputError, RunError
 from linreg.system.screen import as_text, say, wrapped
-
-FAR = 10  # standard deviations of a training column between its mean and that of the rows to predict
+from linreg.tables.units import Moments, known_moments, say_other_units
 
 
 class PredictionData(LightningDataModule):
@@ -47,15 +46,13 @@ class PredictionData(LightningDataModule):
         self.path, self.missing, self.spelling = path, missing, Spelling(decimal, missing_values)
         self.feature_names: list[str] = []  # the model's
         self.levels: dict[str, list[str]] = {}  # of its categories
-        self.moments: dict[str, list[float]] = {}  # mean and standard deviation of its features, where it knows them
+        self.moments: Moments = {}
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
             model: Any = self.trainer.lightning_module
             self.feature_names, self.levels = getattr(model, "feature_names", []), getattr(model, "levels", {})
-            if hasattr(model, "x_standardizer"):
-                moments = torch.stack([model.x_standardizer.mean, model.x_standardizer.std], dim=1).tolist()
-                self.moments = dict(zip(self.feature_names, moments, strict=True))
+            self.moments = known_moments(model)
 
     def writer(self, path: str) -> Callback:
         """What writes the predictions beside the rows."""
@@ -77,8 +74,8 @@ class _Blocks:
                 raise InputError(f"{other.path}: {how} than {first.path}; predict them one at a time")
         self.columns = choose(first, [], data.feature_names, data.levels or None)
         numbers = [column.name for column in self.columns if column.levels is None]
-        self.names, self.moments = data.feature_names, {name: data.moments.get(name, [0.0, 1.0]) for name in numbers}
-        for line in thousands(self.sources, {name: mean for name, (mean, _) in self.moments.items()}):
+        self.names, self.moments = data.feature_names, data.moments
+        for line in thousands(self.sources, {name: self.moments.get(name, [0.0])[0] for name in numbers}):
             say(wrapped(f"data    {line}"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Rows]]:
@@ -91,14 +88,7 @@ class _Blocks:
         if not sums:
             raise InputError(f"{self.sources[-1].path}, line 2: no row below the header")
         total, count = torch.stack(sums).sum(dim=0)
-        self._compare(dict(zip(self.names, (total / count).tolist(), strict=True)))
-
-    def _compare(self, found: dict[str, float]) -> None:
-        """Says which columns lie so far from the training rows that their unit may be another."""
-        for name, (mean, std) in self.moments.items():
-            if [mean, std] != [0.0, 1.0] and abs(found[name] - mean) > FAR * std:
-                there = f"{mean:,.4g}, give or take {std:,.4g}, in the training rows"
-                say(wrapped(f"data    {name!r} averages {found[name]:,.4g} here and {there}; is it in the same unit?"))
+        say_other_units(self.moments, dict(zip(self.names, (total / count).tolist(), strict=True)))
 
 
 class PredictionWriter(Callback):
