@@ -17,7 +17,7 @@ from linreg.evaluation import announce, check_objects, has_rows, has_step, table
 from linreg.metrics import LOADER
 from linreg.report.findings import Findings, classes_of, logged
 from linreg.runs.checkpoints import BestCheckpoint
-from linreg.runs.folder import folder_of, newest_checkpoint, open_run
+from linreg.runs.folder import check_name, folder_of, newest_checkpoint, open_run
 from linreg.runs.loggers import make_loggers
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects, plain_only
@@ -138,6 +138,7 @@ def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
 def check_given(own: dict[str, Any]) -> None:
     """InputError for an argument of ``run`` that is of another kind, or a number that is no share of anything known."""
     check_objects(own["model"], own["data"])
+    check_name(own["name"])
     check, confidence = own["check"], own["confidence"]
     kinds = {"check": Real, "confidence": Real, "chunk": Integral, "save_every_n_steps": Integral}
     for name, kind in kinds.items():

@@ -29,6 +29,7 @@ from tests.tools import CKPT, assert_same, load, scalars
         (["--model.optimizer", "Adem"], ["did you mean 'Adam'"]),
         (["--data.val_fraction", "2"], ["val_fraction=2", "0 to 1"]),
         (["--name", "../x"], ["--name", "../x"]),
+        (["doctor", "--name", "a/b"], ["--name 'a/b': at most 100 letters"]),
         (["--accelerator", "abacus"], ["abacus", "cpu"]),
         (["--config", "configs/empty.yaml"], ["configs/empty.yaml", "empty"]),
         (["--config", "configs/binary.yaml"], ["configs/binary.yaml", "YAML"]),
@@ -49,6 +50,7 @@ def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[s
     assert code == 2, out
     assert "Traceback" not in out
     assert all(part in out for part in parts), out
+    assert "--name" not in arguments or out.count("\n") == 1  # before anything is read
     assert not Path("runs").exists()
 
 

@@ -277,6 +277,8 @@ def test_the_best_is_that_of_a_validation_inside_an_epoch(kind: str, run: Run) -
     step, value = min(curve, key=lambda point: point[1])
     assert best["global_step"] == step + 1
     assert best["logged"]["loss/val"] == pytest.approx(value, rel=1e-6)
+    is_at_an_end = best["global_step"] % STEPS[kind] == 0
+    assert any("train" in tag for tag in best["logged"]) == is_at_an_end  # else it would be of the epoch before
     measured = run_again("validate", FOLDER / "checkpoints/best.ckpt")
     assert measured["loss/val"] == pytest.approx(value, rel=1e-5)
 

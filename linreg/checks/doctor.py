@@ -15,7 +15,7 @@ from linreg.checks.rate import RATE
 from linreg.checks.reproducing import REPRODUCING
 from linreg.checks.rows import ROWS
 from linreg.checks.running import RUNNING
-from linreg.runs.folder import new_run_folder
+from linreg.runs.folder import check_name, new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, RunError, with_remedies
@@ -39,6 +39,8 @@ def doctor(model: Any, data: Any, name: str | None = None, **flags: Any) -> dict
     Returns:
         A verdict for each check, by its name.
     """
+    if name:
+        check_name(name)
     with with_remedies():
         context = Context(model, data, all_flags(flags))
     checks = [*CHECKS, *getattr(model, "checks", list)()]

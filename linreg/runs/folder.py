@@ -28,11 +28,16 @@ def versions(name: str) -> dict[int, Path]:
     return {int(path.name[8:]): path for path in (ROOT / name).glob("version_*") if path.name[8:].isdecimal()}
 
 
-def new_run_folder(name: str) -> Path:
-    """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
+def check_name(name: str) -> None:
+    """InputError for what cannot be the name of a folder everywhere."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]{0,99}", name):
         expected = "at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
         raise InputError(f"--name {str(name)[:120]!r}: {expected}")
+
+
+def new_run_folder(name: str) -> Path:
+    """Makes ``runs/NAME/version_N`` with the first N that is free; two runs started at once get two folders."""
+    check_name(name)
     try:
         for number in itertools.count(max(versions(name), default=-1) + 1):
             folder = ROOT / name / f"version_{number}"

@@ -91,7 +91,11 @@ class RunRecord(Callback):
                 raise RunError(f"{folder.path} has vanished, and the run's checkpoints with it; start a new run")
             checkpoint["run"] = folder.run
         checkpoint["config"] = self.config
-        checkpoint["logged"] = {tag: float(v) for tag, v in trainer.callback_metrics.items() if v.numel() == 1}
+        loop, known = trainer.fit_loop.epoch_loop, trainer.callback_metrics
+        if not loop._num_ready_batches_reached():  # inside an epoch its means are of the one before
+            now = loop._results.metrics(on_step=True)["callback"]
+            known = {tag: value for tag, value in known.items() if "train" not in tag or tag in now}
+        checkpoint["logged"] = {tag: float(value) for tag, value in known.items() if value.numel() == 1}
         checkpoint["logged"] |= getattr(pl_module, "tables", {})
 
 
