@@ -19,11 +19,12 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessRaisedException, start_processes
 from torch.utils.data import DataLoader, Dataset
 
 from linreg import InputError, LinearRegression, SyntheticData
 from linreg.system import messages
-from linreg.system.errors import with_remedies
+from linreg.system.errors import one_line, with_remedies
 from tests.conftest import Train, posix
 
 OPTIONS: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -40,6 +41,18 @@ def test_a_folder_in_which_there_is_a_table(tmp_path: Path) -> None:
     Path(tmp_path, "metrics.csv").touch()
     with pytest.warns(UserWarning, match=messages.CSV_FOLDER_IN_USE):
         _ = CSVLogger(tmp_path, "", "").experiment
+
+
+def fail(number: int) -> None:
+    raise KeyError(f"no such name, in process {number}")
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_what_another_process_has_raised() -> None:
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(fail, nprocs=1, start_method="fork")
+    assert one_line(caught.value) == "ProcessRaisedException: KeyError: 'no such name, in process 0'"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from linreg.system.messages import REMEDIES, TRIED_TYPES
+from linreg.system.messages import OF_A_PROCESS, REMEDIES, TRIED_TYPES
 
 
 class InputError(ValueError):
@@ -32,8 +32,9 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's kind and its message, of at most 300 characters, on one line."""
-    lines = (line.strip().removeprefix("- ") for line in str(error).splitlines())
+    """An error's kind and its message, of at most 300 characters, on one line: of a traceback, what it ends with."""
+    said = str(error).strip().splitlines()[-1:] if OF_A_PROCESS in str(error) else str(error).splitlines()
+    lines = (line.strip().removeprefix("- ") for line in said)
     text = " ".join(" ".join(line for line in lines if not line.startswith(TRIED_TYPES)).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -10,6 +10,7 @@ LOST_PROCESS = (  # gloo, and torch; the last two after half an hour without a w
     *("Connection closed by peer", "Connection reset by peer", "DataLoader worker"),
     *("Timed out waiting", "timeout caused pair closure"),
 )
+OF_A_PROCESS = "Traceback (most recent call last)"  # torch, of what another process has raised
 NO_COMPILER = "No working C++ compiler"  # torch, of a module that is to be compiled
 UNSAFE_PICKLE = ("GLOBAL ", "unrecognized function")  # torch, of code in a checkpoint
 DENIED_IMPORT = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse
