@@ -103,6 +103,12 @@ def test_what_cannot_be_predicted_together(train: Train) -> None:
         Path("all/1.csv").write_text(content)
         code, out = train(*PREDICT, "all", "--output", "out.csv")
         assert (code, part is None or part in out) == (0 if part is None else 2, True), out
+    Path("text.csv").write_text("a;b;t\n1;oops;u\n")
+    code, out = train(*PREDICT, "text.csv")
+    assert (code, out.endswith("""if it stands for a missing one, give --data.missing_values '["oops"]'\n""")) == (
+        2,
+        True,
+    ), out
     for output, part in (("x.parquet", "end"), ("all/0.csv", "file to predict")):
         code, out = train(*PREDICT, "all", "--output", output)
         assert code == 2

@@ -34,6 +34,7 @@ class Column:
     name: str
     required: bool  # named by the user, so text in it is an error
     is_target: bool = False
+    is_learned: bool = False  # a model has been trained on it, as numbers
     may_be_text: bool = False  # whether text makes it a category
     levels: dict[str, int] | None = None  # of a category, each with its number; None of a column of numbers
     is_fixed: bool = False  # whether no other level is taken
@@ -64,7 +65,8 @@ class Column:
         if self.is_target:
             return f"; {CLASSES}" if is_text and not self.has_value else ""
         mark = as_missing([cell]) if cell else "--data.missing_values"
-        ways = f"; if it stands for a missing one, give {mark}; if it is text, --data.categories '[{self.name}]'"
+        ways = f"; if it stands for a missing one, give {mark}"
+        ways += f"; if it is text, --data.categories '[{self.name}]'" * (not self.is_learned)
         return ways * is_text + "; choose the columns with --data.features" * (not self.required)
 
     def fix(self, levels: Sequence[str]) -> None:
@@ -165,7 +167,8 @@ def choose(
     given = dict(zip(places["categories"], levels.values(), strict=False))
     for i in places["features"]:
         is_named = i in places["categories"]
-        column = Column(file.names[i], features is not None or is_named, may_be_text=categories == "all")
+        column = Column(file.names[i], features is not None or is_named, is_learned=not targets)
+        column.may_be_text = categories == "all"
         column.levels = {} if is_named else None
         if i in given:
             column.fix(given[i])
