@@ -133,7 +133,7 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
         ("none.ckpt", [], "no such checkpoint"),
         ("empty.ckpt", [], "no whole checkpoint"),
         ("short.ckpt", [], "no whole checkpoint"),
-        ("folder.ckpt", [], "no such checkpoint file"),
+        ("folder.ckpt", [], "a folder or the like, and no checkpoint file"),
         ("random.ckpt", [], "no whole checkpoint"),
         ("bomb.ckpt", [], "not safe to load"),
         ("plain.ckpt", [], "no checkpoint of this template"),
@@ -153,6 +153,51 @@ def test_what_cannot_be_resumed_or_measured(train: Train) -> None:
         assert out.count("error:") == 1, f"{name}: {out}"
         assert part in out.splitlines()[-1], f"{name}: {out}"
     assert not Path("PWNED").exists()
+
+
+UNSAFE = """
+import random
+import numpy as np
+import torch
+from linreg import LinearRegression, SyntheticData
+
+class Data(SyntheticData):
+    def state_dict(self):
+        return {"rows": np.arange(3), "draws": np.random.default_rng().bit_generator.state}
+
+class Model(LinearRegression):
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = {"draws": random.Random()}
+
+class Local(LinearRegression):
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = lambda: 1
+
+class Plain(LinearRegression):
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["mine"] = {"draws": random.Random(1).getstate(), "rows": [0, 1], "types": {torch.int8}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--data", "mine.Data"], "the checkpoint would hold numpy.dtype, numpy.ndarray in its 'Data', and could not"),
+        (
+            ["--model", "mine.Model"],
+            "the checkpoint would hold random.Random in its 'mine', and could not be",
+        ),
+        (["--model", "mine.Local"], "the checkpoint: AttributeError: Can't pickle local object"),
+        (["--model", "mine.Plain"], ""),
+    ],
+)
+def test_a_checkpoint_that_could_not_be_read_is_not_written(flags: list[str], found: str, train: Train) -> None:
+    """It would be told of at the end of the run, or when it is needed."""
+    Path("mine.py").write_text(UNSAFE)
+    code, out = train(*flags, "--max_epochs", 2)
+    assert (code, out.count("error: ")) == (2 * bool(found), bool(found)), out
+    assert found in out, out
+    assert Path(CKPT, "last.ckpt").exists() == (not found)
 
 
 @pytest.mark.slow

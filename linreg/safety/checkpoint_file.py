@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from linreg.safety.allowed import import_allowed, public_path
 from linreg.safety.safe_yaml import MAX_DEPTH
@@ -38,9 +39,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise InputError(f"{path} is no checkpoint of this template: it is packed")  # gigabytes, perhaps
-            broken = archive.testzip()
-        if broken:
-            raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
+            if broken := archive.testzip():
+                raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged pickle; what matters of it is an error
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -48,8 +48,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise
     except Exception as error:
         if any(sign in str(error) for sign in UNSAFE_PICKLE):
-            remedy = "load none that you do not trust"
-            raise InputError(f"{path} holds objects that are not safe to load; {remedy}") from None
+            raise InputError(f"{path} holds objects that are not safe to load; load only what you trust") from None
         found = f"{path} is no whole checkpoint, or a damaged one ({one_line(error)})"
         raise InputError(f"{found}; take another one of the run") from None
     _check_content(path, checkpoint)
@@ -149,6 +148,13 @@ def check_numbers(model: LightningModule, state: dict[str, Tensor]) -> None:
             raise RunError(f"the checkpoint's {name} is nan: its training had diverged; take an earlier checkpoint")
 
 
+def packed(content: Any) -> io.BytesIO:
+    """What a file of some content would hold."""
+    torch.save(content, buffer := io.BytesIO())
+    buffer.seek(0)
+    return buffer
+
+
 def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """The content of a file if the run of another checkpoint has written it, under this very name; None otherwise."""
     try:
@@ -177,8 +183,12 @@ class CheckpointFile(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        buffer = io.BytesIO()
-        torch.save(checkpoint | {"format": FORMAT, "file": path.name}, buffer)
+        with given("the checkpoint"):
+            buffer = packed(checkpoint | {"format": FORMAT, "file": path.name})
+        if names := get_unsafe_globals_in_checkpoint(buffer):
+            part = next(name for name, each in checkpoint.items() if get_unsafe_globals_in_checkpoint(packed(each)))
+            what = f"{', '.join(sorted(names, key=len)[:2])} in its {part!r}, and could not be read again"
+            raise InputError(f"the checkpoint would hold {what}; save numbers, texts, lists and tensors only")
         for folder in path.absolute().parents if self.folder else ():
             if folder.is_symlink() and folder.is_relative_to(Path(self.folder or "").absolute() / "checkpoints"):
                 raise InputError(f"{folder} is a link, which leads out of the run's folder; remove it")

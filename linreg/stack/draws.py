@@ -125,7 +125,8 @@ class Draws(Callback):
 
 def loaders_of(trainer: Trainer) -> list[Any]:
     """All that training rows come from, one or several."""
-    return trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
+    loaders = trainer.fit_loop._combined_loader
+    return loaders.flattened if loaders else []  # which are not there yet where a run begins
 
 
 def without_iterator(fetcher: Any) -> Any:
