@@ -1,5 +1,6 @@
 """Two epochs and two more are four, to the bit, whatever is drawn, by whom, and in which process."""
 
+import copy
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_two_and_two_are_four(case: str, train: Train, workplace: Path) -> None:
     assert train(*typed, "--max_epochs", 2, "--name", "two")[0] == 0
     code, out = train("--ckpt_path", "runs/two/version_0/checkpoints/last.ckpt", "--max_epochs", 4)
     assert code == 0, out
-    is_told = "        this stream begins anew: where it was is in no state_dict\n" in out
+    is_told = "        this stream begins anew: where it was is in no state_dict of the data module" in out
     assert is_told == ("stream" in case and "place" not in case)
     assert ("Stream: each of its 2 workers gives all of it" in out) == ("stream, workers" in case)
     one, two = (load(f"runs/{name}/version_0/checkpoints/last.ckpt") for name in ("four", "two"))
@@ -289,11 +290,14 @@ class Own(LightningDataModule):
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 @pytest.mark.parametrize("before", [{"max_epochs": 1}, {"max_steps": 6}])
 @pytest.mark.parametrize("in_sampler", [False, True])
-def test_a_generator_of_a_loaders_own_goes_on(in_sampler: bool, before: dict[str, int], workplace: Path) -> None:
+def test_a_generator_of_a_loaders_own_goes_on(
+    in_sampler: bool, before: dict[str, int], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(whole := Seeing(), Own(in_sampler), name="whole", max_epochs=3)
     run(first := Seeing(), Own(in_sampler), name="one", **before)
     run(second := Seeing(), Own(in_sampler), name="one", ckpt_path="last", max_epochs=3)
     assert first.seen + second.seen == whole.seen
+    assert "own begins each epoch with its seed plus" in " ".join(capsys.readouterr().out.split())
     assert whole.seen[:64] == [int(row) for batch in Own(in_sampler).train_dataloader() for row in batch]
     assert whole.seen[:64] != whole.seen[64:128] != whole.seen[128:]
 
@@ -347,15 +351,16 @@ class Keeping(Turning):
 
 
 class Turned(LightningDataModule):
-    def __init__(self, sampler: Turning) -> None:
+    def __init__(self, sampler: Any, **loading: Any) -> None:
         super().__init__()
-        self.sampler = sampler
+        self.sampler, self.loading = sampler, loading
 
     def train_dataloader(self) -> Any:
         rows: Any = torch.arange(1.0, 65.0)[:, None]
-        if self.sampler.in_batches:
-            return DataLoader(rows, batch_sampler=self.sampler)
-        return DataLoader(rows, 16, sampler=self.sampler)
+        sampler = copy.deepcopy(self.sampler)  # of each loader its own, where they are made anew
+        if sampler.in_batches:
+            return DataLoader(rows, batch_sampler=sampler, **self.loading)
+        return DataLoader(rows, 16, sampler=sampler, **self.loading)
 
 
 def seen_by(data: LightningDataModule, **flags: Any) -> list[int]:
@@ -376,6 +381,67 @@ def test_a_sampler_goes_on_from_its_state(by: str, in_batches: bool, before: dic
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("before", [{"max_epochs": 1}, {"max_epochs": 2}, {"max_steps": 6}])
+@pytest.mark.parametrize(
+    ("loading", "flags"),
+    [
+        ({"num_workers": 1, "persistent_workers": True}, {}),  # which ask the sampler as they are started
+        ({}, {"reload_dataloaders_every_n_epochs": 1}),  # of which each has a new sampler
+    ],
+)
+def test_a_sampler_of_other_loaders_goes_on(loading: Any, flags: Any, before: Any, workplace: Path) -> None:
+    data = Turned(Keeping("count"), **loading)
+    whole = seen_by(data, name="whole", max_epochs=3, **flags)
+    first = seen_by(data, name="one", **before, **flags)
+    assert first + seen_by(data, name="one", ckpt_path="last", max_epochs=3, **flags) == whole
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_sampler_that_has_a_state_since_is_told_of(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = seen_by(Turned(Turning("count")), name="one", max_epochs=1)
+    assert seen_by(Turned(Keeping("count")), name="one", ckpt_path="last", max_epochs=2) == first  # from its beginning
+    assert "1 samplers have a state here, 0 in the checkpoint: they begin anew" in capsys.readouterr().out
+
+
+class Slotted:
+    """A sampler without a dict."""
+
+    __slots__ = ("count",)
+    in_batches = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __len__(self) -> int:
+        return 64
+
+    def __iter__(self) -> Iterator[int]:
+        self.count += 7
+        return iter([*range(self.count, 64), *range(self.count)])
+
+
+class Opened(Slotted):
+    """One that holds what cannot be written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = lambda: self.count
+
+    def __deepcopy__(self, memo: Any) -> "Opened":
+        return Opened()
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("kind", [Slotted, Opened])
+def test_what_a_sampler_keeps_is_told_of_wherever_it_is(
+    kind: type, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = seen_by(Turned(kind()), name="one", max_epochs=1)
+    assert seen_by(Turned(kind()), name="one", ckpt_path="last", max_epochs=2) == first
+    assert f"{kind.__name__} began anew: what it keeps" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 @pytest.mark.parametrize("in_batches", [False, True])
 @pytest.mark.parametrize("by", ["count", "generator", "list", "draws"])
 def test_a_sampler_without_a_state_is_told_of(
@@ -386,5 +452,5 @@ def test_a_sampler_without_a_state_is_told_of(
     first = seen_by(Turned(Turning(by, in_batches)), name="one", max_epochs=1)
     assert "began anew" not in capsys.readouterr().out
     second = seen_by(Turned(Turning(by, in_batches)), name="one", ckpt_path="last", max_epochs=3)
-    is_told = "Turning began anew: what it keeps is in no state_dict; give it one" in capsys.readouterr().out
+    is_told = "        Turning began anew: what it keeps is in no state_dict" in capsys.readouterr().out
     assert is_told == (by != "draws") == (first + second != whole)

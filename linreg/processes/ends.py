@@ -31,6 +31,7 @@ LOOK = 0.5  # seconds between two looks at the other processes
 GRACE = 4.0  # seconds for a process to end by itself; its main thread may be waiting where no signal is heard
 SAME = 2.0  # seconds for the first process to say, and to end all with, what another has found as well
 PATIENCE = 20.0  # seconds without a step from where a process waits for others, until it says so
+QUIET = 0.01  # seconds before a process is forked
 WAITS = re.compile(r"torch[\\/](distributed|nn[\\/]parallel|autograd[\\/]graph\.py)")  # files where that may be
 HOOK = re.compile(r"on_\w+|log_metrics|configure_\w+|\w+_(step|dataloader)|backward|setup|log|load")
 children: list["subprocess.Popen[Any]"] = []  # what ``--devices N`` has started
@@ -78,7 +79,17 @@ def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:
         signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
         watching.extend((hears, tells))  # closed with the process
         threading.Thread(target=_look_after, args=(hears, os.getppid()), daemon=True).start()
+        os.register_at_fork(before=let_threads_finish)
         atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
+
+
+def let_threads_finish() -> None:
+    """Waits for gloo's threads, which let go of the tensors of a message behind it, and for that enter Python.
+
+    A process that Python 3.11 forks at that moment, as of a DataLoader's worker, waits for a lock of theirs for ever.
+    """
+    if dist.is_initialized():
+        time.sleep(QUIET)
 
 
 # Lightning's own observer kills the first process, without a word, when another one has ended.

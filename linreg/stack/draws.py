@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from linreg.stack.samplers import own_samplers, reseed_generators, unsaved
 from linreg.system.errors import InputError, given
-from linreg.system.screen import say
+from linreg.system.screen import say, wrapped
 
 
 class Draws(Callback):
@@ -45,7 +45,7 @@ class Draws(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.own_seeds: dict[torch.Generator, int] = {}  # of generators that loaders were given
-        self.unsaved: dict[str, list[bytes]] = {}  # what samplers keep as a run goes on
+        self.unsaved: dict[str, list[Any]] = {}  # what samplers keep as a run goes on
         self.is_first, make_loaders, kind = True, trainer.fit_loop.setup_data, cast(Any, _DataFetcher)
 
         def make_without_iterator() -> None:
@@ -67,23 +67,15 @@ class Draws(Callback):
         def begin_with_loaders() -> None:
             begin()
             data, loaders = trainer.datamodule, trainer.fit_loop._combined_loader
-            samplers = own_samplers(loaders.flattened, with_state=True)
-            if self.is_first and self.kept:
-                with given("the checkpoint's state of the data"):  # again, for an iterator may have moved on since
-                    if self.kept[0]:
-                        data.load_state_dict(self.kept[0])
-                    loaders._load_state_dicts(self.kept[1])  # Lightning does so inside epochs only
-                    for each, state in zip(samplers, [*self.kept][2:] and self.kept[2], strict=False):
-                        each.load_state_dict(state)
-                is_stream = isinstance(getattr(trainer.train_dataloader, "dataset", None), IterableDataset)
-                if is_stream and not any(self.kept):
-                    say("        this stream begins anew: where it was is in no state_dict", trainer.is_global_zero)
-            else:
-                of_samplers = [each.state_dict() for each in samplers]
-                self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts(), of_samplers))
-            if self.is_first and trainer.global_step:
+            goes_on = self.is_first and trainer.global_step > 0
+            if goes_on:
                 start_staying_workers(loaders.flattened, trainer)
-                self.unsaved = unsaved(loaders.flattened)
+            if self.is_first and self.kept:
+                self._restore(trainer, loaders, *self.kept)
+            else:
+                of_samplers = [each.state_dict() for each in own_samplers(loaders.flattened, with_state=True)]
+                self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts(), of_samplers))
+            self.unsaved = unsaved(loaders.flattened) if goes_on else {}
             self.on_train_epoch_start(trainer, pl_module)
             if self.is_first:  # whose iterator was made before; those of the other epochs are made next
                 self.is_first = False
@@ -94,6 +86,25 @@ class Draws(Callback):
                 self.generators = None
 
         vars(pl_module)["on_train_epoch_start"] = begin_with_loaders
+
+    def _restore(self, trainer: Any, loaders: Any, of_data: Any, of_loaders: Any, of_samplers: Any = ()) -> None:
+        """Lets data, loaders and samplers go on from where they were, and says which begin anew."""
+        samplers, every = own_samplers(loaders.flattened, with_state=True), trainer.reload_dataloaders_every_n_epochs
+        is_known = len(samplers) == len(of_samplers)
+        with given("the checkpoint's state of the data"):  # again, for an iterator may have moved on since
+            if of_data:
+                trainer.datamodule.load_state_dict(of_data)
+            if not every or trainer.current_epoch % every:  # else they are new ones, as they would have been
+                loaders._load_state_dicts(of_loaders)  # Lightning does so inside epochs only
+                for each, state in zip(samplers, of_samplers, strict=True) if is_known else ():
+                    each.load_state_dict(state)
+        if not is_known:
+            found = f"{len(samplers)} samplers have a state here, {len(of_samplers)} in the checkpoint"
+            say(f"        {found}: they begin anew", trainer.is_global_zero)
+        is_stream = any(isinstance(getattr(each, "dataset", None), IterableDataset) for each in loaders.flattened)
+        if is_stream and not (of_data or of_loaders):
+            where = "in no state_dict of the data module or the loader"
+            say(f"        this stream begins anew: where it was is {where}", trainer.is_global_zero)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loader: Any = trainer.train_dataloader
@@ -114,19 +125,23 @@ class Draws(Callback):
             torch.cuda.manual_seed_all(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
+        is_news = not self.own_seeds
         reseed_generators(loaders_of(trainer), epoch, self.own_seeds)
+        if is_news and self.own_seeds:
+            how = "begins each epoch with its seed plus the epoch's number, so that a run can go on"
+            say(wrapped(f"        the generator of a loader's own {how}"), trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now, before, self.unsaved = unsaved(loaders_of(trainer)) if self.unsaved else {}, self.unsaved, {}
         for name in [name for name in now if now[name] != before[name]]:
-            why = "what it keeps is in no state_dict; give it one, and a load_state_dict"
-            say(f"        {name} began anew: {why}", trainer.is_global_zero)
+            text = f"{name} began anew: what it keeps is in no state_dict, and may be what decides the order"
+            say(wrapped(f"        {text}"), trainer.is_global_zero)
 
 
 def loaders_of(trainer: Trainer) -> list[Any]:
     """All that training rows come from, one or several."""
     loaders = trainer.fit_loop._combined_loader
-    return loaders.flattened if loaders else []  # which are not there yet where a run begins
+    return [] if loaders is None else loaders.flattened  # which are not there yet where a run begins
 
 
 def without_iterator(fetcher: Any) -> Any:
