@@ -119,6 +119,12 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
         (["t.csv"], ["t.csv", "--data.target", "a, b, text, y"]),
         (["--data.path", "t.csv"], ["t.csv", "--data.target", "a, b, text, y"]),
         (["--config", "path.yaml"], ["t.csv", "--data.target", "a, b, text, y"]),
+        (["--data.target", "y"], ["error: --data.target y: --data.path FILE is missing"]),
+        (["--exclude", "[a]", "--data.batch_size", 8], ["--data.exclude [a]: --data.path FILE is missing"]),
+        (
+            ["--data.num_rows", 10, *FILE],
+            ["--data.num_rows 10: the synthetic data have that, and not those of --data.path"],
+        ),
         (["--model", "LinearRegresion"], ["did you mean 'LinearRegression'?"]),
         (["--model", "linreg.LinearRegresion"], ["did you mean 'linreg.LinearRegression'?"]),
         (["--data", "CSVdata", *FILE], ["did you mean 'CSVData'?"]),

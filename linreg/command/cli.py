@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from linreg.command.parser import DEFAULTS, WIDTHS, Parser, load_default
 from linreg.command.signatures import ask, get_signature_parameters
-from linreg.command.slips import flags_of, mend
+from linreg.command.slips import check_source, flags_of, mend
 from linreg.command.typed import Arguments
 from linreg.experiment import run
 from linreg.processes.launchers import launcher, rank_at_start
@@ -64,6 +64,7 @@ class CommandLine(LightningCLI):
         self.arguments.flags, notes = mend(self.arguments, flags_of(self.command, self.arguments, self.recorded))
         for note in notes if rank_at_start() == 0 else ():
             complain(note)
+        check_source(self.arguments, self.recorded)
         super().__init__(
             LightningModule,
             LightningDataModule,
