@@ -149,6 +149,9 @@ def check_given(own: dict[str, Any]) -> None:
     if check is not None and not check > 0:
         raise InputError(f"--check {check:g}: a share above 0 is expected, such as 0.01")
     model = own["model"]
+    if confidence is not None and getattr(model, "penalty", None):
+        found = f"--model.weight_decay {model.penalty:g} draws coefficients towards 0, and away from the true ones"
+        raise InputError(f"--confidence {confidence:g}: {found}; leave one of them out")
     if check is not None and (not hasattr(model, "report") or getattr(model, "has_own_loss", False)):
         found = f"{type(model).__name__} has no exact solution to be held against"
         raise InputError(f"--check {check:g}: {found}; leave it out")

@@ -164,6 +164,13 @@ def test_confidence_intervals(train: Train) -> None:
         assert half / float(row["std_error"]) == pytest.approx(2.178812829663, rel=1e-6)  # t, 12 degrees of freedom
 
 
+def test_no_interval_is_given_around_coefficients_that_weight_decay_has_drawn_to_0(train: Train) -> None:
+    code, out = train("--confidence", 0.95, "--model.weight_decay", 2, "--max_epochs", 2)
+    assert (code, out.count("\n")) == (2, 1)
+    assert "--confidence 0.95: --model.weight_decay 2 draws" in out
+    assert not Path("runs").exists()
+
+
 def test_collinear_and_constant_columns_are_named_and_share_the_minimum_norm(train: Train) -> None:
     rows = [f"{i},{2 * i + 1},7,{(i * 37 % 60) / 10},{3 * i + i * i % 7}" for i in range(60)]
     Path("t.csv").write_text("\n".join(["a,twice,seven,d,y", *rows]))

@@ -64,6 +64,20 @@ def test_standard_errors_agree_with_the_textbook() -> None:
     np.testing.assert_allclose(one.intercept_std_error[0], of_intercept, rtol=1e-9)
 
 
+def test_standard_errors_with_weight_decay_are_those_of_the_ridge() -> None:
+    x, y = table(n=40)
+    z, scale = ((x - x.mean(0)) / x.std(0, correction=0)).numpy(), x.std(0, correction=0).numpy()
+    plain = np.c_[np.ones(40), z]
+    rest = y.numpy() - plain @ np.linalg.lstsq(plain, y.numpy(), rcond=None)[0]
+    shrunk = np.linalg.inv(z.T @ z + 40 * 3 / 2 * np.eye(4))  # mean((y - z w)^2) + 3 / 2 |w|^2
+    covariance = (rest**2).sum() / 35 * (shrunk @ z.T @ z @ shrunk) / np.outer(scale, scale)
+    mean = x.mean(0).numpy()
+    of_intercept = np.sqrt((rest**2).sum() / 35 / 40 + mean @ covariance @ mean)
+    solution = in_chunks(x, y, 9).solve(3.0)
+    np.testing.assert_allclose(solution.coef_std_error[0], np.sqrt(np.diag(covariance)), rtol=1e-9)
+    np.testing.assert_allclose(solution.intercept_std_error[0], of_intercept, rtol=1e-9)
+
+
 def test_halves_merge_to_the_whole() -> None:
     x, y = table(n=100)
     whole = in_chunks(x, y, 100).solve()

@@ -167,9 +167,13 @@ class LeastSquares:
         Args:
             weight_decay: w of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, what SGD with that ``weight_decay`` minimizes.
         """
-        u, s, v = self.svd
-        shrunk = s / (s**2 + weight_decay * self.num_targets / 2)
-        return (v @ (shrunk[:, None] * (u.T @ self._standardized[1]))).T
+        u, _, v = self.svd
+        return (v @ (self.inverse(weight_decay)[:, None] * (u.T @ self._standardized[1]))).T
+
+    def inverse(self, weight_decay: float = 0.0) -> Tensor:
+        """What stands for 1 / S (rank,) in the optimal weight V S^-1 U^T z_y and in its covariance V S^-2 V^T / N."""
+        s = self.svd[1]
+        return s / (s**2 + weight_decay * self.num_targets / 2)
 
     def mse(self, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         """The mean squared error (T,) in standardized units of any linear model, without a look at the rows.
@@ -191,20 +195,16 @@ class LeastSquares:
         return columns.split([self.num_features, self.num_targets])
 
     def solve(self, weight_decay: float = 0.0) -> Solution:
-        """The exact solution in the data's units, with standard errors of the solution without weight decay."""
+        """The exact solution in the data's units, with the standard errors of just this solution."""
         n = self.num_rows
         (mean_x, mean_y), (std_x, std_y) = self._per_side(self.mean), self._per_side(self.std)
         coef = self.weight(weight_decay) * std_y[:, None] / std_x
-        _, s, v = self.svd
+        v = self.svd[2]
         variance = self.mse(self.weight()) * std_y**2 * n / (self.degrees_of_freedom or torch.nan)
-        spread = v / s / std_x[:, None]  # (D, rank): (X^T X)^-1 = spread spread^T / N
+        spread = v * self.inverse(weight_decay) / std_x[:, None]  # (X^T X)^-1 = spread spread^T / N without decay
         per_coef = torch.where(self.not_identifiable, torch.nan, spread.square().sum(1) / n)
         far = (mean_x / std_x).masked_fill(self._flat[: self.num_features], 0.0)
         is_known = self.intercept and (far - v @ (v.T @ far)).norm() < 1e-8 * (1 + far.norm())  # no columns add up to 1
         per_intercept = (1 + (mean_x @ spread).square().sum()) / n if is_known else torch.tensor(torch.nan)
-        return Solution(
-            coef=coef,
-            intercept=mean_y - coef @ mean_x,
-            coef_std_error=(variance[:, None] * per_coef).sqrt(),
-            intercept_std_error=(variance * per_intercept).sqrt(),
-        )
+        std_errors = (variance[:, None] * per_coef).sqrt(), (variance * per_intercept).sqrt()
+        return Solution(coef, mean_y - coef @ mean_x, *std_errors)

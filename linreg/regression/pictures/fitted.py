@@ -57,10 +57,11 @@ def _of_weights(model: Any, x: Tensor, y: Tensor, split: str, of: str, last: boo
             continue
         own = leverage(exact, x).numpy()
         sign = -1 if split == "train" else 1  # a row of the fit has drawn it to itself
-        left = exact.mse(exact.weight(model.penalty))[t] * exact.std[exact.num_features + t] ** 2
+        left = exact.mse(exact.weight())[t] * exact.std[exact.num_features + t] ** 2
         sigma = math.sqrt(float(left) * exact.num_rows / max(exact.degrees_of_freedom, 1)) or 1.0
         if x.shape[1] == 1:
-            line, half = exact.predict(x, model.penalty)[:, t].numpy(), 2 * sigma * np.sqrt(own)
+            line = exact.predict(x, model.penalty)[:, t].numpy()
+            half = 2 * sigma * leverage(exact, x, model.penalty).sqrt().numpy()
             names = model.feature_names[0], target, of
             figure = figures.fitted_line(x[:, 0].numpy(), actual, predicted, line, half, names)
             yield f"regression_line/{split}{end}", figure
@@ -74,11 +75,13 @@ def _of_weights(model: Any, x: Tensor, y: Tensor, split: str, of: str, last: boo
                 yield f"coefficients{end}", _coefficients(model, t)
 
 
-def leverage(exact: LeastSquares, x: Tensor) -> Tensor:
-    """The leverage (N,) of rows x (N, D): of those that were fitted, the diagonal of the hat matrix."""
-    _, s, v = exact.svd
+def leverage(exact: LeastSquares, x: Tensor, weight_decay: float = 0.0) -> Tensor:
+    """The variance (N,) of the exact predictions for rows x (N, D), per that of the noise.
+
+    Without weight decay it is the leverage: of rows that were fitted, the diagonal of the hat matrix.
+    """
     z = (x.double() - exact.mean[: exact.num_features]) / exact.std[: exact.num_features]
-    return (((z @ v) / s).square().sum(1) + int(exact.intercept)) / exact.num_rows
+    return (((z @ exact.svd[2]) * exact.inverse(weight_decay)).square().sum(1) + int(exact.intercept)) / exact.num_rows
 
 
 def _coefficients(model: Any, target: int) -> Any:
