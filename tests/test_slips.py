@@ -131,6 +131,14 @@ def test_what_is_no_slip_stays_as_it_is(typed: list, slip: Train) -> None:
         (["--model", "nets.CN"], ["there is no 'CN' in nets; did you mean 'CNN'? (python"]),
         (["--model", "nets.random"], ["--model nets.random: a module that is imported there", "class is expected"]),
         (["--model", "nets.CNN", "--data", "nets.random"], ["--data nets.random: a module"]),
+        (["--model", "mine"], ["--model mine: a module, where a class of it is expected: --model mine.CLASS"]),
+        (["--data", "mine"], ["--data mine: a module, where a class of it is expected: --data mine.CLASS"]),
+        (["--model", "nets.net"], ["--model nets.net: an object, Net(...), where a class is expected"]),
+        (["--max-epochs", 3], ["--max-epochs: a flag has underscores; did you mean --max_epochs?"]),
+        (["--num-rows", 3], ["did you mean --data.num_rows?"]),
+        (["--model.weight-decay=1"], ["did you mean --model.weight_decay?"]),
+        (["--learning-rate", 3], ["did you mean --lr RATE?"]),
+        (["--name", ".x"], ["--name '.x': ", "a letter or digit first"]),
         (["--model", "Netz"], ["'Netz' is no class that may be named", "a .py file beside train.py"]),
     ],
 )
@@ -139,7 +147,7 @@ def test_what_could_mean_several_things_is_one_line(typed: list, parts: list[str
     Path("mlp.yaml").touch()
     Path("top.yaml").write_text("lr: 0.1")
     Path("k.csv").write_text(CSV + "k.A.,1,x,3\n")
-    Path("nets.py").write_text("import random\nclass CNN: ...")
+    Path("nets.py").write_text("import random, mine\nclass CNN: ...\nnet = mine.Net(3)")
     code, out = slip(*typed)
     assert code == 2, out
     lines = [line for line in out.splitlines() if not line.startswith("note: ")]

@@ -1,9 +1,9 @@
 """Slips of the command line: what was obviously meant is done, and said; for the others there is a hint."""
 
+import inspect
 import json
 import re
 from contextlib import suppress
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -13,7 +13,7 @@ from linreg.command.parser import DEFAULTS, MEANT, WIDTHS, load_default
 from linreg.command.signatures import parameters_of
 from linreg.command.typed import AS_FIT, SUBCOMMANDS, Arguments, Flag
 from linreg.experiment import run
-from linreg.safety.allowed import find_class
+from linreg.safety.allowed import find_class, own_modules
 from linreg.safety.safe_yaml import read_value
 from linreg.system.errors import InputError, did_you_mean
 
@@ -50,9 +50,12 @@ def classes_of(section: str, command: str, named: Any) -> list[Any]:
     if path is None or TABLE.search(str(path)) or command == "predict":
         return [load_default(name) for name in CLASSES.get(command, CLASSES[section])]
     cls = find_class(path)
-    if isinstance(cls, ModuleType):
-        raise InputError(f"--{section} {path}: a module that is imported there, where a class is expected")
-    return [cls] if cls else []
+    if cls is None and path in own_modules():
+        raise InputError(f"--{section} {path}: a module, where a class of it is expected: --{section} {path}.CLASS")
+    if not (cls is None or inspect.isclass(cls) or inspect.isroutine(cls)):
+        found = "a module that is imported there" if inspect.ismodule(cls) else f"an object, {type(cls).__name__}(...)"
+        raise InputError(f"--{section} {path}: {found}, where a class is expected")
+    return [] if cls is None else [cls]
 
 
 def check_source(arguments: Arguments, recorded: dict[str, Any]) -> None:
@@ -148,11 +151,13 @@ def by_its_look(word: str, before: list[Flag]) -> Flag:
 def in_full(flag: str, kinds: dict[str, str]) -> str:
     """A flag with the section that it belongs to; InputError if there are two, or if it is known by another name."""
     name = flag.lstrip("-")
-    if flag in kinds or "." in name:
+    if flag in kinds or ("." in name and "-" not in name):
         return flag
     found = [each for each in (f"--model.{name}", f"--data.{name}") if each in kinds]
     if len(found) > 1:
         raise InputError(f"{flag}: both the model and the data have it; did you mean {' or '.join(found)}?")
     if not found and name in MEANT:
         raise InputError(f"{flag}: no such flag; did you mean {MEANT[name]}?")
+    if "-" in name and (full := in_full(f"--{name.replace('-', '_')}", kinds)) in kinds:
+        raise InputError(f"{flag}: a flag has underscores; did you mean {full}?")
     return found[0] if found else flag

@@ -31,7 +31,7 @@ def versions(name: str) -> dict[int, Path]:
 def check_name(name: str) -> None:
     """InputError for what cannot be the name of a folder everywhere."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]{0,99}", name):
-        expected = "at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter first"
+        expected = "at most 100 letters, digits, '.', '_', '-' and spaces are expected, a letter or digit first"
         raise InputError(f"--name {str(name)[:120]!r}: {expected}")
 
 
