@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
 
-from linreg import DataModule, Module, run
+from linreg import DataModule, InputError, Module, run
 from tests.conftest import Train
 from tests.tools import assert_same, load
 
@@ -454,3 +454,30 @@ def test_a_sampler_without_a_state_is_told_of(
     second = seen_by(Turned(Turning(by, in_batches)), name="one", ckpt_path="last", max_epochs=3)
     is_told = "        Turning began anew: what it keeps is in no state_dict" in capsys.readouterr().out
     assert is_told == (by != "draws") == (first + second != whole)
+
+
+class Buckets:
+    """A sampler of batches that says to have one more, or that has fewer from epoch to epoch."""
+
+    in_batches = True
+
+    def __init__(self, shrinks: bool) -> None:
+        self.shrinks, self.epoch = shrinks, 0
+
+    def __len__(self) -> int:
+        return 5 - self.shrinks - min(self.epoch, 1) * self.shrinks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = [list(range(i, i + 16)) for i in range(0, 64, 16)][: len(self)]
+        self.epoch += 1
+        yield from batches
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize("shrinks", [False, True])
+def test_a_loader_that_gives_less_than_it_says_is_told(shrinks: bool, workplace: Path) -> None:
+    """Lightning would leave out each validation, and a run could not go on."""
+    found = r"len\(\) is 4 batches, and it gave 3:" if shrinks else r"len\(\) is 5 batches, and it gave 4:"
+    with pytest.raises(InputError, match=found):
+        seen_by(Turned(Buckets(shrinks)), max_epochs=3)
+    assert len(seen_by(Turned(Buckets(shrinks)), max_epochs=2, limit_train_batches=3)) == 96

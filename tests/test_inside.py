@@ -164,6 +164,28 @@ def test_a_run_that_ends_inside_an_epoch_goes_on_exactly(more: list[object], tra
         assert_same(one[each], two[each])
 
 
+def test_a_limit_that_still_holds_is_told(train: Train) -> None:
+    assert train(*LINEAR, "--max_steps", 13)[0] == 0
+    code, out = train("--ckpt_path", "last", "--max_epochs", 4)
+    assert (code, "--max_steps 13 of the run is reached; give more of that too" in out) == (2, True), out
+    assert train("--ckpt_path", "last", "--max_steps", 26)[0] == 0
+    assert load(LAST.format("default"))["global_step"] == 26
+
+
+def test_what_is_replaced_by_a_run_that_goes_back_is_told(train: Train) -> None:
+    assert train(*LINEAR, "--max_epochs", 3)[0] == 0
+    code, out = train("--ckpt_path", "last", "--max_epochs", 4)
+    assert (code, "replaced" in out, "its own folder" in out) == (0, False, False), out
+    best = LAST.format("default").replace("last", "best")
+    last = load(LAST.format("default"))
+    torch.save(last | {"epoch": 9, "global_step": 100}, LAST.format("default"))  # as if it had come farther
+    step = load(best)["global_step"]
+    code, out = train("--ckpt_path", best, "--max_epochs", 9, "--name", "other")
+    assert code == 0, out
+    assert "in its own folder runs/default/version_0, whatever --name other is" in out
+    assert f"last.ckpt of step 100, and the curves behind step {step}, are replaced" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

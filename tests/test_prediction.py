@@ -194,3 +194,17 @@ def test_a_column_in_another_unit_is_said(train: Train) -> None:
     for command, path, is_told in (("test", "t.csv", False), ("validate", "new.csv", True), ("test", "new.csv", True)):
         code, out = train(command, *PREDICT[1:3], "--data.path", path)
         assert (code, out.count("same unit"), "'sales' averages" in out) == (0, is_told, is_told), out
+
+
+def test_a_power_of_ten_is_said_sooner(train: Train) -> None:
+    """Five spreads from 0 none of them is ten spreads off: of the target as well as of a feature."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(50, 10, 80), rng.normal(50, 10, 80)
+    for name, a, b in (("t", 1, 1), ("x", 0.1, 1), ("y", 1, 0.001), ("far", 0.3, 1)):
+        rows = [f"{one * a:.6f},{two * b:.6f}" for one, two in zip(x.tolist(), y.tolist(), strict=True)]
+        Path(f"{name}.csv").write_text("\n".join(["x,y", *rows, ""]))
+    assert train("--data.path", "t.csv", "--data.target", "y", "--max_epochs", 1)[0] == 0
+    for name in ("t", "x", "y", "far"):
+        code, out = train("test", *PREDICT[1:3], "--data.path", f"{name}.csv")
+        assert (code, out.count("same unit")) == (0, name in "xy"), out
+        assert name not in "xy" or f"'{name}' averages" in out, out

@@ -90,6 +90,7 @@ def let_threads_finish() -> None:
     """
     if dist.is_initialized():
         time.sleep(QUIET)
+        sys._current_frames()  # takes that lock, and gives it back
 
 
 # Lightning's own observer kills the first process, without a word, when another one has ended.

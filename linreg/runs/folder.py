@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from linreg.safety.checkpoint_file import own_checkpoint
 from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.system.errors import InputError, RunError, did_you_mean
 from linreg.system.ranks import from_first, world
-from linreg.system.screen import say
+from linreg.system.screen import say, wrapped
 
 ROOT = Path("runs")
 RUN_FOLDER = "LINREG_RUN_FOLDER"  # an environment variable
@@ -128,6 +129,12 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
         lies_in = path.parents[1] if path.parent.name == "checkpoints" else path.parent
         if lies_in != path.parent and is_run_of(lies_in, checkpoint):
             folder, purge_step, run = as_typed(lies_in), steps_in(checkpoint), checkpoint.get("run", run)
+            is_other = name not in ("default", folder.parent.name)
+            say(f"        in its own folder {folder}, whatever --name {name} is", is_other)
+            last = own_checkpoint(path.with_name("last.ckpt"), checkpoint) if path.name != "last.ckpt" else None
+            if last and steps_in(last) > purge_step:
+                lost = f"last.ckpt of step {steps_in(last):,}, and the curves behind step {purge_step:,}, are replaced"
+                say(wrapped(f"        {lost}; copy the folder elsewhere first to keep them"))
         else:
             say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
     folder = folder or new_run_folder(name)

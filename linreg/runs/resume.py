@@ -25,10 +25,16 @@ def check_unfinished(before: str, config: str, trainer: Trainer) -> None:
         config: the one of now.
         trainer: after its fit.
     """
-    for flag, done in (("max_epochs", trainer.current_epoch), ("max_steps", trainer.global_step)):
+    progress = {"max_epochs": trainer.current_epoch, "max_steps": trainer.global_step}
+    for flag, done in progress.items():
         if -1 < (most := getattr(trainer, flag) or -1) < done:
             raise InputError(f"--{flag} {most}: the run has had {done:,} already; give that many or more")
     lines = differences(yaml.safe_load(before), config) if before else []
+    typed = {flag for flag in progress if any(line.startswith(f"trainer.{flag}:") for line in lines)}
+    reached = {flag for flag, done in progress.items() if getattr(trainer, flag) == done}
+    if typed and reached and not typed & reached:
+        flag = min(reached)
+        raise InputError(f"--{flag} {progress[flag]} of the run is reached; give more of that too, or --{flag} -1")
     if changed := [line for line in lines if line.startswith(("data.", "model."))]:
         found = f"the run is over, after {counted(trainer.current_epoch, 'epoch')}"
         remedy = "give more --max_epochs, or train a new run without --ckpt_path"

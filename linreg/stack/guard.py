@@ -59,6 +59,12 @@ class DivergenceGuard(Callback):
             name = type(pl_module).__name__
             found = f"{name}.training_step has returned no loss in {self.epoch_batches:,} batch(es)"
             raise InputError(f"{found}; return the loss")
+        loop: Any = trainer.fit_loop
+        said, given = trainer.num_training_batches, loop.epoch_loop.batch_progress.current.ready
+        if loop._data_fetcher.done and given < said < math.inf:
+            found = f"the train_dataloader's len() is {said:,} batches, and it gave {given:,}"
+            remedy = "put it right, or give --limit_train_batches; if it changes, --reload_dataloaders_every_n_epochs"
+            raise InputError(f"{found}: a validation behind the last one would be left out; {remedy}")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.limit_train_batches == 0:  # then Lightning leaves out the training, and its end

@@ -1,12 +1,14 @@
 """Whether the columns of other rows come in the unit in which a model has learned them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from linreg.system.ranks import rank
 from linreg.system.screen import say, wrapped
 
-FAR = 10  # standard deviations of a training column between its mean and that of the other rows
+FAR, NEAR = 10, 3  # standard deviations of a training column between its mean and that of the other rows
+ROUGHLY = 0.05  # of a power of ten between these means, as of grams and kilograms, for the second
 Moments = dict[str, list[float]]  # the mean and the standard deviation of each column
 
 
@@ -24,7 +26,10 @@ def known_moments(model: Any) -> Moments:
 def say_other_units(known: Moments, means: Mapping[str, float]) -> None:
     """Says which columns lie so far from the training rows that their unit may be another."""
     for name, (mean, std) in known.items():
-        if name in means and abs(means[name] - mean) > FAR * std:
+        here = means.get(name, mean)
+        power = math.log10(here / mean) if here * mean > 0 else 0.0
+        is_scaled = round(power) != 0 and abs(power - round(power)) < ROUGHLY
+        if abs(here - mean) > (NEAR if is_scaled else FAR) * std:
             there = f"{mean:,.4g}, give or take {std:,.4g}, in the training rows"
-            text = f"data    {name!r} averages {means[name]:,.4g} here and {there}; is it in the same unit?"
+            text = f"data    {name!r} averages {here:,.4g} here and {there}; is it in the same unit?"
             say(wrapped(text), not rank())
