@@ -182,6 +182,14 @@ def test_collinear_and_constant_columns_are_named_and_share_the_minimum_norm(tra
         assert row["std_error"] == ""
 
 
+def test_of_many_constant_columns_it_is_said_how_many_are_not_named(train: Train) -> None:
+    names = ",".join(f"c{i}" for i in range(23))
+    Path("t.csv").write_text("\n".join([f"{names},d,y", *("7," * 23 + f"{i},{i * 37 % 60}" for i in range(60))]))
+    code, out = train("--data.path", "t.csv", "--data.target", "y")
+    assert code == 0, out
+    assert "c18, c19 and 3 more" in " ".join(out.split())
+
+
 def test_too_many_columns_for_the_exact_solution(train: Train) -> None:
     code, out = train("--data.num_features", 2_001, "--data.num_rows", 50, "--max_epochs", 2)
     assert code == 0, out

@@ -307,6 +307,22 @@ def test_a_run_that_came_to_the_most_epochs_says_so(train: Train, workplace: Pat
     assert "by itself" not in train("--data.path", "narrow.csv", "--data.target", "y", "--max_epochs", 100)[1]
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "100 epochs were too few at this rate: raise --max_epochs, or try another --model.lr"),
+        (["--max_epochs", 7], "7 epochs were too few at this rate: raise --max_epochs, or try another --model.lr"),
+        (["--model.lr", 0.03], "100 of 100 epochs, the most that a run takes by itself: raise --max_epochs"),
+    ],
+)
+def test_another_optimizer_that_missed_the_optimum_says_why(
+    flags: list[object], said: str, train: Train, workplace: Path
+) -> None:
+    code, out = train("--model.optimizer", "Adam", "--data.num_rows", 200, "--figures", "false", *flags)
+    assert code == 0, out
+    assert said in last_lines(out)
+
+
 @pytest.mark.filterwarnings("ignore:You have overridden `on_")
 @pytest.mark.parametrize("owner", ["model", "data"])
 @pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])

@@ -10,7 +10,7 @@ import torch
 from linreg.regression.exact.baseline import OVERTIME_TOLERANCE, TOLERANCE
 from linreg.regression.exact.coefficients import Row
 from linreg.regression.exact.learning_rate import GOAL, MAX_CELLS, MAX_STEPS, MOMENTA, HessianSpectrum, make_plan
-from linreg.system.screen import told_from, wrapped
+from linreg.system.screen import counted, told_from, wrapped
 
 Metrics = dict[str, Any]
 TRIED = 1_000  # rows
@@ -88,8 +88,11 @@ def comparable_loss(model: Any, data: Any) -> Callable[..., Any] | None:
 def next_step(share: float, model: Any) -> list[str]:
     """What to do where the optimum was missed, a line or none."""
     plan, trainer = getattr(model, "plan", None), model.trainer
-    if plan is None or abs(share) <= GOAL:
+    if abs(share) <= GOAL:
         return []
+    if plan is None:
+        epochs = counted(trainer.current_epoch, "epoch")
+        return [f"{epochs} were too few at this rate: raise --max_epochs, or try another --model.lr"]
     leave_out = "" if model.lr is None else ", or leave out --model.lr"
     expected = math.ceil(plan.steps_to_goal / max(int(trainer.num_training_batches), 1))
     if plan.lr > plan.lr_limit:
@@ -109,14 +112,15 @@ def afterword(share: float, model: Any) -> list[str]:
     if plan is not None and plan.noise > GOAL and not plan.decay and len(way.history):
         last = _difference(float(way.history[-1, 2]))
         lines.append(f"the last epoch was {last} it; batches of {plan.batch_size:,} {_rattle(plan.noise)} at this lr")
-    if plan is None or not way.may_stop or abs(share) <= TOLERANCE:
+    if not way.may_stop or abs(share) <= TOLERANCE:
         return lines
-    cap, farther = f"{model.trainer.max_epochs:,}", "raise --max_epochs" if not plan.decay else flags_to_the_end(model)
-    if model.trainer.current_epoch >= model.trainer.max_epochs:
-        lines.append(f"{cap} of {cap} epochs, the most that a run takes by itself: {farther}")
-    elif way.ended_at == OVERTIME_TOLERANCE:
+    cap, is_plain = f"{model.trainer.max_epochs:,}", plan is None or not plan.decay
+    farther = "raise --max_epochs" if is_plain else flags_to_the_end(model)
+    if plan is not None and way.ended_at == OVERTIME_TOLERANCE:
         rule = f"{_percent(TOLERANCE)}, after step {plan.steps:,} within {_percent(OVERTIME_TOLERANCE)}"
         lines.append(f"a run ends within {rule}: {farther}")
+    elif model.trainer.current_epoch >= model.trainer.max_epochs:
+        lines.append(f"{cap} of {cap} epochs, the most that a run takes by itself: {farther}")
     return lines
 
 

@@ -25,7 +25,8 @@ def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, ma
     lines = []
     vague = model.exact.not_identifiable | nearly_collinear(model.exact)
     if names := [name for name, flag in zip(model.feature_names, vague, strict=True) if flag]:
-        lines.append(f"constant or collinear, without coefficients of their own: {', '.join(names[:20])}")
+        more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+        lines.append(f"constant or collinear, without coefficients of their own: {', '.join(names[:20])}{more}")
     soon = "after more than this run has" if is_stable else "never"
     if is_stable and plan.steps_to_goal < MAX_STEPS:
         soon = f"after about {counted(math.ceil(plan.steps_to_goal / steps_per_epoch), 'epoch')}"
