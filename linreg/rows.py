@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Subset
 from linreg.system.errors import InputError
 
 FEW = 20  # rows, or different values, that say too little of a column
+CODES = torch.tensor([99.0, 999.0, 9_999.0, 99_999.0, 999_999.0], dtype=torch.float64)  # of a missing value, or below 0
 ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
 
 
@@ -164,7 +165,7 @@ def far_cells(values: Tensor) -> list[tuple[int, int]]:
 def far_values(values: Tensor) -> list[tuple[int, str]]:
     """The columns of (N, K) whose lowest or highest value is that of four rows or more, and far from all others.
 
-    It is far if the gap is 8 times as long as all others lie apart; each is told in words.
+    It is far if the gap is 8 times as long as all others lie apart, of a code such as -999 half as long; in words.
     """
     found = list[tuple[int, str]]()
     if len(values) < FEW:
@@ -172,10 +173,11 @@ def far_values(values: Tensor) -> list[tuple[int, str]]:
     some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
     for sign, ends in ((1, some), (-1, -some.flip(0))):
         others = ends.where(ends > ends[0], torch.inf).amin(0)
+        times = torch.where(torch.isin(ends[0].abs(), CODES), 0.5, 8.0)
         may_be = (ends[3] == ends[0]) & (ends[len(ends) // 2] > ends[0]) & (others < ends[-1])
-        for i in (may_be & (others - ends[0] > 8 * (ends[-1] - others))).nonzero().flatten().tolist():
+        for i in (may_be & (others - ends[0] > times * (ends[-1] - others))).nonzero().flatten().tolist():
             column = sign * values[:, i].double()
             end, rest = column.min(), column[column > column.min()]
-            if rest.min() - end > 8 * (rest.max() - rest.min()):
+            if rest.min() - end > times[i] * (rest.max() - rest.min()):
                 found.append((i, f"{len(column) - len(rest):,} are {sign * float(end):g}, far from all others"))
     return found

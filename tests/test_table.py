@@ -254,6 +254,19 @@ def test_a_value_of_many_rows_that_is_far_from_all_others_is_said(value: int, sh
     assert line.startswith(f"beds: {places.sum():,} are {value}, far from all others; if that stands for a missing")
 
 
+NINES = [(-999, True), (9_999, True), (-99, True), (-1_000, False), (99, False), (2_500, False)]
+
+
+@pytest.mark.parametrize(("value", "is_told"), NINES)
+def test_a_code_of_nines_is_said_where_the_gap_is_smaller(value: int, is_told: bool) -> None:
+    rng = np.random.default_rng(0)
+    price = rng.uniform(800, 2_400, 200)
+    price[rng.random(200) < 0.1] = value
+    lines = Table(price[:, None], rng.normal(size=200), ["price"]).outliers()
+    assert bool(lines) == is_told, lines
+    assert f" are {value}, far from all others" in lines[0] if lines else not is_told
+
+
 def test_what_a_column_may_well_hold_is_no_outlier() -> None:
     rng, n = np.random.default_rng(0), 5_000
     one = np.arange(n) == 7  # a level of one row
