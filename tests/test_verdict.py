@@ -295,12 +295,27 @@ def test_a_rate_above_the_limit_never_arrives(lr: float, train: Train, workplace
     assert f"that is {lr:.3g} times the limit" in said
 
 
-def test_a_run_that_came_to_the_most_epochs_says_so(train: Train, workplace: Path) -> None:
-    rng = np.random.default_rng(0)
+def write_narrow_valley(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     x = rng.normal(size=(900, 2))
-    x = np.c_[x, 2.54 * x[:, 0] + 0.05 * rng.normal(size=900)]  # a valley that is long and narrow
+    x = np.c_[x, 2.54 * x[:, 0] + 0.05 * rng.normal(size=900)]
     rows = np.c_[x, x @ [1, 2, 3] + 10 * rng.normal(size=900)]
     np.savetxt("narrow.csv", rows, delimiter=",", header="a,b,c,y", comments="")
+
+
+def test_a_run_within_its_tolerance_after_its_planned_steps_says_that_and_no_other_limit(
+    train: Train, workplace: Path
+) -> None:
+    write_narrow_valley(seed=2)
+    code, out = train("--data.path", "narrow.csv", "--data.target", "y", "--figures", "false")
+    assert code == 0, out
+    assert "0.087 % above the optimum" in out
+    assert "a run ends within 0.01 %, after step 100 within 0.1 %: raise --max_epochs" in last_lines(out)
+    assert "the most that a run takes" not in out
+
+
+def test_a_run_that_came_to_the_most_epochs_says_so(train: Train, workplace: Path) -> None:
+    write_narrow_valley(seed=0)
     code, out = train("--data.path", "narrow.csv", "--data.target", "y")
     assert code == 0, out
     assert "100 of 100 epochs, the most that a run takes by itself: raise --max_epochs" in out
