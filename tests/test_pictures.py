@@ -25,6 +25,16 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix() -> None:
     assert float(found.sum()) == pytest.approx(5)
 
 
+def test_the_band_around_a_ridge_line_is_that_of_the_ridge() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, size=(30, 1))
+    z = np.c_[np.ones(30), (x - x.mean()) / x.std()]
+    to_y = z @ np.linalg.inv(z.T @ z + np.diag([0, 30 * 5])) @ z.T  # mean((y - b - z w)^2) + 10 / 2 w^2
+    rows = torch.from_numpy(x), torch.from_numpy(rng.normal(size=(30, 1)))
+    found = leverage(LeastSquares(1).update(*rows), rows[0], weight_decay=10.0)
+    np.testing.assert_allclose(found, np.diag(to_y @ to_y.T), rtol=1e-10)
+
+
 def test_predicted_vs_actual_is_square_and_says_how_good() -> None:
     y = np.arange(100.0)
     y_hat = y + np.tile([1, -1], 50)
