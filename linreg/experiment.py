@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from linreg.ending import failure_recorded, how_trained, plain, tell
 from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
@@ -26,6 +27,7 @@ from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, no_false_alarms
 from linreg.system.errors import InputError, given, with_remedies
+from linreg.system.ranks import world
 from linreg.system.screen import say
 
 
@@ -185,6 +187,10 @@ def opened(
     trainer: Trainer, settings: dict[str, Any], name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
 ) -> Iterator[None]:
     """Gives a run its folder, and its loggers there; lets other processes into it at the end."""
+    processes = int(os.environ.get("WORLD_SIZE", 1)) if getattr(rank_zero_only, "rank", 0) else world()
+    if 1 < processes != (needed := trainer.num_devices * trainer.num_nodes):
+        found = f"--devices {needed} in a script that {processes} processes run from its beginning for another run"
+        raise InputError(f"{found}; put each run into a script of its own, or give all of them as many --devices")
     if settings["fast_dev_run"]:
         yield  # leaves nothing
         return

@@ -252,6 +252,22 @@ def test_a_stream_may_end_sooner_in_one_process(workplace: Path) -> None:
     assert "Dealt: each process needs a batch of it, and one has none" in done.stderr  # of the one row to validate
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["1, 2", "2, 1"])
+def test_the_runs_of_a_script_have_as_many_processes(devices: str, workplace: Path) -> None:
+    runs = f"""[run(LinearRegression(3), SyntheticData(), "two", max_epochs=1, devices=devices, **quick)
+    for devices in ({devices})]"""
+    Path("two.py").write_text(
+        "from linreg import LinearRegression, SyntheticData, run\nfrom linreg.command.main import script\n"
+        f'def main() -> None:\n    quick = {{"figures": False, "accelerator": "cpu"}}\n    {runs}\nscript(main)\n'
+    )
+    done = completed([sys.executable, "two.py"], env=CLEAN | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2, done.stderr
+    assert "--devices 1 in a script that 2 processes run from its beginning" in done.stderr
+    assert "vanished" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_rows_that_a_sampler_repeats_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = TensorDataset(torch.zeros(11))
     sampler = DistributedSampler(rows, num_replicas=2, rank=0)

@@ -60,17 +60,14 @@ def classes_of(section: str, command: str, named: Any) -> list[Any]:
 
 def check_source(arguments: Arguments, recorded: dict[str, Any]) -> None:
     """InputError for a flag of a file's rows without a file, or one of synthetic rows beside a file."""
-    if recorded.get("data") or arguments.class_path("data") or arguments.value("--data"):
-        return
+    is_named = recorded.get("data") or arguments.class_path("data") or arguments.value("--data")
     has_file = arguments.value("--data.path") is not None
     taken, other = (parameters_of(load_default(name)) for name in (("csv", "data") if has_file else ("data", "csv")))
-    why = "the synthetic data have that, and not those of --data.path; leave out one of the two"
+    why = "--data.path FILE is missing; only a file has that"
+    why = "the synthetic data have that, and not those of --data.path; leave out one of the two" if has_file else why
     for flag, value in arguments.flags:
-        name = flag.removeprefix("--data.")
-        if name != flag and name in other and name not in taken:
-            raise InputError(
-                f"{flag} {value}: {why if has_file else '--data.path FILE is missing; only a file has that'}"
-            )
+        if flag.removeprefix("--data.") in other.keys() - taken.keys() and not is_named:
+            raise InputError(f"{flag} {value}: {why}")
 
 
 def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[str]]:
