@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from linreg.runs.folder import new_run_folder
 from tests.conftest import LONG, Train, command, started
-from tests.tools import CKPT, load
+from tests.tools import CKPT, assert_same, load
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,12 @@ class Local(LinearRegression):
 class Plain(LinearRegression):
     def on_save_checkpoint(self, checkpoint):
         checkpoint["mine"] = {"draws": random.Random(1).getstate(), "rows": [0, 1], "types": {torch.int8}}
+
+class Cosine(LinearRegression):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=np.float64(0.1))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5 + 0.5 * np.cos(epoch / 4))
+        return [optimizer], [schedule]
 """
 
 
@@ -189,6 +195,7 @@ class Plain(LinearRegression):
         ),
         (["--model", "mine.Local"], "the checkpoint: AttributeError: Can't pickle local object"),
         (["--model", "mine.Plain"], ""),
+        (["--model", "mine.Cosine"], ""),
     ],
 )
 def test_a_checkpoint_that_could_not_be_read_is_not_written(flags: list[str], found: str, train: Train) -> None:
@@ -198,6 +205,12 @@ def test_a_checkpoint_that_could_not_be_read_is_not_written(flags: list[str], fo
     assert (code, out.count("error: ")) == (2 * bool(found), bool(found)), out
     assert found in out, out
     assert Path(CKPT, "last.ckpt").exists() == (not found)
+    if "mine.Cosine" in flags:  # whose rates are numbers of numpy's
+        assert train("--ckpt_path", "last", "--max_epochs", 4)[0] == 0
+        assert train(*flags, "--max_epochs", 4, "--name", "whole")[0] == 0
+        whole, parts = load("runs/whole/version_0/checkpoints/last.ckpt"), load(f"{CKPT}/last.ckpt")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(whole[part], parts[part])
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.safety.checkpoint_file import own_checkpoint
+from linreg.safety.checkpoint_file import read_checkpoint
 from linreg.safety.safe_yaml import MAX_BYTES, read_config
 from linreg.system.errors import InputError, RunError, did_you_mean
 from linreg.system.ranks import from_first, world
@@ -147,6 +148,24 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
     except Timeout:
         raise InputError(f"{folder}: another process is at work in this run; wait for its end, or stop it") from None
     return RunFolder(Path(from_first(str(folder))), run, purge_step, lock)
+
+
+def own_checkpoint(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The content of a file if the run of another checkpoint has written it, under this very name; None otherwise."""
+    try:
+        if path.suffix != ".ckpt" or path.is_symlink():
+            return None
+        other = read_checkpoint(path)
+    except (InputError, OSError):  # the name may be too long for one
+        return None
+    if "run" in other:
+        return other if other["run"] == checkpoint.get("run") and other.get("file") == path.name else None
+    ours, theirs = (  # written by an older version: the same training rows tell that it is the same run
+        {name: value for name, value in each["state_dict"].items() if "_standardizer." in name}
+        for each in (checkpoint, other)
+    )
+    same = ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    return other if same else None
 
 
 def is_run_of(folder: Path, checkpoint: dict[str, Any]) -> bool:

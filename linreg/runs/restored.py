@@ -10,10 +10,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from linreg.runs.checkpoints import BestCheckpoint
+from linreg.runs.folder import own_checkpoint
 from linreg.runs.resumable import check_kind, check_optimizer_state
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.safety.allowed import class_path_of, public_path
-from linreg.safety.checkpoint_file import CheckpointFile, check_numbers, own_checkpoint
+from linreg.safety.checkpoint_file import CheckpointFile, check_numbers
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say
 
