@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import linreg
@@ -218,6 +219,52 @@ class SharedRows(Rows):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.val = self.train
+
+
+class SplitAnew(Rows):
+    """By whatever is drawn next, for each stage."""
+
+    def setup(self, stage: str) -> None:
+        self.train, self.val = torch.utils.data.random_split(
+            TensorDataset(*self.make(torch.Generator().manual_seed(self.seed))), [0.8, 0.2]
+        )
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, self.batch_size)
+
+
+class SplitAnewByNumpy(SplitAnew):
+    def setup(self, stage: str) -> None:
+        rows = TensorDataset(*self.make(torch.Generator().manual_seed(self.seed)))
+        order = np.random.permutation(len(rows)).tolist()
+        self.train, self.val = Subset(rows, order[100:]), Subset(rows, order[:100])
+
+
+class Refusing(Callback):
+    """What it keeps it does not take back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": 3}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        raise ValueError(f"a size of {state_dict['size']}")
+
+
+class EachSecond(NoStep):
+    """Gradients of two batches are summed by hand, or of more."""
+
+    batches = 2
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if (batch_idx + 1) % self.batches == 0:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+        return loss
+
+
+class EachFifth(EachSecond):
+    batches = 5
 
 
 def overlapping(g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -584,6 +631,8 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "copies": ("target_unseen", lambda: (Copies([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
     "clairvoyant": ("target_unseen", lambda: (Clairvoyant(), Rows(sound.text), LEARNS)),
     "shared rows": ("splits_apart", lambda: (Net(), SharedRows(sound.table), LEARNS)),
+    "split anew": ("splits_apart", lambda: (Net(), SplitAnew(sound.table), LEARNS)),
+    "split anew by numpy": ("splits_apart", lambda: (Net(), SplitAnewByNumpy(sound.table), LEARNS)),
     "windows at random": ("splits_apart", lambda: (sound.Sequence(), Rows(overlapping), LEARNS)),
     "not shuffled": ("splits_are_alike", lambda: (Net(), Unshuffled(sound.table), LEARNS)),
     "rate gone": ("rate_is_neither_small_nor_large", lambda: (RateGone(), Rows(sound.table), LEARNS)),
@@ -611,6 +660,10 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "unseeded rows": ("same_seed_same_bits", lambda: (Net(), Unseeded(), LEARNS)),
     "seeds itself": ("same_seed_same_bits", lambda: (SeedsItself(), Rows(sound.table), LEARNS)),
     "forgetful": ("one_and_one_epochs_are_two", lambda: (Forgetful(), Rows(sound.table), LEARNS)),
+    "refusing": (
+        "one_and_one_epochs_are_two",
+        lambda: (Net(), Rows(sound.table), LEARNS | {"callbacks": [Refusing()]}),
+    ),
     "unsaved average": ("one_and_one_epochs_are_two", lambda: (UnsavedAverage(), Rows(sound.table), LEARNS)),
     "unsaved center": (NEW_PROCESS, lambda: (UnsavedCenter(), Rows(sound.table), LEARNS)),
     "unsaved": (NEW_PROCESS, lambda: (Unsaved(16), Rows(sound.table), LEARNS)),
@@ -693,6 +746,17 @@ def test_and_no_other_check_finds_one(fault: str, monkeypatch: pytest.MonkeyPatc
 def test_without_a_step_nothing_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     given = BROKEN["no step"][1]()
     assert examine(given, [check for check in checks() if check.__name__ == NEW_PROCESS], monkeypatch)["FAIL"] == []
+
+
+def test_gradients_that_are_summed_by_hand_make_a_checkpoint_at_their_first_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = ["one_and_one_epochs_are_two", NEW_PROCESS]
+    monkeypatch.setattr(module, "CHECKS", [check for check in checks() if check.__name__ in asked])
+    two, five = (linreg.doctor(model, Rows(sound.table), **LEARNS) for model in (EachSecond(), EachFifth()))
+    assert [verdict.status for verdict in two.values()] == ["ok", "ok"], two
+    none = Verdict("skip", "the first 4 batches make no step, and nothing is saved")
+    assert [*five.values()] == [none, none]
 
 
 QUICK = (

@@ -2,11 +2,13 @@
 
 import contextlib
 import copy
+import random
 import time
 from collections.abc import Callable, Generator
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
@@ -83,14 +85,23 @@ class Context:
 
     def short(self, epochs: int, **how: Any) -> Trainer:
         """A training of four batches an epoch, with validation, of a run of two epochs or more."""
-        how["max_epochs"] = max(self.flags["max_epochs"] or 2, 2)
-        return self.fit(epochs=epochs, limit_train_batches=4, limit_val_batches=2, **how)
+        how = {"limit_val_batches": 2, "max_epochs": max(self.flags["max_epochs"] or 2, 2)} | how
+        return self.fit(epochs=epochs, limit_train_batches=4, **how)
+
+    def saved(self, folder: str, **how: Any) -> Trainer:
+        """Such a training of an epoch, with its last.ckpt; CannotTell if no batch makes a step: it saves none."""
+        trainer = self.short(1, folder=folder, **how)
+        if not trainer.global_step:
+            raise CannotTell(f"the first {trainer.num_training_batches} batches make no step, and nothing is saved")
+        return trainer
 
     def load(self, split: str) -> Generator[Any, None, None]:
         """The batches of a split, as a step gets them, from a loader that is made anew."""
         mode: Any = "max_size_cycle" if split == "train" else "sequential"
         if split == "test":
-            self.loaders.setup("test")  # as a run does, which fits first
+            _ = random.random(), np.random.random(), torch.rand(())  # as a run, which fits first: others are next
+            self.loaders.prepare_data()
+            self.loaders.setup("test")
         source = getattr(self.loaders, f"{split}_dataloader")() if has_rows(self.loaders, split) else []
         for batch, *_ in CombinedLoader(source, mode) if source not in (None, []) else ():
             yield self.hand_over(batch)

@@ -76,3 +76,9 @@ class Probe(Callback):
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     return {name: value.detach().cpu() for name, value in trainer.lightning_module.state_dict().items()}
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference of two sets of weights."""
+    pairs = [(value.double(), other[name].double()) for name, value in one.items() if value.numel()]
+    return max((0.0 if torch.equal(a, b) else float((a - b).abs().max()) for a, b in pairs), default=0.0)

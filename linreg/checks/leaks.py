@@ -113,6 +113,8 @@ def apart_from(context: Context, train: Any) -> Verdict:
     bad = [split for split, each in shared.items() if each > max(1, chance * len(keys[split]))]
     text = ", ".join(f"{each:,} of {len(keys[split]):,} {split} rows" for split, each in shared.items())
     remedy = "split before rows are repeated, augmented or cut into windows"
+    if bad == ["test"]:
+        remedy += '; split once, by a generator with a seed, or where stage is "fit": a test calls setup again'
     return judge(not bad, f"in training too: {text}", "none", remedy)
 
 

@@ -21,28 +21,22 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from linreg.checks.batch import change, predict, tensors
 from linreg.checks.context import Context
-from linreg.checks.fits import alone, weights
+from linreg.checks.fits import alone, distance, weights
 from linreg.checks.gradients import gradients_are_of_one_step, gradients_arrive, trainable
 from linreg.checks.leaks import SAME, difference
 from linreg.checks.learning import loss_does_not_broadcast, loss_is_a_mean_over_rows
 from linreg.checks.rate import ten_steps_lower_the_loss
 from linreg.checks.rows import target_follows_from_inputs
 from linreg.checks.running import a_short_run_ends
+from linreg.system.errors import RunError, one_line
 from linreg.verdict import CannotTell, Verdict, judge
 
-FEW: dict[str, Any] = {"limit_train_batches": 4}
 same = partial(torch.allclose, rtol=1e-5, equal_nan=True)
 LOAD = """import operator, importlib, sys, torch
 module, name, folder = sys.argv[1:]
 cls = operator.attrgetter(name)(importlib.import_module(module))
 model = cls.load_from_checkpoint(folder + "/last.ckpt", map_location="cpu", weights_only=True)
 torch.save(model.state_dict(), folder + "/loaded.pt")"""
-
-
-def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """The largest difference of two sets of weights."""
-    pairs = [(value.double(), other[name].double()) for name, value in one.items() if value.numel()]
-    return max((0.0 if torch.equal(a, b) else float((a - b).abs().max()) for a, b in pairs), default=0.0)
 
 
 def same_seed_same_bits(context: Context) -> Verdict:
@@ -63,9 +57,15 @@ def same_seed_same_bits(context: Context) -> Verdict:
 def one_and_one_epochs_are_two(context: Context) -> Verdict:
     """A run that was stopped after an epoch goes on to what it would have been, with its own loader and workers."""
     context.needs(ten_steps_lower_the_loss, same_seed_same_bits, gradients_are_of_one_step, validation_moves_nothing)
+    context.needs(a_short_run_ends)
     with tempfile.TemporaryDirectory() as folder:
-        context.short(epochs=1, folder=folder)
-        resumed = context.short(epochs=2, ckpt_path=f"{folder}/last.ckpt")
+        context.saved(folder)
+        try:
+            resumed = context.short(epochs=2, ckpt_path=f"{folder}/last.ckpt")
+        except RunError:
+            raise  # it diverges, say
+        except Exception as error:
+            return judge(False, one_line(error), "to go on", "load_state_dict takes what state_dict gave")
     whole = context.short(epochs=2)
     found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
     text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
@@ -82,7 +82,7 @@ def loads_in_a_new_process(context: Context) -> Verdict:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     remedy = "call self.save_hyperparameters(), with plain values only"
     with tempfile.TemporaryDirectory() as folder:
-        trained = context.fit(epochs=1, limit_train_batches=1, folder=folder)
+        trained = context.saved(folder, limit_val_batches=0)
         command = [sys.executable, "-c", LOAD, cls.__module__, cls.__qualname__, folder]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
         if done.returncode:
@@ -187,8 +187,8 @@ def two_processes_are_one(context: Context) -> Verdict:
     unused = any(gradient is None for gradient in gradients)
     forked: Any = DDPStrategy(timeout=timedelta(minutes=2), find_unused_parameters=unused)  # and not half an hour
     forked._configure_launcher = lambda: setattr(forked, "_launcher", Forks(forked, "fork"))
-    two = context.fit(epochs=1, **FEW, devices=2, strategy=forked, accelerator="cpu")
-    one, model = context.fit(epochs=1, **FEW), context.copy(training=False)
+    two = context.fit(epochs=1, limit_train_batches=4, devices=2, strategy=forked, accelerator="cpu")
+    one, model = context.fit(epochs=1, limit_train_batches=4), context.copy(training=False)
     found, losses = distance(weights(one), weights(two)), list[float]()
     for trainer in (one, two):
         model.load_state_dict(trainer.lightning_module.state_dict())
