@@ -16,7 +16,7 @@ from linreg.report.card import make_card
 from linreg.report.findings import Findings, FirstLoader, Picture, logged
 from linreg.runs.folder import folder_of, steps_of
 from linreg.runs.loggers import RunLogger
-from linreg.runs.record import mini_batch_size
+from linreg.runs.record import mini_batch_size, values_of_epoch
 from linreg.runs.restored import Restored
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import RunError
@@ -40,7 +40,7 @@ def failure_recorded(trainer: Trainer, start: float) -> Iterator[None]:
         folder = folder_of(trainer)
         has_begun = any(getattr(each, "is_written", False) for each in trainer.callbacks)  # type: ignore[attr-defined]
         if folder is not None and trainer.is_global_zero and has_begun:  # else the record of a run that went well stays
-            values = trainer.callback_metrics if trainer.world_size == 1 else {}  # else it would wait for the others
+            values = values_of_epoch(trainer) if trainer.world_size == 1 else {}  # else it would wait for the others
             found, seconds = logged(plain(values)), time.perf_counter() - start
             trained = how_trained(trainer, trainer.current_epoch, seconds)
             found.metrics["run"] = {"checkpoint": None, "failed": str(error), **trained}

@@ -20,6 +20,7 @@ from linreg.report.findings import Findings, classes_of, logged
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import check_name, folder_of, newest_checkpoint, open_run
 from linreg.runs.loggers import make_loggers
+from linreg.runs.record import logged_by_steps, values_of_epoch
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects, plain_only
 from linreg.safety.checkpoint_file import read_checkpoint
@@ -99,7 +100,7 @@ def run(
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
         trained = how_trained(trainer, max(before, trainer.current_epoch), time.perf_counter() - start)
-        reported, values = go_back_to_best(trainer, model, trained["epochs"])
+        reported, values = go_back_to_best(trainer, model, trained["epochs"], checkpoint)
         found = test(trainer, model, data, values, confidence)
         tell(found, trainer, reported | trained, figures)
         found.check(check, trainer.is_global_zero)
@@ -112,7 +113,7 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
         trainer.test(model, datamodule=data, verbose=False)
         values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
     if not (hasattr(model, "report") and hasattr(data, "splits")):
-        return logged(values, classes_of(model, data))
+        return logged(values, classes_of(model, data), logged_by_steps(trainer))
     found, beside = model.report(data, confidence), logged({tag: v for tag, v in values.items() if LOADER in tag})
     for stage, of_loaders in beside.metrics.items():  # the report is of the rows of the splits
         found.metrics.setdefault(stage, {}).update(of_loaders)
@@ -159,18 +160,20 @@ def check_given(own: dict[str, Any]) -> None:
         raise InputError(f"--check {check:g}: {found}; leave it out")
 
 
-def go_back_to_best(trainer: Trainer, model: LightningModule, epochs: int) -> tuple[dict[str, Any], dict[str, float]]:
+def go_back_to_best(
+    trainer: Trainer, model: LightningModule, epochs: int, before: dict[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, float]]:
     """Loads the best checkpoint into the model, but not one far from a known optimum.
 
     Returns:
-        Which checkpoint the model is now of, and what was logged up to then.
+        Which checkpoint the model is now of, and what was logged up to then, ``before`` the run if it trained nothing.
     """
     best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
     saved = {os.path.basename(each.best_model_path) for each in trainer.checkpoint_callbacks}  # type: ignore[attr-defined]
-    last = (
-        {"checkpoint": "last.ckpt" if "last.ckpt" in saved else None, "epoch": epochs},
-        plain(trainer.callback_metrics) | tables_of(model),
-    )
+    values = plain(values_of_epoch(trainer)) | tables_of(model)
+    if before and not values and trainer.global_step == before["global_step"]:  # there was nothing left to train
+        values = plain(before.get("logged"))
+    last = {"checkpoint": "last.ckpt" if "last.ckpt" in saved else None, "epoch": epochs}, values
     if best is None or best.rank == 0:  # no epoch came near to the optimum, and the last one is as good
         return last
     if not os.path.exists(best.best_model_path):

@@ -1,5 +1,6 @@
 """Any LightningModule on any LightningDataModule: the same command, records and exits as the lecture's model."""
 
+import importlib
 import json
 import re
 import sys
@@ -90,6 +91,57 @@ def test_metrics_are_what_the_reported_epoch_has_logged(names: str, mine: Train)
             assert metrics[stage][metric] == pytest.approx(curve[epoch - 1][1])
     best = names.replace("metric", "loss").replace("stage", "val")
     assert metrics["val"]["loss"] == pytest.approx(min(value for _, value in curves[best]))
+
+
+@pytest.mark.parametrize("names", ["metric/stage", "stage_metric"])  # the first of which is our own mean's tag
+def test_what_is_logged_by_steps_is_not_taken_for_the_epochs(names: str, mine: Train) -> None:
+    by_steps = "on_step=(stage == 'train'), on_epoch=(stage != 'train')"  # as Lightning does where nothing is said
+    text = MINE.replace("on_step=False, on_epoch=True", by_steps)
+    Path("mine.py").write_text(text.replace('"metric/stage"', f'"{names}"'))
+    spied = """
+from lightning.pytorch.callbacks import Callback
+class Spy(Callback):
+    losses = []
+    def on_train_batch_end(self, trainer, model, outputs, batch, i):
+        Spy.losses.append(float(outputs["loss"]))
+"""
+    Path("spy.py").write_text(spied)
+    code, out = mine(*NET, "--callbacks", "spy.Spy")
+    assert code == 0, out
+    means = torch.tensor(importlib.import_module("spy").Spy.losses).reshape(3, 6).mean(dim=1)
+    metrics = read_metrics(FOLDER)
+    assert metrics["train"] == {"loss": pytest.approx(float(means[metrics["run"]["epoch"] - 1]))}
+    left = names.replace("metric", "accuracy").replace("stage", "train")
+    assert out.count(f"logged by steps only: {left}; see the curves, or self.log(..., on_epoch=True)") == 1
+    for content, epoch in ((load(FOLDER / "checkpoints/best.ckpt"), metrics["run"]["epoch"]), (load(LAST), 3)):
+        trained = {tag: value for tag, value in content["logged"].items() if "train" in tag}
+        assert trained == {"loss/train": pytest.approx(float(means[epoch - 1]))}
+    assert mine(*NET, "--monitor", names.replace("metric", "loss").replace("stage", "train"))[0] == 0
+    assert mine(*NET, "--val_check_interval", 2, "--name", "inside")[0] == 0
+    assert mine(*NET, "--max_steps", 8, "--val_check_interval", 2, "--name", "inside")[0] == 0
+    for version in (0, 1):
+        best = load(f"runs/inside/version_{version}/checkpoints/best.ckpt")
+        assert any("train" in tag for tag in best["logged"]) == (best["global_step"] % 6 == 0)
+
+
+def test_a_finished_run_keeps_its_record_where_it_is_resumed(mine: Train) -> None:
+    by_hand = """self.automatic_optimization = False
+        self.net = nn"""
+    step = """loss = self.step(batch, "train")
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()"""
+    text = MINE.replace("    def val_dataloader(self):\n        return self.rows(31)\n", "")
+    text = text.replace('("loss", loss)', '("energy", loss)').replace("self.net = nn", by_hand)
+    Path("mine.py").write_text(text.replace('return self.step(batch, "train")', step))
+    found = []
+    for more in ([], ["--ckpt_path", "last"]):
+        code, out = mine(*NET, *more)
+        assert code == 0, out
+        found.append(read_metrics(FOLDER))
+    curves = scalars(FOLDER)
+    assert found[0]["train"] == {name: curves[f"{name}/train"][-1][1] for name in ("energy", "accuracy")}
+    assert found[1]["train"] == found[0]["train"]
 
 
 def test_the_best_by_another_metric(mine: Train) -> None:

@@ -65,12 +65,13 @@ class Findings:
         return (json.dumps(self.metrics, indent=2) + "\n").encode()
 
 
-def logged(values: dict[str, Any], classes: Sequence[str] = ()) -> Findings:
+def logged(values: dict[str, Any], classes: Sequence[str] = (), by_steps: Iterable[str] = ()) -> Findings:
     """What a model that brings no report of its own has logged, by stage: numbers, and tables as nested lists.
 
     Args:
         values: by tag.
         classes: the names of what a table with a row for each may be about.
+        by_steps: the tags that are of no epoch, which are named where no value stands for them.
     """
     metrics: dict[str, Any] = {}
     for tag, value in values.items():
@@ -85,7 +86,9 @@ def logged(values: dict[str, Any], classes: Sequence[str] = ()) -> Findings:
     lists = {tag: value for tag, value in found.items() if isinstance(value, list)}
     tables = [line for tag, value in lists.items() for line in ["", *show_table(tag, value, classes)]]
     verdict = "train values are of the epoch as it went, while the weights changed" if "train" in metrics else ""
-    text = "\n".join([*table(rows), *tables])
+    left = [tag for tag in by_steps if stage_of(tag.removesuffix("_step")) not in map(stage_of, values)]
+    note = f"logged by steps only: {', '.join(sorted(left))}; see the curves, or self.log(..., on_epoch=True)"
+    text = "\n".join([*table(rows), *tables, *["", note] * bool(left)])
     return Findings(metrics, text, verdict, pictures=lambda: draw_matrices(lists, classes))
 
 

@@ -91,12 +91,24 @@ class RunRecord(Callback):
                 raise RunError(f"{folder.path} has vanished, and the run's checkpoints with it; start a new run")
             checkpoint["run"] = folder.run
         checkpoint["config"] = self.config
-        loop, known = trainer.fit_loop.epoch_loop, trainer.callback_metrics
-        if not loop._num_ready_batches_reached():  # inside an epoch its means are of the one before
-            now = loop._results.metrics(on_step=True)["callback"]
-            known = {tag: value for tag, value in known.items() if "train" not in tag or tag in now}
+        known = values_of_epoch(trainer, is_inside=not trainer.fit_loop.epoch_loop._num_ready_batches_reached())
         checkpoint["logged"] = {tag: float(value) for tag, value in known.items() if value.numel() == 1}
         checkpoint["logged"] |= getattr(pl_module, "tables", {})
+
+
+def values_of_epoch(trainer: Trainer, is_inside: bool = False) -> dict[str, Tensor]:
+    """What is logged, without the steps' values; inside an epoch the training's means are of the one before."""
+    left = logged_by_steps(trainer, is_inside)
+    return {tag: value for tag, value in trainer.callback_metrics.items() if tag not in left}
+
+
+def logged_by_steps(trainer: Trainer, is_inside: bool = False) -> set[str]:
+    """The tags that stand for the training's last step alone, or inside an epoch for all that the training logs."""
+    loop = trainer.fit_loop.epoch_loop
+    trained, validated = ([each.meta for each in of._results.values()] for of in (loop, loop.val_loop))
+    steps = [meta for meta in trained if is_inside or not meta.on_epoch]
+    tags = {tag for meta in steps for tag in (meta.name, meta.forked_name(True), meta.forked_name(False))}
+    return tags - {meta.name for meta in validated + trained * (not is_inside) if meta.on_epoch}
 
 
 def mini_batch_size(loader: Any) -> int | None:

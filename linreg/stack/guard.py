@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from linreg.module import Module, by_name
 from linreg.report.findings import stage_of
+from linreg.runs.record import values_of_epoch
 from linreg.system.errors import InputError, RunError
 from linreg.system.screen import say, wrapped
 
@@ -19,7 +20,7 @@ FIRST_STEPS = 8  # that are held against the validation's loss; in the very firs
 class DivergenceGuard(Callback):
     """Stops a run at the first step whose loss is not finite, or above what the model gives as its ``loss_limit``.
 
-    On a GPU it looks at every 64th step. It logs the mean loss of an epoch's steps for a model that logs none.
+    On a GPU it looks at every 64th step. It logs the mean loss of an epoch's steps where a model logs none of an epoch.
     """
 
     logs = False  # whether nobody else logs the epoch's loss
@@ -52,7 +53,7 @@ class DivergenceGuard(Callback):
         if self.epoch_steps:
             mean = float(self.epoch_loss / self.epoch_steps)
             self._check(trainer, pl_module, mean)
-            self.logs = self.logs or ("train", "loss") not in map(stage_of, trainer.callback_metrics)
+            self.logs = self.logs or ("train", "loss") not in map(stage_of, values_of_epoch(trainer))
             if self.logs and not getattr(pl_module, "epoch_losses", None):
                 pl_module.log("loss/train", mean, sync_dist=True)
         elif self.epoch_batches and pl_module.automatic_optimization:
