@@ -394,3 +394,94 @@ def test_a_dataset_is_no_loader(rows: str, mine: Train) -> None:
     assert code == 2, out
     assert "whose rows are no batches; give a DataLoader(rows, batch_size=32)" in out
     assert not list(Path("runs").glob("*/*/*"))
+
+
+KEEPING = '''
+import torch
+from lightning.pytorch.callbacks import BaseFinetuning, Callback
+from torch.optim import SGD
+from mine import Net
+
+class Stacked(SGD):
+    """The last three gradients of each weight, and a matrix of another size beside it."""
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state["last"] = torch.cat([state.get("last", torch.zeros(2, *p.shape))[-2:], p.grad[None]])
+                state["side"] = state.get("side", torch.eye(len(p))) + p.grad.reshape(len(p), -1).square().mean()
+                p.sub_(group["lr"] * state["last"].mean(0) / state["side"][0, 0])
+        return loss
+
+class Stacking(Net):
+    def configure_optimizers(self):
+        return Stacked(self.parameters(), 0.05)
+
+class Growing(Net):
+    """A bank of what was seen, which goes into the loss."""
+    def __init__(self, num_classes: int = 3, lr: float = 0.05):
+        super().__init__(num_classes, lr)
+        self.register_buffer("bank", torch.zeros(0, num_classes))
+    def _load_from_state_dict(self, state, prefix, *rest):
+        self.bank = torch.empty_like(state[prefix + "bank"])
+        super()._load_from_state_dict(state, prefix, *rest)
+    def training_step(self, batch, batch_idx):
+        z = self(batch[0])
+        self.bank = torch.cat([self.bank, z.detach()])[-150:]
+        return super().training_step(batch, batch_idx) + (z.mean(0) - self.bank.mean(0)).square().sum()
+
+class Head(Net):
+    def configure_optimizers(self):
+        return SGD((p for p in self.parameters() if p.requires_grad), 0.1, momentum=0.9)
+
+class Thaw(BaseFinetuning):
+    def freeze_before_training(self, model):
+        self.freeze(model.net[1])
+        model.net[1].bias.requires_grad_(True)
+    def finetune_function(self, model, epoch, optimizer):
+        if epoch == 1:
+            model.net[1].weight.requires_grad_(True)
+            optimizer.add_param_group({"params": [model.net[1].weight], "lr": 0.01})
+
+class Best(Callback):
+    """The lowest loss so far, which is a float at first, and all of them."""
+    def __init__(self):
+        self.best, self.all = float("inf"), torch.zeros(0)
+    def on_train_epoch_end(self, trainer, model):
+        loss = trainer.callback_metrics["loss/train"]
+        self.best, self.all = torch.minimum(torch.as_tensor(self.best), loss), torch.cat([self.all, loss[None]])
+    def state_dict(self):
+        return {"best": self.best, "all": self.all}
+    def load_state_dict(self, state):
+        self.best, self.all = state["best"], state["all"]
+'''
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "keeping.Stacking"],
+        ["--model", "keeping.Growing"],
+        ["--model", "keeping.Head", "--callbacks", "keeping.Thaw"],
+        ["--model", "mine.Net", "--callbacks", "keeping.Best"],
+    ],
+)
+def test_what_ones_own_keeps_may_change_its_kind(flags: list[str], mine: Train) -> None:
+    """In an optimizer, a buffer, groups of weights, a callback: two epochs and two more are four, to the bit."""
+    Path("keeping.py").write_text(KEEPING)
+    flags = [*flags, "--data", "mine.Digits"]
+    assert (found := mine(*flags, "--max_epochs", 4, "--name", "whole"))[0] == 0, found[1]
+    assert mine(*flags, "--max_epochs", 2)[0] == 0
+    code, out = mine(*flags, "--ckpt_path", LAST, "--max_epochs", 4)
+    assert code == 0, out
+    whole, parts = load(str(LAST).replace("default", "whole")), load(str(LAST))
+    for part in ("state_dict", "optimizer_states", "callbacks"):
+        one, two = whole[part], parts[part]
+        if part == "callbacks":
+            one, two = ({k: v for k, v in each.items() if k == "Best"} for each in (one, two))
+        assert_same(one, two)
+    code, out = mine("test", "--ckpt_path", LAST)
+    assert code == 0, out

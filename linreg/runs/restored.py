@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
@@ -43,7 +43,8 @@ class Restored(Callback):
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is None:
                 continue
-            check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
+            if is_known(type(callback).state_dict):  # a user's own may keep what it likes
+                check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
             if isinstance(callback, EarlyStopping):
                 has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
                 if has_stopped and state["patience"] == callback.patience:
@@ -67,6 +68,10 @@ class Restored(Callback):
         if not hasattr(self, "checkpoint"):
             return
         trainer.should_stop |= self.is_over
+        frozen, callbacks = self.checkpoint.get("frozen"), trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(frozen, list) and any(isinstance(each, BaseFinetuning) for each in callbacks):
+            for name, parameter in pl_module.named_parameters():  # Lightning freezes again what it had unfrozen
+                parameter.requires_grad_(name not in frozen)
         if is_double:
             pl_module.load_state_dict(self.checkpoint["state_dict"])  # Lightning did so before it left float32
             for each in averages:
@@ -84,7 +89,8 @@ class Restored(Callback):
             if len(saved) != len(fresh) and not (lines and not saved):
                 raise InputError(f"the checkpoint has {len(saved)} {name}, this run {len(fresh)}; start a new run")
             for state, each in zip(saved, fresh, strict=False):
-                check_kind(state, each.state_dict(), name)
+                if is_known(type(each)):
+                    check_kind(state, each.state_dict(), name)
                 for key in state.keys() - each.state_dict().keys():
                     del state[key]  # it would take the place of a method of the schedule
                 if isinstance(each, torch.optim.Optimizer):
@@ -101,12 +107,18 @@ class Restored(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["began"] = self.began
         checkpoint["class_path"] = class_path_of(pl_module)
+        checkpoint["frozen"] = [name for name, each in pl_module.named_parameters() if not each.requires_grad]
         data = trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "fingerprint"):
             checkpoint["rows"] = data.fingerprint
         if hasattr(data, "feature_names"):  # of a table, for predictions beside the rows of another
             names = {"features": list(data.feature_names), "targets": list(data.target_names)}
             checkpoint["columns"] = names | ({"levels": levels} if (levels := getattr(data, "levels", {})) else {})
+
+
+def is_known(made: Any) -> bool:
+    """Whether a class or a method is of torch, Lightning or this package, whose states have a kind that is known."""
+    return made.__module__.split(".")[0] in ("torch", "lightning", "pytorch_lightning", "linreg")
 
 
 def restore_paths(callback: ModelCheckpoint, files: CheckpointIO, checkpoint: dict[str, Any]) -> None:

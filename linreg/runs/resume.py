@@ -89,7 +89,8 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
             raise InputError(f"{found}; start a new run without --ckpt_path")
         if not all(0 <= group.get("lr", 0) < math.inf for group in before["groups"]):
             raise InputError("the checkpoint's 'began' has no rate that a run can begin with; resume from another one")
-        for group, old, new in zip(groups, before["groups"], after["groups"], strict=True):
+        begun = before["groups"] + after["groups"][len(before["groups"]) :]  # a callback may have added some since
+        for group, old, new in zip(groups, begun, after["groups"], strict=True):
             changed = {name: value for name, value in new.items() if name in group and value != old.get(name, value)}
             group.update(changed | ({"lr": new["lr"]} if anew else {}))
             typed = [name for name in changed if checkpoint["hyper_parameters"].get(name) != hparams.get(name)]

@@ -127,10 +127,15 @@ def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
             raise InputError(f"the checkpoint has {len(names)} {side}, which its hyperparameters contradict")
     try:
         with torch.device("meta"):
-            expected = {name: value.shape for name, value in cls(**settings).state_dict().items()}
+            made = cls(**settings)
     except Exception:  # a constructor that looks at its numbers, or one that only fails; the real one will say
         return
-    if expected != {name: value.shape for name, value in checkpoint["state_dict"].items()}:
+    may_grow = {name for name, value in made.named_buffers() if value.numel() < MAX_VALUES}
+    expected, saved = (
+        {name: name in may_grow or value.shape for name, value in state.items()}
+        for state in (made.state_dict(), checkpoint["state_dict"])
+    )
+    if expected != saved:
         raise InputError(f"the weights of the checkpoint are not those of a {cls.__name__} with its hyperparameters")
 
 
