@@ -42,7 +42,9 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     split = "val" if stage == "validate" else stage
     announce(data, trainer)
     if not has_rows(data, split):
-        raise InputError(f"there are no {split} rows: the run had {split}_fraction 0; give a file of others")
+        why = f"the run had {split}_fraction 0; give a file of others"
+        why = why if hasattr(data, "row_counts") else f"{type(data).__name__} has no {split}_dataloader; define it"
+        raise InputError(f"there are no {split} rows: {why}")
     if not has_step(model, split):
         name = f"{type(model).__name__}.{'validation' if split == 'val' else split}_step(batch, batch_idx)"
         raise InputError(f"there is no {name}; define it, and log there what is to be measured")

@@ -235,6 +235,14 @@ def test_predictions_that_are_no_tensor_are_counted_where_they_can_be(predicted:
     assert f"found.pt: {said}\n" in out
 
 
+def test_data_without_a_loader_to_measure_on_are_told_so(mine: Train) -> None:
+    text = Path("mine.py").read_text().replace("def val_dataloader", "def other_dataloader")
+    Path("mine.py").write_text(text)
+    assert mine(*NET)[0] == 0
+    code, out = mine("validate", "--ckpt_path", LAST)
+    assert (code, "there are no val rows: Digits has no val_dataloader; define it" in out) == (2, True), out
+
+
 def test_a_check_of_what_has_no_exact_solution_is_refused_before_it_is_trained(mine: Train) -> None:
     code, out = mine(*NET, "--check", 0.01)
     assert code == 2, out
