@@ -184,6 +184,20 @@ def test_what_is_replaced_by_a_run_that_goes_back_is_told(train: Train) -> None:
     assert code == 0, out
     assert "in its own folder runs/default/version_0, whatever --name other is" in out
     assert f"last.ckpt of step 100, and the curves behind step {step}, are replaced" in " ".join(out.split())
+    torch.save({name: each for name, each in last.items() if name != "loops"}, LAST.format("default"))
+    code, out = train("--ckpt_path", best, "--max_epochs", 9)
+    assert (code, "replaced" in out) == (0, False), out
+
+
+@pytest.mark.parametrize("kept", [5, (1,), ({}, [], 5), ({}, [], [], [])])
+def test_what_data_cannot_have_kept_is_one_line(kept: object, train: Train) -> None:
+    assert train(*LINEAR, "--max_steps", 13)[0] == 0
+    last = load(LAST.format("default"))
+    for each in last["inside"]:
+        each["kept"] = kept
+    torch.save(last, "odd.ckpt")
+    code, out = train("--ckpt_path", "odd.ckpt", "--max_steps", 26)
+    assert (code, out.count("error: the checkpoint's state of the data")) == (2, 1), out
 
 
 @pytest.mark.parametrize(

@@ -133,9 +133,10 @@ def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None
             is_other = name not in ("default", folder.parent.name)
             say(f"        in its own folder {folder}, whatever --name {name} is", is_other)
             last = own_checkpoint(path.with_name("last.ckpt"), checkpoint) if path.name != "last.ckpt" else None
-            if last and steps_in(last) > purge_step:
-                lost = f"last.ckpt of step {steps_in(last):,}, and the curves behind step {purge_step:,}, are replaced"
-                say(wrapped(f"        {lost}; copy the folder elsewhere first to keep them"))
+            with suppress(KeyError, TypeError):  # of a last.ckpt that no run could go on from
+                if last and (far := steps_in(last)) > purge_step:
+                    lost = f"last.ckpt of step {far:,}, and the curves behind step {purge_step:,}, are replaced"
+                    say(wrapped(f"        {lost}; copy the folder elsewhere first to keep them"))
         else:
             say(f"        in a new folder: {ckpt_path} does not lie in that of its own run")
     folder = folder or new_run_folder(name)

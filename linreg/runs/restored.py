@@ -89,8 +89,8 @@ class Restored(Callback):
             if len(saved) != len(fresh) and not (lines and not saved):
                 raise InputError(f"the checkpoint has {len(saved)} {name}, this run {len(fresh)}; start a new run")
             for state, each in zip(saved, fresh, strict=False):
-                if is_known(type(each)):
-                    check_kind(state, each.state_dict(), name)
+                is_plain = isinstance(each, torch.optim.Optimizer) or is_known(type(each))
+                check_kind(state, each.state_dict() if is_plain else {}, name)
                 for key in state.keys() - each.state_dict().keys():
                     del state[key]  # it would take the place of a method of the schedule
                 if isinstance(each, torch.optim.Optimizer):

@@ -71,7 +71,8 @@ class Draws(Callback):
             if goes_on:
                 start_staying_workers(loaders.flattened, trainer)
             if self.is_first and self.kept:
-                self._restore(trainer, loaders, *self.kept)
+                with given("the checkpoint's state of the data"):
+                    self._restore(trainer, loaders, *self.kept)
             else:
                 of_samplers = [each.state_dict() for each in own_samplers(loaders.flattened, with_state=True)]
                 self.kept = copy.deepcopy((data and data.state_dict(), loaders._state_dicts(), of_samplers))
@@ -91,13 +92,12 @@ class Draws(Callback):
         """Lets data, loaders and samplers go on from where they were, and says which begin anew."""
         samplers, every = own_samplers(loaders.flattened, with_state=True), trainer.reload_dataloaders_every_n_epochs
         is_known = len(samplers) == len(of_samplers)
-        with given("the checkpoint's state of the data"):  # again, for an iterator may have moved on since
-            if of_data:
-                trainer.datamodule.load_state_dict(of_data)
-            if not every or trainer.current_epoch % every:  # else they are new ones, as they would have been
-                loaders._load_state_dicts(of_loaders)  # Lightning does so inside epochs only
-                for each, state in zip(samplers, of_samplers, strict=True) if is_known else ():
-                    each.load_state_dict(state)
+        if of_data:  # again, for an iterator may have moved on since
+            trainer.datamodule.load_state_dict(of_data)
+        if not every or trainer.current_epoch % every:  # else they are new ones, as they would have been
+            loaders._load_state_dicts(of_loaders)  # Lightning does so inside epochs only
+            for each, state in zip(samplers, of_samplers, strict=True) if is_known else ():
+                each.load_state_dict(state)
         if not is_known:
             found = f"{len(samplers)} samplers have a state here, {len(of_samplers)} in the checkpoint"
             say(f"        {found}: they begin anew", trainer.is_global_zero)
