@@ -20,6 +20,10 @@ import torch
 
 from linreg.command.main import main
 
+GPUS = torch.cuda.device_count()  # by the driver; CUDA itself looks at the variable below, once, where it is first used
+WITH_GPUS = dict(os.environ)  # for what is to see them; the bits that tests compare are those of a CPU
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 ROOT = Path(__file__).parents[1]
 LONG = int(os.environ.get("LINREG_LONG", 600))  # seconds; nothing takes that long under any load, so what does hangs
 Train = Callable[..., tuple[int, str]]

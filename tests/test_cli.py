@@ -55,7 +55,6 @@ def test_a_mistake_is_one_message_and_exit_2(arguments: list[str], parts: list[s
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_one_line(process: Process) -> None:
     done = process("--accelerator", "gpu")
     assert done.returncode == 2

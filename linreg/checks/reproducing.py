@@ -50,8 +50,8 @@ def same_seed_same_bits(context: Context) -> Verdict:
     one, again, _ = (weights(context.fit(seed=seed, **how)) for seed in (1, 1, 2))
     if draws[0] == draws[2]:
         return judge(False, "another seed draws the same", "other draws", "leave manual_seed to --seed_everything")
-    found = distance(one, again)
-    return judge(not found, f"weights differ by {found:.2g}", "0", "draw from torch, numpy or random only")
+    remedy = "draw from torch, numpy or random only; on a GPU, give --deterministic true"
+    return judge(not (found := distance(one, again)), f"weights differ by {found:.2g}", "0", remedy)
 
 
 def one_and_one_epochs_are_two(context: Context) -> Verdict:

@@ -38,7 +38,10 @@ def launched(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     world = found.world_size()
     local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or world)
-    started = {"devices": local, "num_nodes": world // local}
+    started, gpus = {"devices": local, "num_nodes": world // local}, torch.cuda.device_count()
+    if settings["accelerator"] in ("auto", "gpu", "cuda") and 0 < gpus < local:
+        remedy = "start one for each, or give --accelerator cpu"
+        raise InputError(f"{local} processes were started where there are {gpus} GPU(s); {remedy}")
     if typed not in ("auto", local, str(local)) or nodes not in (1, world // local):
         who = "srun" if isinstance(found, SLURMEnvironment) else "torchrun"
         by = f"{who} has started {local} process(es) on {world // local} machine(s)"
@@ -61,9 +64,13 @@ def meet() -> None:
     patience.daemon = True
     patience.start()
     try:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, rank=number, world_size=world)
+        dist.init_process_group(backend(), rank=number, world_size=world)
     except RuntimeError as error:
         raise RunError(f"the {world} processes have not met at {where}: {one_line(error)}") from None
     finally:
         patience.cancel()
+
+
+def backend() -> str:
+    """What carries tensors between processes; on GPUs also those of the CPU, of which NCCL, Lightning's, takes none."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

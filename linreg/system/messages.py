@@ -49,4 +49,9 @@ CALLBACKS_LEFT_OUT = "Be aware that when using `ckpt_path`"  # Lightning
 OVERFIT = "You requested to overfit but enabled"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib
-OLD_TREESPEC = r"`isinstance\(treespec, LeafSpec\)`"  # torch 2.13, of Lightning 2.6.6
+OF_NO_USE = (  # here
+    r"`isinstance\(treespec, LeafSpec\)`",  # torch 2.13, of Lightning 2.6.6
+    "GPU available but not used",  # Lightning, of --accelerator cpu
+    ".* does not have many workers which may be a bottleneck",  # Lightning, of any; the doctor measures it
+    "The AccumulateGrad node's stream does not match",  # torch, of how Lightning sets up DDP on a GPU
+)

@@ -9,7 +9,7 @@ import textwrap
 import warnings
 
 from linreg.system.errors import printable
-from linreg.system.messages import OLD_TREESPEC
+from linreg.system.messages import OF_NO_USE
 
 ASKED_FOR = ("profilers.profiler", "callbacks.model_summary", "callbacks.early_stopping")  # and told as notes
 
@@ -32,7 +32,8 @@ def hide_notes() -> None:
             logger.setLevel(logging.WARNING)
     for name in ASKED_FOR:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", OLD_TREESPEC, FutureWarning)
+    for message in OF_NO_USE:
+        warnings.filterwarnings("ignore", message)
 
 
 def say(text: str, is_first: bool = True) -> None:

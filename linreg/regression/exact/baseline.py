@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from linreg.regression.exact.description import describe_descent
 from linreg.regression.exact.expected import NO_RESIDUAL, ExpectedDescent
 from linreg.regression.exact.learning_rate import GOAL
+from linreg.system.errors import InputError
 from linreg.system.ranks import from_first, summed
 from linreg.system.screen import say
 
@@ -73,6 +75,9 @@ class ExactBaseline(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             vars(self).update(vars(ExactBaseline()))  # nothing of an earlier training
+            if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+                found = f"{type(trainer.strategy).__name__} parts the weights that each epoch is measured with"
+                raise InputError(f"{found}; for a Regressor give --strategy ddp")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self.resumed_at = checkpoint["global_step"]
