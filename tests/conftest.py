@@ -20,9 +20,8 @@ import torch
 
 from linreg.command.main import main
 
-GPUS = torch.cuda.device_count()  # by the driver; CUDA itself looks at the variable below, once, where it is first used
-WITH_GPUS = dict(os.environ)  # for what is to see them; the bits that tests compare are those of a CPU
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+GPUS = torch.cuda.device_count()
+WITH_GPUS = dict(os.environ)  # for tests that see them; see _processor
 
 ROOT = Path(__file__).parents[1]
 LONG = int(os.environ.get("LINREG_LONG", 600))  # seconds; nothing takes that long under any load, so what does hangs
@@ -161,6 +160,7 @@ def process(workplace: Path) -> Process:
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> None:
+def _processor() -> None:
+    """One thread of a CPU, whose bits the tests compare."""
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")  # CUDA looks at it where it is first used

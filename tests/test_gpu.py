@@ -7,9 +7,9 @@ from subprocess import CompletedProcess
 import pytest
 import torch
 
-from tests.conftest import GPUS, WITH_GPUS, command, completed, read_metrics, read_rows
+from tests.conftest import GPUS, ROOT, WITH_GPUS, command, completed, read_metrics, read_rows
 from tests.test_inside import MINE, MORE
-from tests.tools import assert_same, load
+from tests.tools import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not GPUS, reason="there is no GPU")]
 ONE = ("--accelerator", "gpu", "--devices", 1)
@@ -30,6 +30,15 @@ class Strict(Callback):
 data = SyntheticData(num_rows=40_000, batch_size=100, val_fraction=0.1, test_fraction=0.1)
 run(LinearRegression(3), data, max_epochs=1, accelerator="gpu", devices=1, callbacks=[Strict()])
 """
+ORDER = """
+import torch
+from linreg.tables.batches import TensorBatches
+
+x = torch.arange(50_000.0)[:, None]
+for mapped in (True, False):
+    sides = [TensorBatches(x.to(place), x.to(place), 100, seed=1, mapped=mapped) for place in ("cpu", "cuda")]
+    assert all(torch.equal(one[0], other[0].cpu()) for one, other in zip(*sides, strict=True)), mapped
+"""
 
 
 def gpu(*args: object, code: int = 0) -> CompletedProcess[str]:
@@ -38,15 +47,26 @@ def gpu(*args: object, code: int = 0) -> CompletedProcess[str]:
     return done
 
 
+def cpu(*args: object) -> CompletedProcess[str]:
+    done = completed(command(*args, "--accelerator", "cpu"), env=WITH_GPUS)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def script(text: str) -> None:
+    done = completed([sys.executable, "-c", text], env=WITH_GPUS | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+
+
 def weights(name: str) -> dict[str, torch.Tensor]:
-    return {key: value.cpu() for key, value in load(LAST.format(name))["state_dict"].items()}
+    return torch.load(LAST.format(name), map_location="cpu", weights_only=True)["state_dict"]
 
 
 def test_a_report_is_that_of_a_cpu(workplace: Path) -> None:
     done = gpu("--check", 0.01, "--name", "gpu")
     assert "device  1 x cuda" in done.stdout
     assert not done.stderr
-    assert not completed(command("--accelerator", "cpu", "--name", "cpu"), env=WITH_GPUS).stderr
+    assert not cpu("--name", "cpu").stderr
     found, expected = (read_metrics(f"runs/{name}/version_0") for name in ("gpu", "cpu"))
     assert found["exact"] == expected["exact"]
     for split in ("train", "val", "test"):
@@ -56,14 +76,15 @@ def test_a_report_is_that_of_a_cpu(workplace: Path) -> None:
         assert float(one["learned"]) == pytest.approx(float(other["learned"]), rel=1e-6)
 
 
-def test_a_run_goes_on_to_the_bit(workplace: Path) -> None:
+@pytest.mark.parametrize("name", ["linear", "drawn"])
+def test_a_run_goes_on_to_the_bit(name: str, workplace: Path) -> None:
     Path("mine.py").write_text(MINE + MORE)
     drawn = ["--model", "mine.Dropout", "--model.lr", 0.05, "--data", "mine.Loader", "--data.num_workers", 2]
-    for name, flags in (("linear", FEW), ("drawn", drawn)):
-        gpu(*flags, "--max_epochs", 4, "--name", f"{name}_whole")
-        gpu(*flags, "--max_epochs", 2, "--name", name)
-        assert "as before" in gpu("--max_epochs", 4, "--ckpt_path", "last", "--name", name).stdout
-        assert_same(weights(name), weights(f"{name}_whole"))
+    flags = drawn if name == "drawn" else FEW
+    gpu(*flags, "--max_epochs", 4, "--name", "whole")
+    gpu(*flags, "--max_epochs", 2, "--name", "parts")
+    assert "as before" in gpu("--max_epochs", 4, "--ckpt_path", "last", "--name", "parts").stdout
+    assert_same(weights("parts"), weights("whole"))
 
 
 def test_chunks_have_the_same_bits(workplace: Path) -> None:
@@ -72,24 +93,28 @@ def test_chunks_have_the_same_bits(workplace: Path) -> None:
     assert_same(weights("plain"), weights("chunks"))
 
 
-def test_a_checkpoint_goes_to_a_cpu_and_back(workplace: Path) -> None:
-    cpu = {"env": WITH_GPUS}
-    assert completed(command(*FEW, "--max_epochs", 6, "--name", "cpu", "--accelerator", "cpu"), **cpu).returncode == 0
+def test_a_run_goes_on_on_a_cpu_and_back(workplace: Path) -> None:
     gpu(*FEW, "--max_epochs", 2, "--name", "both")
-    line = command("--max_epochs", 4, "--name", "both", "--ckpt_path", "last", "--accelerator", "cpu")
-    assert completed(line, **cpu).returncode == 0
+    cpu("--max_epochs", 4, "--name", "both", "--ckpt_path", "last")
     gpu("--max_epochs", 6, "--name", "both", "--ckpt_path", "last")
+    cpu(*FEW, "--max_epochs", 6, "--name", "cpu")
     assert_same(weights("both"), weights("cpu"), tolerance=1e-6)
-    best = "runs/both/version_0/checkpoints/best.ckpt"
-    for name, flags in (("gpu", ONE), ("cpu", ("--accelerator", "cpu"))):
-        line = command("test", "--ckpt_path", best, *flags)
-        tested = [float(text.split()[1]) for text in completed(line, **cpu).stdout.splitlines() if "rmse/test" in text]
-        assert tested == [pytest.approx(read_metrics("runs/both/version_0")["test"]["rmse"], rel=1e-5)], name
+
+
+def test_a_checkpoint_is_measured_on_either(workplace: Path) -> None:
+    gpu(*FEW, "--max_epochs", 2)
+    expected = read_metrics("runs/default/version_0")["test"]["rmse"]
+    for measured in (gpu, cpu):
+        said = measured("test", "--ckpt_path", "runs/default/version_0/checkpoints/best.ckpt").stdout.splitlines()
+        assert [float(line.split()[1]) for line in said if "rmse/test" in line] == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_a_mapped_table_has_the_order_that_it_has_on_a_cpu() -> None:
+    script(ORDER)
 
 
 def test_no_step_waits_for_the_gpu(workplace: Path) -> None:
-    done = completed([sys.executable, "-c", SYNCS], env=WITH_GPUS | {"PYTHONPATH": str(Path(__file__).parents[1])})
-    assert done.returncode == 0, done.stderr
+    script(SYNCS)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "64-true"])

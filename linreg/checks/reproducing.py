@@ -31,6 +31,7 @@ from linreg.checks.running import a_short_run_ends
 from linreg.system.errors import RunError, one_line
 from linreg.verdict import CannotTell, Verdict, judge
 
+ON_A_GPU = "on a GPU, give --deterministic true"
 same = partial(torch.allclose, rtol=1e-5, equal_nan=True)
 LOAD = """import operator, importlib, sys, torch
 module, name, folder = sys.argv[1:]
@@ -50,8 +51,8 @@ def same_seed_same_bits(context: Context) -> Verdict:
     one, again, _ = (weights(context.fit(seed=seed, **how)) for seed in (1, 1, 2))
     if draws[0] == draws[2]:
         return judge(False, "another seed draws the same", "other draws", "leave manual_seed to --seed_everything")
-    remedy = "draw from torch, numpy or random only; on a GPU, give --deterministic true"
-    return judge(not (found := distance(one, again)), f"weights differ by {found:.2g}", "0", remedy)
+    found = distance(one, again)
+    return judge(not found, f"weights differ by {found:.2g}", "0", f"draw from torch, numpy or random only; {ON_A_GPU}")
 
 
 def one_and_one_epochs_are_two(context: Context) -> Verdict:
@@ -70,7 +71,7 @@ def one_and_one_epochs_are_two(context: Context) -> Verdict:
     found, metrics = (distance(of(whole), of(resumed)) for of in (weights, lambda trainer: trainer.callback_metrics))
     text = f"weights differ by {found:.2g}, metrics by {metrics:.2g}"
     what = "whatever training changes: register_buffer, on_save_checkpoint, a state_dict of the data or a sampler"
-    return judge(not found and not metrics, text, "0", f"keep in the checkpoint {what}")
+    return judge(not found and not metrics, text, "0", f"keep in the checkpoint {what}; {ON_A_GPU}")
 
 
 def loads_in_a_new_process(context: Context) -> Verdict:

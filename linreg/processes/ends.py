@@ -80,7 +80,13 @@ def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:
         watching.extend((hears, tells))  # closed with the process
         threading.Thread(target=_look_after, args=(hears, os.getppid()), daemon=True).start()
         os.register_at_fork(before=let_threads_finish)
-        atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
+        atexit.register(leave_group)
+
+
+def leave_group() -> None:
+    """Says goodbye to the other processes; NCCL complains of one that has not."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def let_threads_finish() -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from linreg.processes.ends import GRACE, watch, watching
 from linreg.processes.launchers import is_child, is_first_known, launcher, rank_at_start
+from linreg.processes.wire import backend
 from linreg.system.errors import InputError, RunError, one_line
 from linreg.system.screen import complain
 
@@ -69,8 +70,3 @@ def meet() -> None:
         raise RunError(f"the {world} processes have not met at {where}: {one_line(error)}") from None
     finally:
         patience.cancel()
-
-
-def backend() -> str:
-    """What carries tensors between processes; on GPUs also those of the CPU, of which NCCL, Lightning's, takes none."""
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
-from torch import Tensor
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -135,16 +134,12 @@ class Shares(Callback):
     weights: Any = None  # what knows how much each batch of this epoch counts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        connector, strategy = cast(Any, trainer._data_connector), cast(Any, trainer.strategy)
-        prepare, reduce = connector._prepare_dataloader, strategy.reduce
-        backward, log, step = pl_module.backward, pl_module.log, pl_module.optimizer_step
+        connector = cast(Any, trainer._data_connector)
+        prepare, backward, log = connector._prepare_dataloader, pl_module.backward, pl_module.log
+        step = pl_module.optimizer_step
 
         def prepare_share(loader: Any, shuffle: bool, mode: RunningStage) -> Any:
             return share(prepare(loader, shuffle=shuffle, mode=mode), mode == RunningStage.TRAINING)
-
-        def reduce_counts_too(value: Any, *args: Any, **kwargs: Any) -> Any:
-            is_count = isinstance(value, Tensor) and not value.is_floating_point()
-            return reduce(value.double() if is_count else value, *args, **kwargs)
 
         def backward_weighted(loss: Any, *args: Any, **kwargs: Any) -> None:
             backward(loss if self.loss_weight == 1 else loss * self.loss_weight, *args, **kwargs)
@@ -164,7 +159,6 @@ class Shares(Callback):
             step(epoch, batch_idx, optimizer, mean_loss if searches else closure)
 
         vars(connector)["_prepare_dataloader"] = prepare_share
-        vars(strategy)["reduce"] = reduce_counts_too  # Lightning rounds a mean of counts, by which it divides, down
         log_dict = partial(pl_module.log_dict, sync_dist=True)
         hooks = {"backward": backward_weighted, "log": log_own_rows, "log_dict": log_dict}
         vars(pl_module).update(hooks, optimizer_step=step_together)
@@ -192,6 +186,5 @@ class Shares(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(trainer._data_connector).pop("_prepare_dataloader", None)
-        vars(trainer.strategy).pop("reduce", None)
         for name in ("log", "log_dict", "backward", "optimizer_step"):
             vars(pl_module).pop(name, None)

@@ -16,8 +16,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from linreg.processes.meeting import backend, launched
+from linreg.processes.meeting import launched
 from linreg.processes.shares import Shares
+from linreg.processes.wire import tell_everything
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
@@ -85,8 +86,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
     with given("the flags of the Trainer"):
         trainer = Trainer(**launched(settings) | {"callbacks": added})
-    if vars(trainer.strategy).get("_process_group_backend", "") is None:
-        vars(trainer.strategy)["_process_group_backend"] = backend()
+    tell_everything(trainer.strategy)
     if trainer.num_devices * trainer.num_nodes > 1:
         trainer.callbacks.insert(0, Shares())  # type: ignore[attr-defined]
     return trainer

@@ -103,4 +103,4 @@ class TensorBatches:
         starts = torch.randperm(-(-num_rows // NEAR), generator=generator) * NEAR
         for some in starts.split(MIXED):
             rows = torch.cat([start + torch.arange(min(NEAR, num_rows - start)) for start in some.tolist()])
-            yield rows[torch.randperm(len(rows), generator=generator)]
+            yield rows[torch.randperm(len(rows), generator=generator)].to(self.x.device)

@@ -135,9 +135,9 @@ class RegressionData(LightningDataModule):
         nbytes = sum(part.nbytes for part in rows)
         if device.type == "cuda" and nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             device = torch.device("cpu")  # else a copy of the whole table, instead of one of each batch
-        mapped = self.table.mapped and device.type == "cpu"
+        mapped = self.table.mapped
         kind = prepare = getattr(model, "standardize", tuple)
-        if not mapped:
+        if not mapped or device.type == "cuda":
             parts = zip(*(part.split(PART) for part in rows), strict=True)
             ready = [prepare((x.to(device), y.to(device))) for x, y in parts]
             kind = getattr(ready[0], "_make", tuple)
