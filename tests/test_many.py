@@ -158,6 +158,17 @@ def test_the_flags_of_two(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_port_that_is_taken(workplace: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = completed(command(*QUICK, "--strategy", "ddp", "--devices", 1), env=CLEAN | {"MASTER_PORT": port})
+    assert done.returncode == 2
+    assert "a program listens at that port, MASTER_PORT" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["agents", "slurm", "devices"])
 def test_however_it_is_started_it_is_one_run(launcher: str, workplace: Path) -> None:
     port = free_port()

@@ -37,6 +37,7 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "values cannot be logged": "log a number, or a tensor of one",
     "the tensor must have a single element": "log one number",
     "by returning None in distributed": "the other processes wait; give a loss of 0 times the output instead",
+    "EADDRINUSE": "a program listens at that port, MASTER_PORT; leave it out, or give another one",
     "more than one `__init__` argument can be passed": "name its arguments: DataLoader(rows, batch_size=32)",
 }
 
