@@ -35,7 +35,7 @@ def test_fractions_at_the_edges(val: float, test: float, rows: tuple[int, ...]) 
     + [{"num_rows": 0}, {"num_features": 0}, {"noise_std": -1.0}, {"noise_std": float("nan")}, {"noise_std": 1e160}]
     + [{"num_rows": 10**15}, {"num_rows": 2**70}, {"num_features": 10**12}, {"num_features": 2**70}]
     + [{name: seed} for name in ("data_seed", "split_seed") for seed in (2**70, -(2**70), 2**32, -1)]
-    + [{"num_features": 10**9, "num_rows": 1}, {"num_rows": 10**5, "num_features": 10**5}],
+    + [{"num_features": 10**11, "num_rows": 1}, {"num_rows": 10**6, "num_features": 10**6}],
 )
 def test_settings_out_of_range_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))) as error:

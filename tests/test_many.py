@@ -20,7 +20,7 @@ from linreg.processes.shares import share
 from linreg.regression.exact.merged import merge_in_order
 from linreg.system.ranks import numbers_of
 from tests.conftest import LONG, ROOT, command, completed, posix, read_metrics, started, until
-from tests.tools import CKPT, load, scalars
+from tests.tools import CKPT, assert_same, load, scalars
 
 pytestmark = [posix]
 QUICK = ["--data.num_rows", 200, "--max_epochs", 2, "--data.batch_size", 101, "--model.lr", 0.05]
@@ -155,6 +155,15 @@ def test_the_flags_of_two(workplace: Path) -> None:
             err = both[0].communicate(timeout=LONG)[1]
             assert both[0].returncode == 2
             assert said in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_one_process_of_a_strategy_for_several(workplace: Path) -> None:
+    for name, flags in (("plain", ()), ("ddp", ("--strategy", "ddp"))):
+        done = completed(command(*QUICK, "--accelerator", "cpu", "--devices", 1, "--name", name, *flags), env=CLEAN)
+        assert (done.returncode, done.stderr) == (0, "")
+    plain, ddp = (load(f"runs/{name}/version_0/checkpoints/last.ckpt")["state_dict"] for name in ("plain", "ddp"))
+    assert_same(plain, ddp)
 
 
 @pytest.mark.slow

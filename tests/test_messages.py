@@ -82,6 +82,15 @@ class Quitter(Dataset):
 
 
 @posix
+def test_what_is_not_the_same_twice() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(InputError, match="give --deterministic warn"), with_remedies():
+            torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_lost_worker() -> None:
     with pytest.raises(RuntimeError, match=messages.LOST_PROCESS[2]):
         list(DataLoader(Quitter(), num_workers=1))

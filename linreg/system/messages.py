@@ -37,6 +37,7 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
     "values cannot be logged": "log a number, or a tensor of one",
     "the tensor must have a single element": "log one number",
     "by returning None in distributed": "the other processes wait; give a loss of 0 times the output instead",
+    "does not have a deterministic implementation": "give --deterministic warn, and it will do without",
     "EADDRINUSE": "a program listens at that port, MASTER_PORT; leave it out, or give another one",
     "more than one `__init__` argument can be passed": "name its arguments: DataLoader(rows, batch_size=32)",
 }
@@ -54,5 +55,6 @@ OF_NO_USE = (  # here
     r"`isinstance\(treespec, LeafSpec\)`",  # torch 2.13, of Lightning 2.6.6
     "GPU available but not used",  # Lightning, of --accelerator cpu
     ".* does not have many workers which may be a bottleneck",  # Lightning, of any; the doctor measures it
+    "It is recommended to use .*sync_dist=True",  # Lightning, where it is, or there is one process only
     "The AccumulateGrad node's stream does not match",  # torch, of how Lightning sets up DDP on a GPU
 )
