@@ -275,6 +275,15 @@ def test_a_divergence_counts_epochs_from_one(train: Train) -> None:
     assert (code, "in epoch 2, step 2" in " ".join(said.split())) == (1, True), said
 
 
+def test_a_search_by_numpy_is_one_of_numbers(workplace: Path) -> None:
+    for name, kind in (("numpy", np.float64), ("python", float)):
+        model, data = LinearRegression(3, lr=kind(0.1), weight_decay=kind(0)), SyntheticData(noise_std=kind(0.2))
+        found = linreg.run(model, data, name, max_epochs=2)
+        assert "lr: 0.1\n" in Path(found.folder, "config.yaml").read_text()
+        assert load(found.folder / "checkpoints/last.ckpt")["hyper_parameters"]["lr"] == 0.1
+    assert read_metrics("runs/numpy/version_0") == read_metrics("runs/python/version_0")
+
+
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))
 FORKS = DDPStrategy(start_method="fork")
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -283,6 +292,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a class": (lambda: linreg.run(LinearRegression, SyntheticData()), "the class LinearRegression"),
     "a net": (lambda: linreg.run(nn.Linear(3, 1), SyntheticData()), "a Linear, .*hypothesis of a Regressor"),
     "a flag": (lambda: linreg.run(LinearRegression(3), SyntheticData(), max_epoch=3), "did you mean 'max_epochs'"),
+    "a rate's text": (lambda: LinearRegression(3, lr="0.1"), "lr='0.1': a finite number"),
     "a rate": (lambda: linreg.run(LinearRegression(3, lr=-1), SyntheticData()), "lr=-1"),
     "a device": (lambda: linreg.run(LinearRegression(3), SyntheticData(), accelerator="abacus"), "abacus"),
     "devices": (lambda: linreg.run(LinearRegression(3), SyntheticData(), devices=999), "devices 999"),

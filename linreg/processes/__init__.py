@@ -1,6 +1,5 @@
 """Several processes of one run: how they begin, share the rows, and end together.
 
 In: the Trainer's flags, and what torchrun or srun say of themselves. Out: the flags of those that were started, one
-line for what has ended them, each process's rows. Read ``launchers``, ``meeting``, ``wire``, ``shares``,
-``ends``.
+line for what has ended them, each one's rows. Read ``launchers``, ``wire``, ``meeting``, ``shares``, ``ends``.
 """

@@ -15,6 +15,7 @@ from jsonargparse import set_parsing_settings
 from jsonargparse._parameter_resolvers import get_signature_parameters
 from lightning.pytorch.core.mixins import HyperparametersMixin
 from lightning.pytorch.utilities.parsing import collect_init_args
+from torch.utils._pytree import tree_map
 
 from linreg.system.errors import InputError
 
@@ -110,7 +111,7 @@ def describe_objects(model: Any, data: Any) -> dict[str, Any]:
     """The sections of a config that make a model and its data again: their classes and hyperparameters."""
     sections = {}
     for section, each in (("model", model), ("data", data)):
-        plain = {k: v for k, v in each.hparams.items() if not k.startswith("_")}
+        plain = {k: python_numbers(v) for k, v in each.hparams.items() if not k.startswith("_")}
         for name, value in plain.items():
             check_plain(name, value, each)
         taken = {p.name for p in get_signature_parameters(type(each))}  # and not handed on to its parents as a constant
@@ -150,10 +151,15 @@ def _as_plain(value: Any) -> Any:
     return value
 
 
+def python_numbers(content: Any) -> Any:
+    """What a config or a checkpoint is to hold, with Python's numbers in the place of numpy's."""
+    return tree_map(lambda each: each.item() if isinstance(each, np.generic) else each, content)
+
+
 def check_plain(name: str, value: Any, owner: object) -> None:
     """InputError for an argument that no config and no checkpoint can hold without running code."""
     try:
-        yaml.safe_dump(value)
+        yaml.safe_dump(python_numbers(value))
     except yaml.YAMLError:
         raise InputError(
             f"{type(owner).__name__}: its argument {name!r} is a {type(value).__name__}, which no config or "

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
-from torch.utils._pytree import tree_map
 
-from linreg.safety.allowed import import_allowed, public_path
+from linreg.safety.allowed import import_allowed, public_path, python_numbers
 from linreg.safety.safe_yaml import MAX_DEPTH
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, RunError, given, one_line
@@ -162,11 +160,6 @@ def packed(content: Any) -> io.BytesIO:
     return buffer
 
 
-def plain(content: Any) -> Any:
-    """What a checkpoint is to hold, with Python's numbers in the place of numpy's."""
-    return tree_map(lambda each: each.item() if isinstance(each, np.generic) else each, content)
-
-
 class CheckpointFile(TorchCheckpointIO):
     """Makes a checkpoint in memory before it touches the disk, loads none that holds code, removes only its own."""
 
@@ -181,7 +174,7 @@ class CheckpointFile(TorchCheckpointIO):
         with given("the checkpoint"):
             buffer = packed(content)
         if names := get_unsafe_globals_in_checkpoint(buffer):  # of numpy's numbers perhaps, as of a rate by np.cos
-            content = {key: part if key == "state_dict" else plain(part) for key, part in content.items()}
+            content = {key: part if key == "state_dict" else python_numbers(part) for key, part in content.items()}
             names = get_unsafe_globals_in_checkpoint(buffer := packed(content))
         if names:
             part = next(name for name, each in content.items() if get_unsafe_globals_in_checkpoint(packed(each)))
