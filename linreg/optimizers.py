@@ -149,11 +149,11 @@ def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, l
         lr_scheduler: a schedule's spec, if there is one.
     """
     lr, momentum, nesterov, weight_decay = settings.values()
-    if lr is not None and not (isinstance(lr, Real) and 0 < lr < math.inf):
+    if lr is not None and not (isinstance(lr, Real) and 0 < float(lr) < math.inf):
         raise InputError(f"lr={lr!r}: a finite number above 0 is expected, or null to have it chosen from the data")
-    if momentum is not None and not (isinstance(momentum, Real) and 0 <= momentum < 1):
+    if momentum is not None and not (isinstance(momentum, Real) and 0 <= float(momentum) < 1):
         raise InputError(f"momentum={momentum!r}: a number from 0 to below 1 is expected")
-    if not (isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf):
+    if not (isinstance(weight_decay, Real) and 0 <= float(weight_decay) < math.inf):
         raise InputError(f"weight_decay={weight_decay!r}: a finite number of at least 0 is expected")
     if nesterov and lr is momentum is None:
         settings = settings | {"momentum": 0.9}  # any will do: it is chosen later

@@ -284,6 +284,14 @@ def test_a_search_by_numpy_is_one_of_numbers(workplace: Path) -> None:
     assert read_metrics("runs/numpy/version_0") == read_metrics("runs/python/version_0")
 
 
+def test_a_search_by_numbers_of_any_kind(workplace: Path) -> None:
+    model, data = LinearRegression(3, lr=np.float32(0.125)), SyntheticData(batch_size=np.int64(32))
+    found = linreg.run(model, data, "kinds", max_epochs=np.int64(2), log_every_n_steps=np.int32(5))
+    assert found.metrics["run"]["epochs"] == 2
+    again = linreg.run(LinearRegression(3, lr=0.125), SyntheticData(batch_size=32), "plain", max_epochs=2)
+    assert found.metrics["test"] == again.metrics["test"]
+
+
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))
 FORKS = DDPStrategy(start_method="fork")
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {

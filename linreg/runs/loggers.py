@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from linreg.runs.folder import RunFolder
-from linreg.safety.allowed import import_allowed
+from linreg.safety.allowed import import_allowed, python_numbers
 from linreg.system.errors import InputError, given
 from linreg.system.messages import CSV_FOLDER_IN_USE
 
@@ -84,7 +84,7 @@ class RunLogger(Curves, TensorBoardLogger):
     def log_start(self, settings: Settings, metrics: Sequence[str]) -> None:
         """Declares a row of the HParams table, if there are settings; TensorBoard fills in its metrics by itself."""
         self.is_open = True
-        for summary in hparams(settings, dict.fromkeys(metrics, 0)) if settings else ():
+        for summary in hparams(python_numbers(settings), dict.fromkeys(metrics, 0)) if settings else ():
             self.experiment.file_writer.add_summary(summary)
 
     @rank_zero_only

@@ -13,7 +13,7 @@ from linreg.runs.folder import folder_of, mark_of
 from linreg.runs.loggers import Curves
 from linreg.runs.recorded import typed_only
 from linreg.runs.resume import check_unfinished
-from linreg.safety.allowed import check_plain
+from linreg.safety.allowed import check_plain, python_numbers
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.system.atomic import atomic_write
@@ -113,4 +113,4 @@ def logged_by_steps(trainer: Trainer, is_inside: bool = False) -> set[str]:
 
 def mini_batch_size(loader: Any) -> int | None:
     """The rows of a step; a loader may give several mini-batches at once."""
-    return getattr(loader, "mini_batch_size", getattr(loader, "batch_size", None))
+    return python_numbers(getattr(loader, "mini_batch_size", getattr(loader, "batch_size", None)))

@@ -25,6 +25,7 @@ from linreg.runs.folder import ROOT
 from linreg.runs.loggers import several
 from linreg.runs.record import RunRecord
 from linreg.runs.restored import Restored
+from linreg.safety.allowed import python_numbers
 from linreg.safety.checkpoint_file import CheckpointFile
 from linreg.safety.safe_yaml import read_config
 from linreg.stack.chunks import Chunks, refuse_what_needs_single_batches
@@ -61,7 +62,7 @@ def all_flags(flags: dict[str, Any]) -> dict[str, Any]:
     for name in flags:
         if name not in known:
             raise InputError(f"the Trainer has no flag {name!r}{did_you_mean(name, [*known])}")
-    return known | read_config(DEFAULT_CONFIG.read_text(), str(DEFAULT_CONFIG))["trainer"] | flags
+    return known | read_config(DEFAULT_CONFIG.read_text(), str(DEFAULT_CONFIG))["trainer"] | python_numbers(flags)
 
 
 def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (), **changed: Any) -> Trainer:
