@@ -292,6 +292,18 @@ def test_a_search_by_numbers_of_any_kind(workplace: Path) -> None:
     assert found.metrics["test"] == again.metrics["test"]
 
 
+class Dated(SyntheticData):
+    def __init__(self, day: Any) -> None:
+        super().__init__(num_rows=50)
+        self.save_hyperparameters()
+
+
+def test_a_moment_of_numpy_is_refused_before_the_training(workplace: Path) -> None:
+    with pytest.raises(InputError, match="argument 'day' is a datetime64"):
+        linreg.run(LinearRegression(3, lr=0.1), Dated(np.datetime64("2024-01-01")), max_epochs=1)
+    assert not Path("runs").exists()
+
+
 ROWS = torch.utils.data.TensorDataset(torch.zeros(8, 3), torch.zeros(8, 1))
 FORKS = DDPStrategy(start_method="fork")
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {

@@ -153,7 +153,8 @@ def _as_plain(value: Any) -> Any:
 
 def python_numbers(content: Any) -> Any:
     """What a config or a checkpoint is to hold, with Python's numbers in the place of numpy's."""
-    return tree_map(lambda each: each.item() if isinstance(each, np.generic) else each, content)
+    kinds = (np.number, np.bool_, np.str_)  # a moment of numpy's would be one of Python's, which no checkpoint may hold
+    return tree_map(lambda each: each.item() if isinstance(each, kinds) else each, content)
 
 
 def check_plain(name: str, value: Any, owner: object) -> None:
