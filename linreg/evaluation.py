@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_leaves
 
 from linreg.metrics import LOADER
 from linreg.module import Module, inputs_of
 from linreg.report.findings import classes_of, show_table, stage_of
+from linreg.stack.draws import SEED
 from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, given, with_remedies
@@ -118,14 +120,18 @@ def flags_for(model: LightningModule, flags: dict[str, Any]) -> dict[str, Any]:
     return all_flags(flags | ({"precision": "64-true"} if is_double and not flags.get("precision") else {}))
 
 
-def announce(data: LightningDataModule, trainer: Trainer) -> None:
-    """Says what the data are, and where the run will be."""
+def announce(data: LightningDataModule, trainer: Trainer, model: LightningModule | None = None) -> None:
+    """Says what the data are, and where the run will be; with a model, if its first weights have no seed."""
     with given("the data"):
         lines = data.describe() if hasattr(data, "describe") else [type(data).__name__]
     where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
-    seed = os.environ.get("PL_GLOBAL_SEED")
+    seed = f", seed {os.environ[SEED]}" if SEED in os.environ else ""
+    weights = model.parameters() if model else ()
+    if not seed and any(each.any() for each in weights if not isinstance(each, UninitializedParameter)):
+        remedy = "call lightning.seed_everything(0) before each model"
+        seed = f"; no seed was set before this model was made: its config.yaml has other first weights; {remedy}"
     told = [wrapped(f"{'        ' if i else 'data    '}{line}") for i, line in enumerate(lines)]
-    say("\n".join([*told, where + (f", seed {seed}" if seed else "")]), trainer.is_global_zero)
+    say("\n".join([*told, wrapped(where + seed)]), trainer.is_global_zero)
 
 
 def has_rows(data: LightningDataModule, split: str) -> bool:

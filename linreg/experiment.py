@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -24,6 +25,7 @@ from linreg.runs.record import logged_by_steps, values_of_epoch
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects, plain_only
 from linreg.safety.checkpoint_file import read_checkpoint
+from linreg.stack.draws import SEED
 from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, no_false_alarms
@@ -90,7 +92,7 @@ def run(
         config = describe_run(own, settings) if config is None else config
         best = BestCheckpoint(monitor, mode)
         trainer = make_fitter(settings, model, config, chunk, formula, best, save_every_n_steps)
-        announce(data, trainer)
+        announce(data, trainer, None if checkpoint or own["config"] else model)
     if checkpoint:
         say(describe_resume(checkpoint, config, trainer), trainer.is_global_zero)
     opening, start = opened(trainer, settings, name, ckpt_path, checkpoint), time.perf_counter()
@@ -130,8 +132,8 @@ def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
     """
     plain_flags = plain_only(settings)
     left_out = ", ".join(name for name in settings if name not in plain_flags)
-    seed = os.environ.get("PL_GLOBAL_SEED")
-    sections: dict[str, Any] = {"seed_everything": int(seed)} if seed else {}
+    seed = int(os.environ.get(SEED, torch.initial_seed()))  # of what an epoch draws, too
+    sections: dict[str, Any] = {"seed_everything": seed} if seed < 1 << 32 else {}
     sections |= {"trainer": all_flags({}) | plain_flags, **describe_objects(own["model"], own["data"])}
     sections |= {name: value for name, value in plain_only(own).items() if name not in ("config", "flags")}
     note = f"# without the objects in {left_out}, which no config can hold\n" if left_out else ""

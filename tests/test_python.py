@@ -1,5 +1,6 @@
 """A run from Python: as a script, in a notebook (cells in one process, Ctrl-C), with a stock Trainer; its mistakes."""
 
+import importlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -290,6 +292,56 @@ def test_a_search_by_numbers_of_any_kind(workplace: Path) -> None:
     assert found.metrics["run"]["epochs"] == 2
     again = linreg.run(LinearRegression(3, lr=0.125), SyntheticData(batch_size=32), "plain", max_epochs=2)
     assert found.metrics["test"] == again.metrics["test"]
+
+
+CURVE = """
+from torch import nn
+from linreg import Regressor
+
+class Curve(Regressor):
+    def __init__(self, num_features: int) -> None:
+        hypothesis = nn.Sequential(nn.Linear(num_features, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        super().__init__(hypothesis, num_features, optimizer="Adam", lr=0.01)
+        self.save_hyperparameters()
+"""
+
+
+@pytest.fixture
+def curve(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A class of the current folder, whose first weights are drawn."""
+    Path("curve.py").write_text(CURVE)
+    monkeypatch.syspath_prepend(str(workplace))
+    yield importlib.import_module("curve").Curve
+    del sys.modules["curve"]
+
+
+def test_first_weights_without_a_seed_are_told_of(curve: Any, train: Train, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("seeded", "second", "none", "again"):
+        if name == "none":
+            torch.seed()
+        elif name != "second":
+            lightning.seed_everything(5, verbose=False)
+        linreg.run(curve(3), SyntheticData(num_rows=100), name=name, max_epochs=2)
+        config = yaml.safe_load(Path("runs", name, "version_0/config.yaml").read_text())
+        assert config.get("seed_everything") == (None if name == "none" else 5)
+        said = "no seed was set before this model was made" in " ".join(capfd.readouterr().out.split())
+        assert said is (name in ("second", "none"))
+    linreg.run(LinearRegression(3), SyntheticData(num_rows=100), max_epochs=1)
+    assert "no seed" not in capfd.readouterr().out  # they are 0
+    weights = {name: load(f"runs/{name}/version_0/checkpoints/last.ckpt")["state_dict"] for name in os.listdir("runs")}
+    assert_same(weights["seeded"], weights["again"])
+    assert train("--config", "runs/seeded/version_0/config.yaml", "--name", "typed")[0] == 0
+    assert_same(load("runs/typed/version_0/checkpoints/last.ckpt")["state_dict"], weights["seeded"])
+
+
+def test_the_members_of_an_ensemble_differ(curve: Any) -> None:
+    lightning.seed_everything(0, verbose=False)
+    first = []
+    for _ in range(3):
+        model = curve(3)
+        first.append(float(model.hypothesis[0].weight.detach()[0, 0]))
+        linreg.run(model, SyntheticData(num_rows=100), max_epochs=2)
+    assert len({*first}) == 3, first
 
 
 class Dated(SyntheticData):

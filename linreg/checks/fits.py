@@ -17,12 +17,13 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from linreg.stack.draws import SEED
+
 UNNEEDED = (Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar)  # callbacks that write, stop or draw
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 ALWAYS: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "fast_dev_run": False}
 ALWAYS |= {"enable_progress_bar": False, "profiler": None, "min_epochs": None, "min_steps": None, "max_steps": -1}
 ALWAYS |= {"limit_val_batches": 0, "overfit_batches": 0.0, "check_val_every_n_epoch": 1, "val_check_interval": 1.0}
-SEED = "PL_GLOBAL_SEED"  # in the environment: Lightning's, and of a run's own draws
 
 
 @contextlib.contextmanager

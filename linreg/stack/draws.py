@@ -17,6 +17,8 @@ from linreg.stack.samplers import own_samplers, reseed_generators, unsaved
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say, wrapped
 
+SEED = "PL_GLOBAL_SEED"  # in the environment: Lightning's, of the first weights and of a run's own draws
+
 
 class Draws(Callback):
     """Seeds every generator anew at an epoch's beginning, so that its draws are a function of seed, epoch and process.
@@ -59,7 +61,7 @@ class Draws(Callback):
         vars(trainer.fit_loop)["setup_data"] = make_without_iterator
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
-        typed = os.environ.get("PL_GLOBAL_SEED")
+        typed = os.environ.get(SEED)
         if typed is not None or self.seed is None:
             self.seed = torch.initial_seed() if typed is None else int(typed)
         begin = pl_module.on_train_epoch_start

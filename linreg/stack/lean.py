@@ -5,6 +5,7 @@ Measured in a step of a small model (32 rows, 8 features) with Lightning 2.6.6: 
 """
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from linreg.report.findings import FirstLoader
 from linreg.schedules import check_intervals
+from linreg.stack.draws import SEED
 from linreg.system.screen import say
 
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -41,12 +44,17 @@ class Lean(Callback):
 
 @contextmanager
 def put_back(trainer: Any, *owners: Any) -> Iterator[None]:
-    """Takes away at its end what callbacks of this package have put in the place of methods."""
+    """Takes away at its end what callbacks of this package have put in the place of methods.
+
+    A model that is made next draws as if the run had not been, and is of no seed.
+    """
     owners += (trainer.profiler, trainer.fit_loop.epoch_loop, *trainer.callbacks)
     before = [{*vars(owner)} for owner in owners]
     try:
-        yield
+        with isolate_rng():
+            yield
     finally:
+        os.environ.pop(SEED, None)
         for owner, names in zip(owners, before, strict=True):
             for name in {*vars(owner)} - names:
                 value = vars(owner)[name]
