@@ -39,6 +39,8 @@ from tests.tools import CKPT, assert_same, load, scalars
         (["--config", "configs"], ["--config configs: a folder or the like", "a YAML file is expected"]),
         (["--ckpt_path", "configs/csv.yaml"], ["configs/csv.yaml", "no whole checkpoint"]),
         (["--ckpt_path", "http://x/y.ckpt"], ["local file"]),
+        (["--data.path", "absent.csv", "--default_root_dir", "x"], ["--default_root_dir: "]),  # before it is read
+        (["--model", "__main__.Net"], ["'__main__.Net' is no class", "in a script or notebook"]),
         (["test"], ["--ckpt_path"]),
         (["predict", "--data.path", "configs/penguins.csv"], ["--ckpt_path"]),
     ],

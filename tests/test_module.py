@@ -285,7 +285,7 @@ def test_an_argument_that_no_checkpoint_can_hold_is_refused(workplace: Path) -> 
         def __init__(self, net: object, lr: float = 0.1) -> None:
             super().__init__(torch.nn.Linear(3, 1), lr=lr)
 
-    with pytest.raises(InputError, match=r"Wrapper: its argument 'net' is a function.*__init__"):
+    with pytest.raises(InputError, match=r"Wrapper: its argument 'net' is or holds a function.*__init__"):
         run(Wrapper(torch.nn.init.uniform_), SyntheticData(), max_epochs=1)
 
 

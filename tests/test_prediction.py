@@ -117,7 +117,7 @@ def test_what_cannot_be_predicted_together(train: Train) -> None:
     parquet.write_table(pa.table({"a": [1.0, 2], "b": [1, 2], "t": ["u", "x"], "l": [[1], [2]]}), "t.parquet")
     code, out = train(*PREDICT, "t.parquet")
     assert code == 2
-    assert "t.parquet, row 2, column 't': 'x' is none of the known levels: 'u', 'v', 'w'" in out
+    assert "t.parquet, row 2, column 't': 'x' is none of the known levels: 'u', 'v', 'w'; nothing is known of it" in out
     parquet.write_table(pa.table({"a": [1.0, 2], "b": [1, 2], "t": ["u", "v"], "l": [[1], [2]]}), "t.parquet")
     code, out = train(*PREDICT, "t.parquet")
     assert code == 2, out

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -350,9 +351,10 @@ class Dated(SyntheticData):
         self.save_hyperparameters()
 
 
-def test_a_moment_of_numpy_is_refused_before_the_training(workplace: Path) -> None:
-    with pytest.raises(InputError, match="argument 'day' is a datetime64"):
-        linreg.run(LinearRegression(3, lr=0.1), Dated(np.datetime64("2024-01-01")), max_epochs=1)
+@pytest.mark.parametrize("day", [np.datetime64("2024-01-01"), date(2024, 1, 1)])
+def test_a_moment_is_refused_before_the_training(day: Any, workplace: Path) -> None:
+    with pytest.raises(InputError, match="argument 'day' is or holds a date"):
+        linreg.run(LinearRegression(3, lr=0.1), Dated([day]), max_epochs=1)
     assert not Path("runs").exists()
 
 

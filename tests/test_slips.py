@@ -227,3 +227,14 @@ def test_what_is_lacking_is_named_as_it_is_typed(train: Train) -> None:
     for flag in ("exclude", "categories"):
         code, out = train("t.csv", "--target", "y", f"--data.{flag}", "[b]")
         assert (code, f"no column 'b' for --data.{flag}" in out) == (2, True), out
+
+
+@pytest.mark.parametrize("section", ["{path: t.csv, target: y}", "{init_args: {path: t.csv, target: y}}"])
+def test_a_config_with_a_path_is_of_a_file(section: str, train: Train) -> None:
+    Path("t.csv").write_text("a,y\n" + "".join(f"{i},{2 * i}\n" for i in range(20)))
+    Path("mine.yaml").write_text(f"data: {section}\n")
+    code, said = train("--config", "mine.yaml", "--max_epochs", "1")
+    assert (code, "20 rows, 1 feature -> y" in said) == (0, True), said
+    for wrong in ("3", "[path]"):
+        Path("mine.yaml").write_text(f"data: {{init_args: {wrong}}}\n")
+        assert train("--config", "mine.yaml")[0] == 2

@@ -24,7 +24,7 @@ from linreg.runs.recorded import check_begun, check_recorded, recorded_config, r
 from linreg.safety.allowed import class_path_of, find_class, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
-from linreg.stack.trainer import DEFAULT_CONFIG, refuse_by_name
+from linreg.stack.trainer import DEFAULT_CONFIG, check_flags, refuse_by_name
 from linreg.system.errors import InputError, given
 from linreg.system.screen import complain, say
 
@@ -123,7 +123,10 @@ class CommandLine(LightningCLI):
 
         A class that is named later would inherit arguments of equal name from the one before it.
         """
+        in_configs = [each.get("data") for each in self.arguments.contents]
+        in_configs += [each.get("init_args") for each in in_configs if isinstance(each, dict)]
         is_csv = self.arguments.value("--data.path") is not None
+        is_csv = is_csv or any("path" in each for each in in_configs if isinstance(each, dict))
         data = self.arguments.class_path("data") or DEFAULTS["csv" if is_csv else "data"]
         sections: dict[str, Any] = {"data": {"class_path": data}}
         if self.arguments.task == "lecture":  # as configs/batch.yaml has it, but for the size of a batch
@@ -173,6 +176,7 @@ class CommandLine(LightningCLI):
         loggers = to_be_made(self.config.trainer.logger)
         config = self.config.clone()
         config.trainer.logger = None
+        check_flags(config.trainer.as_dict())  # before the data are read, which may take long
         with given("the config"):
             self.config_init = self.parser.instantiate(config)
         self.datamodule = self.config_init.data

@@ -108,7 +108,7 @@ class Parser(LightningArgumentParser):
         text = _one_line(message)
         if refused := NO_CLASS.search(message) or DENIED_IMPORT.search(message):
             hint = did_you_mean(refused[1], [*OURS, *(f"linreg.{each}" for each in OURS)])
-            text = f"{refused[1]!r} is no class that may be named{hint or f'; {remedy()}'}"
+            text = f"{refused[1]!r} is no class that may be named{hint or f'; {remedy(refused[1])}'}"
         if absent := NO_ATTRIBUTE.search(message):
             text = f"there is no {absent[2]!r} in {absent[1]}{did_you_mean(absent[2], dir(sys.modules.get(absent[1])))}"
         program = self.prog if " -m " in self.prog else "python train.py"

@@ -91,7 +91,8 @@ class Column:
         if self.is_fixed:
             levels = list(self.levels)
             shown = ", ".join(map(repr, levels[:10])) + ", ..." * (len(levels) > 10)
-            raise ValueError(f"is none of the known levels: {shown}{did_you_mean(text, levels)}")
+            remedy = did_you_mean(text, levels) or "; nothing is known of it: leave the row out"
+            raise ValueError(f"is none of the known levels: {shown}{remedy}")
         if len(self.levels) == MOST_LEVELS:
             remedy = f"leave the column out, --data.exclude '[{self.name}]'"
             raise ValueError(f"is one more than the {MOST_LEVELS:,} different texts that a category may have; {remedy}")

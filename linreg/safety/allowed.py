@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def own_modules() -> list[str]:
     folders = {Path.cwd(), Path(sys.argv[0]).resolve().parent}
     names = {path.stem for folder in folders for path in folder.glob("*.py")}
     names |= {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
-    return sorted(name for name in names if name.isidentifier() and _lies_in(name, folders))
+    return sorted(name for name in names if name.isidentifier() and name != "__main__" and _lies_in(name, folders))
 
 
 def _lies_in(name: str, folders: set[Path]) -> bool:
@@ -85,7 +86,7 @@ def import_allowed(class_path: str, where: str) -> Any:
     """A class by its path; InputError for one that may not be imported, Python's error for one that is not there."""
     class_path = public_path(class_path)
     if not any(f"{class_path}.".startswith(f"{name}.") for name in ALLOWED + own_modules()):
-        raise InputError(f"{where} names {class_path!r}; {remedy()}")
+        raise InputError(f"{where} names {class_path!r}; {remedy(class_path)}")
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
@@ -98,8 +99,10 @@ def find_class(path: str, package: str = "linreg") -> Any:
         return None
 
 
-def remedy() -> str:
+def remedy(class_path: str) -> str:
     """What may be named, and how to allow more."""
+    if class_path.startswith("__main__."):
+        return "it was defined in a script or notebook, where nothing finds it again; move it to a .py file beside it"
     return (
         "a config or checkpoint may only name classes of linreg, torch.optim, Lightning's callbacks, loggers and the "
         "like (not LambdaCallback), or of a .py file beside train.py, or in a folder there that has an __init__.py; "
@@ -157,12 +160,19 @@ def python_numbers(content: Any) -> Any:
     return tree_map(lambda each: each.item() if isinstance(each, kinds) else each, content)
 
 
+class PlainDumper(yaml.SafeDumper):
+    """YAML of what a checkpoint may hold too, of which a date is none."""
+
+
+PlainDumper.add_representer(date, yaml.SafeDumper.represent_undefined)
+PlainDumper.add_representer(datetime, yaml.SafeDumper.represent_undefined)
+
+
 def check_plain(name: str, value: Any, owner: object) -> None:
     """InputError for an argument that no config and no checkpoint can hold without running code."""
     try:
-        yaml.safe_dump(python_numbers(value))
-    except yaml.YAMLError:
-        raise InputError(
-            f"{type(owner).__name__}: its argument {name!r} is a {type(value).__name__}, which no config or "
-            "checkpoint can hold safely; take numbers, texts and lists, and make the object of them in __init__"
-        ) from None
+        yaml.dump(python_numbers(value), Dumper=PlainDumper)
+    except yaml.YAMLError as error:
+        found = f"{type(owner).__name__}: its argument {name!r} is or holds a {type(error.args[1]).__name__}"
+        remedy = "take numbers, texts and lists, and make the object of them in __init__"
+        raise InputError(f"{found}, which no config or checkpoint can hold safely; {remedy}") from None
