@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from linreg.ending import failure_recorded, how_trained, plain, tell
+from linreg.ending import board_of, failure_recorded, how_trained, plain, tell
 from linreg.evaluation import announce, check_objects, has_rows, has_step, tables_of
 from linreg.metrics import LOADER
 from linreg.report.findings import Findings, classes_of, logged
@@ -203,4 +203,8 @@ def opened(
     with closing(open_run(name, own, checkpoint)) as folder:
         vars(trainer)["run_folder"] = folder
         trainer.loggers = make_loggers(settings["logger"], folder)
-        yield
+        try:
+            yield
+        finally:
+            if board := board_of(trainer):
+                board.close()

@@ -1,7 +1,9 @@
 """A run's records are there whatever its loggers are, and the loggers write beside them unless told otherwise."""
 
+import contextlib
 import importlib.util
 import json
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from linreg import InputError, LinearRegression, SyntheticData, run
+from linreg import InputError, LinearRegression, RunError, SyntheticData, run
 from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import assert_same, load, scalars
 
@@ -41,6 +43,19 @@ def left(folder: Path) -> set[str]:
     found = {path.relative_to(folder).as_posix().partition(".tfevents")[0] for path in folder.rglob("*.*")}
     own = {name for name in found if not name.startswith(("exact/", "by_epoch/"))}  # curves beside those of the run
     return {name for name in own if not name.endswith(".png") or name == PICTURE}
+
+
+def test_a_sweep_in_one_process_leaves_one_file_a_run_and_no_thread(workplace: Path) -> None:
+    before, data = threading.active_count(), SyntheticData(num_rows=50)
+    for end in (100, 1e6):  # the second diverges
+        with contextlib.suppress(RunError):
+            run(LinearRegression(3, lr=0.01 * end), data, max_epochs=2)
+    found = run(LinearRegression(3), data, max_epochs=2)
+    assert threading.active_count() == before
+    assert [len([*path.glob("events.out.*")]) for path in sorted(Path("runs/default").iterdir())] == [1, 1, 1]
+    found.trainer.logger.log_metrics({"later": 1.0}, 9)
+    found.trainer.logger.save()
+    assert scalars(FOLDER.with_name("version_2"))["later"] == [(9, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,16 @@ class RunLogger(Curves, TensorBoardLogger):
             for writer in (self.experiment, *self.beside.values()):
                 writer.flush()  # and no hparams.yaml beside config.yaml
 
+    def finalize(self, status: str) -> None:
+        """Lightning's own call, behind the training and behind the test; a run has more to write."""
+        self.save()
+
+    def close(self) -> None:
+        """Ends the thread of each file."""
+        if self.is_open:
+            for writer in (self.experiment, *self.beside.values()):
+                writer.close()
+
 
 class RunTable(Curves, CSVLogger):  # type: ignore[misc]
     """Writes the curves to metrics.csv in a run's folder; a run that goes on keeps the rows up to its checkpoint."""
