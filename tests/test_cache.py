@@ -1,6 +1,7 @@
 """A table larger than memory: the same rows, the same answer, and a file that is trusted only while it is whole."""
 
 import gzip
+import importlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from linreg.tables.batches import MIXED, NEAR, TensorBatches
 from linreg.tables.conversion import convert
 from linreg.tables.csv_data import MAX_CELLS
 from linreg.tables.reader import TableReader
-from tests.conftest import Train, read_rows
+from tests.conftest import Train, completed, read_rows
 from tests.test_files import dead_process, of_process
 
 ROWS = 5_000
@@ -181,6 +182,44 @@ def test_a_run_from_it_goes_on_to_the_bit(train: Train) -> None:
         for name in ("whole", "halves")
     )
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
+
+
+FRUGAL = """
+import sys, threading, time
+from pathlib import Path
+import linreg
+import linreg.tables.csv_data
+
+def memory() -> int:  # of the process's own, in kB: not what is mapped from files
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
+
+linreg.tables.csv_data.MAX_CELLS, peak = 1_000, 0
+data = linreg.CSVData("t.parquet", "y", cache="cache", batch_size=65_536, test_fraction=0.6)
+print(data.num_features)  # and now it is converted
+before = memory()
+
+def watch() -> None:
+    global peak
+    while True:
+        peak = max(peak, memory())
+        time.sleep(0.002)
+
+threading.Thread(target=watch, daemon=True).start()
+linreg.run(linreg.LinearRegression(32), data, max_epochs=1)
+print("MB", (peak - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory is a process's own")
+def test_a_run_from_it_holds_no_part_of_it(workplace: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = importlib.import_module("pyarrow")
+    x = np.random.default_rng(0).integers(-9, 9, (1_500_000, 32), dtype=np.int8)
+    columns = {f"x{i}": x[:, i] for i in range(32)} | {"y": x.sum(axis=1, dtype=np.int16)}
+    parquet.write_table(arrow.table(columns), "t.parquet")
+    done = completed([sys.executable, "-c", FRUGAL])
+    assert int(done.stdout.split("MB")[1]) < 150, done.stdout  # float64 test rows are 230
 
 
 def test_files_of_a_folder_are_one_table(workplace: Path) -> None:
