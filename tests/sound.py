@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics import MaxMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -569,6 +569,262 @@ class Wasserstein(Adversarial):
             step.step()
 
 
+class Queue(Step):
+    """Tells the other view of a row from rows before it, which are kept in a queue (MoCo, He et al. 2020)."""
+
+    def build(self) -> nn.Module:
+        net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
+        self.slow = copy.deepcopy(net).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(128, 8), dim=1))
+        return net
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        for slow, p in zip(self.slow.parameters(), self.net.parameters(), strict=True):
+            slow.data.lerp_(p.data, 0.01)
+        loss = self.step(batch)
+        rows = F.normalize(self.slow(batch[1]), dim=1)
+        self.queue = torch.cat([rows, self.queue])[:128]
+        return loss
+
+    def step(self, batch: Any) -> Tensor:
+        a, b = F.normalize(self.net(batch[0]), dim=1), F.normalize(self.slow(batch[1]), dim=1)
+        scores = torch.cat([(a * b).sum(1, keepdim=True), a @ self.queue.T], 1)
+        return F.cross_entropy(scores / 0.2, torch.zeros(len(a), dtype=torch.long, device=a.device))
+
+
+class SlowBuffers(Queue):
+    """The slow copy's weights are buffers."""
+
+    def build(self) -> nn.Module:
+        net = super().build()
+        for name, p in [*self.slow.named_parameters()]:
+            module = self.slow.get_submodule(name.rpartition(".")[0])
+            delattr(module, name.rpartition(".")[2])
+            module.register_buffer(name.rpartition(".")[2], p.data)
+        self.slow.parameters = self.slow.buffers  # type: ignore[method-assign]
+        return net
+
+
+class Learner(Step):
+    """Learns what a few steps on rows of a task make of it: gradients of gradients (MAML, Finn et al. 2017)."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def step(self, batch: Any) -> Tensor:
+        return torch.stack([self.of_task(*task) for task in zip(*batch, strict=True)]).mean()
+
+    def of_task(self, x: Tensor, y: Tensor, others: Tensor, answers: Tensor) -> Tensor:
+        weights = dict(self.net.named_parameters())
+        with torch.enable_grad():
+            loss = F.mse_loss(torch.func.functional_call(self.net, weights, x), y)
+            slopes = torch.autograd.grad(loss, [*weights.values()], create_graph=True)
+        weights = {name: p - 0.01 * slope for (name, p), slope in zip(weights.items(), slopes, strict=True)}
+        return F.mse_loss(torch.func.functional_call(self.net, weights, others), answers)
+
+
+class FirstOrder(Learner):
+    """The same without them: a copy takes the steps, by an optimizer of its own, and its gradient is taken over."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.optimizers().zero_grad()
+        for task in zip(*batch, strict=True):
+            for p, slope in zip(self.net.parameters(), self.slopes(*task), strict=True):
+                p.grad = slope / len(batch[0]) + (0 if p.grad is None else p.grad)
+        self.optimizers().step()
+
+    def slopes(self, x: Tensor, y: Tensor, others: Tensor, answers: Tensor) -> list[Tensor]:
+        learner = copy.deepcopy(self.net)
+        optimizer = torch.optim.SGD(learner.parameters(), 0.01)
+        for inputs, targets in ((x, y), (x, y), (others, answers)):
+            optimizer.zero_grad()
+            F.mse_loss(learner(inputs), targets).backward()
+            if inputs is x:
+                optimizer.step()
+        return [p.grad for p in learner.parameters()]
+
+
+class Growing(Net):
+    """Has one more layer after a few steps, which begins as the identity."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.global_step == 5 and len(self.net) == 3:
+            self.grow()
+            self.optimizers().add_param_group({"params": self.net[2].parameters()})
+
+    def grow(self) -> None:
+        layer = nn.Linear(32, 32)
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        self.net = nn.Sequential(*self.net[:2], layer, *self.net[2:])
+
+    def on_load_checkpoint(self, checkpoint: Any) -> None:
+        if "net.3.weight" in checkpoint["state_dict"]:
+            self.grow()
+
+
+class SharpnessAware(torch.optim.Optimizer):
+    """Steps along the gradient a little way uphill, by an optimizer within (SAM, Foret et al. 2021)."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+        self.inner = torch.optim.SGD(self.param_groups, lr, momentum=0.9)
+        self.param_groups = self.inner.param_groups
+
+    @torch.no_grad()
+    def climb(self) -> None:
+        parts = [p for group in self.param_groups for p in group["params"]]
+        norm = torch.stack([p.grad.norm() for p in parts]).norm() + 1e-12
+        self.moved = [(p, 0.05 * p.grad / norm) for p in parts]
+        for p, way in self.moved:
+            p.add_(way)
+        self.zero_grad()
+
+    @torch.no_grad()
+    def descend(self) -> None:
+        for p, way in self.moved:
+            p.sub_(way)
+        self.inner.step()
+
+    def step(self, closure: Any) -> Any:
+        loss = closure()
+        self.climb()
+        closure()
+        self.descend()
+        return loss
+
+    def state_dict(self) -> Any:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        self.inner.load_state_dict(state_dict)
+        self.param_groups = self.inner.param_groups
+
+
+class Flat(Net):
+    optimizer = SharpnessAware
+
+
+class FlatByHand(Flat):
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for move in (self.optimizers().climb, self.optimizers().descend):
+            self.optimizers().zero_grad()
+            self.manual_backward(self.loss(self(batch[0]), batch[1]))
+            move()
+
+
+class Lines(pl.LightningDataModule):
+    """Rows of unequal length, that are padded with 0 where a batch is made of them, with labels, or one for each."""
+
+    def __init__(self, seed: int = 0, is_tagged: bool = False) -> None:
+        super().__init__()
+        self.seed, self.is_tagged = seed, is_tagged
+
+    def rows(self, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+        g, found = torch.Generator().manual_seed(seed), []
+        for length in torch.randint(3, 13, (count,), generator=g).tolist():
+            x = torch.randint(3, 100, (length,), generator=g)
+            x[0] = torch.randint(1, 3, (), generator=g)
+            found.append((x, x % 2 + 1 if self.is_tagged else x[0] - 1))
+        return found
+
+    def collate(self, rows: Any) -> Any:
+        x, y = zip(*rows, strict=True)
+        x = nn.utils.rnn.pad_sequence(x, batch_first=True)
+        return x, nn.utils.rnn.pad_sequence(y, batch_first=True) if self.is_tagged else torch.stack(y)
+
+    def train_dataloader(self) -> DataLoader:
+        rows: Any = self.rows(400, 2 * self.seed)
+        return DataLoader(rows, 32, shuffle=True, collate_fn=self.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        rows: Any = self.rows(100, 2 * self.seed + 1)
+        return DataLoader(rows, 32, collate_fn=self.collate)
+
+
+class Guessing(Lines):
+    """Words that are to be guessed are drawn for each batch anew."""
+
+    def collate(self, rows: Any) -> Any:
+        x, _ = super().collate(rows)
+        is_hidden = (torch.rand(x.shape) < 0.3) & (x > 0)
+        is_hidden[:, 0] = True
+        return x.where(~is_hidden, 2), x.where(is_hidden, -100)
+
+
+class MeanWord(Net):
+    """The mean of the words, and of no padding."""
+
+    def build(self) -> nn.Module:
+        self.words = nn.Embedding(100, 16, padding_idx=0)
+        return nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.words(x).sum(1) / (x > 0).sum(1, keepdim=True))
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat, y)
+
+
+class Tagger(MeanWord):
+    """Says something of each word, and is not asked of padding."""
+
+    def build(self) -> nn.Module:
+        super().build()
+        self.reader = nn.GRU(16, 16, batch_first=True)
+        return nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.reader(self.words(x))[0])
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat.transpose(1, 2), y, ignore_index=0)
+
+
+class Reader(Tagger):
+    def build(self) -> nn.Module:
+        super().build()
+        return nn.Linear(16, 100)
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat.transpose(1, 2), y)
+
+
+class Logs(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.log() / 2.5)
+
+
+class Moved(Rows):
+    """Training rows are moved, each time by other draws."""
+
+    def __init__(self, make: Any, how: Callable[[Tensor], Tensor], seed: int = 0) -> None:
+        super().__init__(make, seed)
+        self.how = how
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.train = Changed(self.train, self.how)
+
+
+class Changed(Dataset):
+    """Rows whose inputs are changed on their way."""
+
+    def __init__(self, rows: Any, how: Callable[[Tensor], Tensor]) -> None:
+        self.rows, self.how = rows, how
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        x, *others = self.rows[i]
+        return self.how(x), *others
+
+
 class Dicts(Rows):
     """Batches that are dicts."""
 
@@ -616,6 +872,26 @@ def levels(g: torch.Generator) -> tuple[Tensor, Tensor]:
     x = torch.randn(500, 8, generator=g)
     x[:, :5] = F.one_hot(torch.randint(0, 5, (500,), generator=g), 5)
     return x, x @ torch.randn(8, 1, generator=g)
+
+
+def waves(g: torch.Generator) -> tuple[Tensor, ...]:
+    """Tasks, each of ten rows and ten others."""
+    x, shift = 4 * torch.rand(200, 20, 1, generator=g) - 2, 3 * torch.rand(200, 1, 1, generator=g)
+    y = torch.sin(x + shift)
+    return x[:, :10], y[:, :10], x[:, 10:], y[:, 10:]
+
+
+def tails(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Columns whose largest values are a thousand times their median."""
+    x, y = table(g)
+    return (2.5 * x).exp(), y
+
+
+def sparse(g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Columns that are 0 in most rows."""
+    x, noise = torch.randn(500, 8, generator=g), torch.randn(500, 1, generator=g)
+    x *= torch.rand(500, 8, generator=g) < 0.15
+    return x, x.sum(1, keepdim=True) + 0.3 * noise
 
 
 def tasks(g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -670,4 +946,18 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "local attention": lambda s: (Local(), Rows(text, s), {"max_epochs": 20}),
     "autoencoder of labelled rows": lambda s: (Variational(), Rows(table, s), {"max_epochs": 20}),
     "one of several": lambda s: (Net(), Rows(levels, s), {"max_epochs": 20}),
+    "queue": lambda s: (Queue(), Rows(lambda g: triplets(g)[:2], s), {"max_epochs": 20}),
+    "slow buffers": lambda s: (SlowBuffers(), Rows(lambda g: triplets(g)[:2], s), {"max_epochs": 20}),
+    "inner loop": lambda s: (Learner(), Rows(waves, s, 8), {"max_epochs": 20}),
+    "inner copies": lambda s: (FirstOrder(), Rows(waves, s, 8), {"max_epochs": 20}),
+    "growing": lambda s: (Growing(), Rows(table, s), {"max_epochs": 20}),
+    "sharpness": lambda s: (Flat(2e-2), Rows(table, s), {"max_epochs": 20}),
+    "sharpness by hand": lambda s: (FlatByHand(2e-2), Rows(table, s), {"max_epochs": 20}),
+    "lines": lambda s: (MeanWord(1e-2), Lines(s), {"max_epochs": 20}),
+    "tagged lines": lambda s: (Tagger(1e-2), Lines(s, is_tagged=True), {"max_epochs": 20}),
+    "hidden words": lambda s: (Reader(1e-2), Guessing(s), {"max_epochs": 20}),
+    "moved": lambda s: (Net(), Moved(table, lambda x: x + 0.1 * torch.randn_like(x), s), {"max_epochs": 20}),
+    "moved far": lambda s: (Net(), Moved(table, lambda x: x + torch.randn_like(x), s), {"max_epochs": 20}),
+    "heavy tails": lambda s: (Logs(), Rows(tails, s), {"max_epochs": 20}),
+    "sparse": lambda s: (Net(), Rows(sparse, s), {"max_epochs": 20}),
 }

@@ -2,7 +2,7 @@
 
 In: any model, any data, the flags of fit. Out: a verdict for each check.
 Read ``doctor``, then ``context``, ``fits``, ``batch`` and ``observer`` (what a check may look at), then any of the
-checks: ``running``, ``learning``, ``gradients``, ``leaks``, ``reproducing``, ``rate``, ``rows``.
+checks: ``running``, ``learning``, ``gradients``, ``leaks``, ``reproducing``, ``rows``.
 One of your own, beside your model:
 
     from linreg.checks.doctor import CHECKS

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from linreg.checks.batch import call, pair, tensors, together
-from linreg.checks.fits import ALWAYS, UNNEEDED, Nowhere, Probe, alone
+from linreg.checks.fits import ALWAYS, UNNEEDED, Nowhere, Probe, alone, ignore
 from linreg.checks.observer import Observer
 from linreg.evaluation import has_rows
 from linreg.runs.loggers import several
@@ -47,8 +47,7 @@ class Context:
         self.device = self.trainer.strategy.root_device
         self.loaders: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         self.prepared: Any = self.trainer.lightning_module
-        for name in ("log", "log_dict"):  # there is no loop to keep it
-            vars(self.prepared)[name] = lambda *args, **kwargs: None
+        vars(self.prepared).update(log=ignore, log_dict=ignore)  # there is no loop to keep it
         self.verdicts: dict[Check, Verdict] = {}
         self.batches: dict[str, list[Any]] = {}
         self.losses: dict[float, float] = {}
@@ -152,9 +151,11 @@ class Context:
         """A training step of a model, and what it hands to the loss functions of torch."""
         handed: list[Any] = []
         if not model.automatic_optimization:  # nothing that it does by hand moves a weight
-            idle = [torch.optim.SGD(model.parameters(), lr=0.0) for _ in self.trainer.optimizers]
+            idle: list[Any] = [torch.optim.SGD(model.parameters(), lr=0.0) for _ in self.trainer.optimizers]
+            for each, real in zip(idle, self.trainer.optimizers, strict=True):  # for what only the real one can do
+                vars(each).update(dict.fromkeys({*dir(real)} - {*dir(each)}, ignore))
             vars(model)["optimizers"] = lambda *args, **kwargs: idle if len(idle) > 1 else idle[0]
-            vars(model)["toggle_optimizer"] = vars(model)["untoggle_optimizer"] = lambda *args: None
+            vars(model).update(toggle_optimizer=ignore, untoggle_optimizer=ignore)
             vars(model)["manual_backward"] = lambda loss, *args, **kwargs: handed.append(loss)
         with alone(seed), Observer() as observer:
             output = call(model.training_step, batch)
@@ -168,16 +169,20 @@ class Context:
         """The same of the model as it is before the first step, in training mode or in that of evaluation."""
         return self.observe(self.copy(training), batch, seed)
 
+    def trained(self, steps: int, scale: float = 1.0) -> Any:
+        """What some steps make of the model, in evaluation mode."""
+        model = self.fit(steps=steps, scale=scale).lightning_module.to(self.device).eval()
+        vars(model).update(log=ignore, log_dict=ignore)
+        return model
+
     def after(self, scale: float) -> float:
         """The loss after ten steps at a multiple of the learning rate, infinite where that diverges; 0: of no step."""
         if scale not in self.losses:
-            trained, self.losses[scale] = self.copy(training=False), float("inf")
+            self.losses[scale] = float("inf")
             with contextlib.suppress(RunError):
-                if scale:
-                    trainer = self.fit(steps=10, scale=scale)
-                    trained.load_state_dict(trainer.lightning_module.state_dict())
-                    self.rates[scale] = trainer.optimizers[0].param_groups[0]["lr"] / scale
-                self.losses[scale] = sum(self.observe(trained, batch).size for batch in self.train) / len(self.train)
+                model = self.trained(10, scale) if scale else self.copy(training=False)
+                self.rates[scale] = model.trainer.optimizers[0].param_groups[0]["lr"] / (scale or 1)
+                self.losses[scale] = sum(self.observe(model, batch).size for batch in self.train) / len(self.train)
         return self.losses[scale]
 
     def verdict(self, check: Check) -> Verdict:

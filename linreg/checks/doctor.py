@@ -11,10 +11,9 @@ from linreg.checks.context import Context
 from linreg.checks.gradients import GRADIENTS
 from linreg.checks.leaks import LEAKS
 from linreg.checks.learning import LEARNING
-from linreg.checks.rate import RATE
 from linreg.checks.reproducing import REPRODUCING
 from linreg.checks.rows import ROWS
-from linreg.checks.running import RUNNING
+from linreg.checks.running import RATE, RUNNING
 from linreg.runs.folder import check_name, new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write

@@ -50,6 +50,10 @@ class Nowhere(DummyLogger):
     save_dir = log_dir = None  # where a model may write by itself
 
 
+def ignore(*args: Any, **kwargs: Any) -> None:
+    """Instead of what a model would do."""
+
+
 class Probe(Callback):
     """Ends a fit after some steps or epochs, and scales its rates."""
 

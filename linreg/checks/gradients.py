@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from linreg.checks.batch import change, flat
 from linreg.checks.context import Context
@@ -37,7 +38,12 @@ def gradients_arrive(context: Context) -> Verdict:
         for p in trainable(model).values():
             p.register_post_accumulate_grad_hook(note)
 
-    trainer = context.fit(steps=10, scale=1e-3, prepare=watch)
+    def look(optimizer: Optimizer, *_: Any) -> None:  # for what is written by hand, or grows in training
+        for p in [p for group in optimizer.param_groups for p in group["params"]]:
+            note(p)
+
+    with register_optimizer_step_pre_hook(look):
+        trainer = context.fit(steps=10, scale=1e-3, prepare=watch)
     has = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
     for path, layer in trainer.lightning_module.named_modules():
         own = {name: p for name, p in layer.named_parameters(path, recurse=False) if p.requires_grad}
@@ -56,24 +62,25 @@ def gradients_arrive(context: Context) -> Verdict:
                 found = f"{share:.0%} of {name} has gradient 0 on all rows"
                 return judge(False, found, "90 % at most", "look for a ReLU that is never above 0, or a product with 0")
     parameters = [*trainer.lightning_module.parameters()]
-    still = sum(not p.requires_grad for p in parameters)
-    frozen = f"; {still} are frozen by requires_grad" if still else ""
-    return Verdict("ok", f"{len(seen)} of {len(parameters)} parameters have one{frozen}")
+    return Verdict("ok", f"{len(seen.keys() & {*parameters})} of {len(parameters)} parameters have one")
 
 
 def gradients_are_of_one_step(context: Context) -> Verdict:
     """No step is taken along the gradient of an earlier one once more."""
-    used: set[Tensor] = set()  # parameters that took a step along a gradient, which has not been zero since
-    kept: list[Tensor] = []
+    used: dict[Tensor, tuple[Optimizer, float]] = {}  # by a step, its size, where it has not been 0 since
+    stale, kept = set[Tensor](), set[Tensor]()  # more was added to such a one; it was used again
 
     def before(p: Tensor) -> None:
         if p.grad is None or not p.grad.to_dense().any():
-            used.discard(p)
+            used.pop(p, None)
+        (stale.add if p in used else stale.discard)(p)
 
-    def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        moved = {p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        kept.extend(used & moved)
-        used.update(moved)
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        for p in [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]:
+            now = optimizer, float(p.grad.to_dense().norm())
+            if p in stale or (now[1] and used.get(p) == now):  # an optimizer within another one is not the same
+                kept.add(p)
+            used[p] = now
 
     def watch(model: Any, data: Any) -> None:
         for p in trainable(model).values():
@@ -81,14 +88,15 @@ def gradients_are_of_one_step(context: Context) -> Verdict:
 
     with register_optimizer_step_post_hook(after):
         context.fit(steps=4, scale=1e-3, prepare=watch)
-    text = f"{len({*kept})} parameters kept a gradient from one step to the next"
+    text = f"{len(kept)} parameters kept a gradient from one step to the next"
     return judge(not kept, text, "none", "call optimizer.zero_grad() before manual_backward()")
 
 
 def what_is_trained_is_a_parameter(context: Context) -> Verdict:
     """Each weight that a step computes gradients of is among the model's parameters, and so in its checkpoint."""
     model = context.copy()
-    hidden = context.observe(model, context.train[0]).parameters - {*model.parameters()}
+    one, again = (context.observe(model, context.train[0]).parameters for _ in range(2))
+    hidden = (one & again) - {*model.parameters()}  # a copy for an inner loop is another one in each step
     found = f"{len(hidden)} of its weights, of shapes {[tuple(p.shape) for p in hidden]}, are none of the model's"
     return judge(not hidden, found if hidden else "all", "parameters", "put layers into an nn.ModuleList")
 
@@ -96,6 +104,15 @@ def what_is_trained_is_a_parameter(context: Context) -> Verdict:
 def varies(context: Context, model: nn.Module, batch: Any, seeds: tuple[int, ...]) -> bool:
     """Whether the loss of a batch is another one; several times, as a byte of noise is the same in one of 256."""
     return len({context.observe(model, batch, seed=seed).size for seed in seeds}) > 1
+
+
+def judge_steps(context: Context, is_right: bool, *said: str) -> Verdict:
+    """A verdict on losses before and after steps; CannotTell for a FAIL where the same weights have several."""
+    model = context.copy(training=False)
+    model.training = True  # of it alone, as norms gather statistics
+    if not is_right and varies(context, model, context.train[0], seeds=(0, 0)):
+        raise CannotTell("a step changes the loss even where weights stay, as by a queue or a counter")
+    return judge(is_right, *said)
 
 
 def pairs_anew(context: Context, model: nn.Module, batch: Any) -> bool:

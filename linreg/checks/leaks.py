@@ -1,15 +1,18 @@
 """Does it see what it should not? Other rows, its target, the future, validation rows."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, IterableDataset
 
 from linreg.checks.batch import change, flat, num_rows, pair, predict, tensors
 from linreg.checks.context import Context
+from linreg.checks.fits import alone
 from linreg.verdict import CannotTell, Verdict, judge
 
 SAME = 1e-3  # of a prediction's size: more is no rounding
@@ -21,32 +24,66 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / max(float(b.detach().abs().mean()), 1e-12))
 
 
+def drawn(context: Context, split: str, which: Sequence[int], seed: int) -> Any:
+    """A batch of some rows of a split's own dataset, as a step gets them where a seed is given."""
+
+    def batch(loader: Any) -> Any:
+        rows = getattr(loader, "dataset", None)
+        if not isinstance(loader, DataLoader) or isinstance(rows, IterableDataset):
+            return next(iter(loader))
+        return loader.collate_fn([rows[i] for i in which if i < len(rows)])  # type: ignore[index, arg-type]
+
+    source, trainer = getattr(context.loaders, f"{split}_dataloader")(), context.trainer
+    trainer.training = split == "train"
+    with alone(seed):
+        found = context.hand_over(tree_map(batch, getattr(source, "iterables", source)))
+    trainer.training = False
+    return found
+
+
+def padded_and_alone(context: Context) -> tuple[Any, Any]:
+    """A row that a collate_fn pads, as it is in a batch and alone; CannotTell if there is none, or it is drawn."""
+    whole = drawn(context, "train", range(32), 0)
+    for i in range(min(num_rows(whole), 8)):
+        one, again = (drawn(context, "train", [i], seed) for seed in (0, 1))
+        if num_rows(one) != 1 or not all(map(torch.equal, tensors(one), tensors(again))):
+            break
+        if tensors(one)[0].shape[1:] != tensors(whole)[0].shape[1:]:
+            return change(whole, lambda each, i=i: each[i : i + 1]), one  # type: ignore[misc]
+    raise CannotTell("no row is padded")
+
+
 def neighbours(context: Context) -> Verdict:
     """No row depends on those beside it: in evaluation, and in a training step but for its layers' statistics."""
     batch, size = context.val[0], getattr(context.trainer.train_dataloader, "batch_size", None)
     if num_rows(batch) < 2 or (isinstance(size, int) and num_rows(context.train[0]) > size):
         raise CannotTell("a batch has one row, or rows that do not lie along its first dimension")
-    found, remedy = {}, "look for statistics or attention over the batch, or a batch_first that is not set"
-
-    def handed(batch: Any, seed: int = 0) -> Tensor:
-        return context.step(batch, training=False, seed=seed).calls[0].prediction.detach()
-
-    ways: list[Any] = [("prediction", partial(predict, context.copy(training=False)), 1)]
-    ways += [("input to the loss", handed, num_rows(batch) // 2)]
-    for what, see, count in ways:
-        with contextlib.suppress(CannotTell, IndexError):  # no loss function that is known
-            together = see(batch)
-            if difference(see(batch, seed=1), together) > SAME:
-                continue  # it is drawn
+    remedy = "look for statistics or attention over the batch, or a batch_first that is not set"
+    predicted, step = partial(predict, context.copy(training=False)), partial(context.step, training=False)
+    ways: list[Any] = [("its prediction", predicted, batch, change(batch, lambda each: each[-1:]))]
+    few = change(batch, lambda each: each[-(len(each) // 2) :])
+    ways += [("its input to the loss", lambda each, **how: step(each, **how).calls[0].prediction, batch, few)]
+    with contextlib.suppress(Exception):  # there are datasets that only their sampler can ask for rows
+        rows = padded_and_alone(context)
+        ways += [("without padding, its prediction", predicted, *rows)]
+        ways += [("without padding, its loss", lambda each, **how: step(each, **how).loss.reshape(1, 1), *rows)]
+    found = {}
+    for what, see, whole, part in ways:
+        with contextlib.suppress(CannotTell, IndexError, RuntimeError, ValueError):  # no loss function that is known
+            together = see(whole)
+            if not difference(see(whole, seed=1), together) <= SAME:
+                continue  # it is drawn, or no number
             try:
-                fewer = see(change(batch, lambda each, count=count: each[-count:]))  # type: ignore[misc]
+                fewer = see(part)
             except CannotTell as error:  # though it could predict all of them together
                 return judge(False, f"a row alone: {error}", "its prediction", remedy)
-            found[what] = difference(fewer, together[-count:])
+            if (len(together), len(fewer)) == (num_rows(whole), num_rows(part)):
+                found[what] = difference(fewer, together[-len(fewer) :])
     if not found:
         raise CannotTell("predictions are drawn, or not known")
     worst = max(found, key=lambda what: found[what])
-    return judge(found[worst] < SAME, f"alone, its {worst} differs by {found[worst]:.1g}", "rounding", remedy)
+    remedy = "mask what is padded, in pooling, attention and the loss" if "padding" in worst else remedy
+    return judge(found[worst] < SAME, f"alone, {worst} differs by {found[worst]:.1g}", "rounding", remedy)
 
 
 def another_target(batch: Any) -> Any:
@@ -90,7 +127,29 @@ def splits_apart(context: Context) -> Verdict:
     is_one = len({len(each) for each in tensors(whole)}) == 1  # else of several loaders
     parts = [whole] if is_one else [*(whole.values() if isinstance(whole, dict) else whole)]
     found = [apart_from(context, part) for part in parts]
-    return next((verdict for verdict in found if verdict.status == "FAIL"), found[0])
+    if failed := [verdict for verdict in found if verdict.status == "FAIL"]:
+        return failed[0]
+    for split in [split for split in ("val", "test") if context.read(split)]:
+        with contextlib.suppress(Exception):  # as above
+            if (share := share_drawn_again(context, split)) > 0.1:  # by chance it is one row of a hundred
+                text = f"{share:.0%} of {split} rows are training's in the same places, but for how these are augmented"
+                return judge(False, text, "none", "split before rows are augmented")
+    return found[0]
+
+
+def share_drawn_again(context: Context, split: str) -> float:
+    """The share of the first rows of a split that seem to be training's, but for how these are augmented."""
+    parts = [tensors(drawn(context, each, range(100), i)) for i, each in enumerate(("train", "train", split))]
+    count = min(len(part[0]) for part in parts)
+    one, again, other = (flat(part[0][:count]) for part in parts)
+    if count < 50 or not one.shape == again.shape == other.shape:
+        return 0.0
+    between, itself = torch.cdist(other, one), (again - one).norm(dim=1)
+    is_own = (between.argmin(1) == torch.arange(count, device=one.device)) & (itself > 0)
+    y, others = (flat(part[-1][:count]) for part in parts[::2])
+    if len(parts[0]) > 1 and y.shape == others.shape:
+        is_own &= (y == others).all(1)
+    return float((is_own & (between.diagonal() <= itself)).double().mean())
 
 
 def apart_from(context: Context, train: Any) -> Verdict:
@@ -106,7 +165,7 @@ def apart_from(context: Context, train: Any) -> Verdict:
     inputs = {split: tensors(batch)[0] for split, batch in batches.items()}
     if is_told_apart and inputs["train"].ndim > 1 and inputs["train"].shape[1] > 3:  # perhaps windows of a series
         early, late = ({*as_bytes(flat(inputs["train"][:, part]))} for part in (slice(1, None), slice(-1)))
-        for split in keys:
+        for split in keys if min(len(early), len(late)) > 0.9 * len(train) else ():  # else many are 0, say
             pairs = zip(*(as_bytes(flat(inputs[split][:, part])) for part in (slice(-1), slice(1, None))), strict=True)
             shared[split] = max(shared[split], sum(a in early or b in late for a, b in pairs))
     chance = 0.01 + 3 * (1 - len(train) / count) * (not is_told_apart)  # few different values have twins by themselves

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map
 from linreg.checks.batch import call, change, flat, num_rows, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.checks.gradients import pairs_anew, trainable, varies
-from linreg.checks.rows import classes_are_balanced, nothing_is_missing, target_varies
+from linreg.checks.gradients import judge_steps, pairs_anew, trainable, varies
+from linreg.checks.rows import classes_are_balanced, nothing_is_missing, splits_are_alike, target_varies
 from linreg.verdict import CannotTell, Verdict, judge
 
 TOO_FAR = {"classes": 2.0, "binary": 3.0, "squared": 10.0, "absolute": 4.0}  # times the loss of knowing nothing
@@ -32,7 +32,7 @@ def loss_at_start(context: Context) -> Verdict:
     found = sum(float(each.value) for each in calls) / len(calls)
     if calls[0].name == "nll_loss" and abs(float(calls[0].prediction.detach().exp().sum(1).mean()) - 1) > 0.01:
         return judge(False, "nll_loss gets scores", "log-probabilities", "log_softmax before it, or cross_entropy")
-    nothing = replace(calls[0], target=torch.cat([each.target for each in calls])).knowing_nothing()
+    nothing = replace(calls[0], target=together([each.target for each in calls])).knowing_nothing()
     most = TOO_FAR.get(calls[0].kind, 1.0)
     if not (nothing > 0 and math.isfinite(found)):
         raise CannotTell("what the loss of knowing nothing would be is not known of this one")
@@ -74,7 +74,7 @@ def two_rows_by_heart(context: Context) -> Verdict:
         if is_learned:
             return Verdict("ok", text)
     remedy = "look for an activation behind the last layer, a loss that does not fit it, an input that is not used"
-    return judge(False, text, "that goal", f"{remedy}, targets in another order")
+    return judge_steps(context, False, text, "that goal", f"{remedy}, targets in another order")
 
 
 def learn(context: Context, model: Any, batch: Any, lr: float, goal: float | None) -> float:
@@ -116,7 +116,7 @@ def loss_is_a_mean_over_rows(context: Context) -> Verdict:
     batch, model = context.train[0], context.copy(training=False)
     half = num_rows(batch) // 2
     others = batch, together([batch] * 3), change(batch, lambda each: each.flip(0))
-    once, thrice, turned = (context.observe(model, each).size for each in others)
+    once, thrice, turned = (context.step(each, training=False).size for each in others)
     if shape := normalized_over_rows(context, batch):
         remedy = "take the softmax along classes, dim=1"
         return judge(False, f"a softmax runs over the {shape[0]} rows of scores {shape}", "over classes", remedy)
@@ -151,7 +151,7 @@ def normalized_over_rows(context: Context, batch: Any) -> tuple[int, ...]:
 def training_and_validation_agree(context: Context) -> Verdict:
     """The loss of a step is about one that validation reports of the same rows, and draws for only if a step does."""
     batch, model = context.train[0], context.copy(training=False)
-    loss, losses = context.observe(model, batch).size, validation_losses(model, [batch])
+    losses, loss = validation_losses(model, [batch]), context.step(batch, training=False).size
     nearest = min(losses, key=lambda each: abs(each - loss))
     text = f"loss of the same rows: {loss:.4g} in training, {nearest:.4g} in validation"
     again = validation_losses(context.copy(training=False), [batch], seed=1)
@@ -184,7 +184,7 @@ def validation_follows(context: Context) -> Verdict:
     """Where the loss of training rows falls, one of validation rows does, too."""
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
-    context.needs(training_and_validation_agree, target_varies, classes_are_balanced)
+    context.needs(training_and_validation_agree, target_varies, classes_are_balanced, splits_are_alike)
 
     def losses(model: Any) -> tuple[float, list[float]]:
         held_out = validation_losses(model, context.val)
@@ -192,13 +192,15 @@ def validation_follows(context: Context) -> Verdict:
 
     start, begins = losses(context.copy(training=False))
     for steps in (10, 100):  # the first few, as a small table is soon learned by heart
-        loss, ends = losses(context.fit(steps=steps).lightning_module.to(context.device).eval())
+        loss, ends = losses(context.trained(steps))
         if is_falling := any(end < begin for begin, end in zip(begins, ends, strict=True)):
             break
     if not is_falling and start - loss < 0.2 * abs(start):
         raise CannotTell("a hundred steps hardly lower the loss of training rows")
     text = f"{start:.3g} -> {loss:.3g} in training, {begins[0]:.3g} -> {ends[0]:.3g} in validation"
-    return judge(is_falling, text, "a fall in both", "are its targets in the order and units of training's?")
+    return judge_steps(
+        context, is_falling, text, "a fall in both", "are its targets in the order and units of training's?"
+    )
 
 
 LEARNING = [loss_at_start, two_rows_by_heart, loss_does_not_broadcast, loss_is_a_mean_over_rows]

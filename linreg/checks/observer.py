@@ -103,7 +103,8 @@ class Observer(TorchFunctionMode):
             return known.knowing_nothing() / 10
         if known and known.kind in ("classes", "binary") and not ((known.target != 0) & (known.target < 1)).any():
             one, other = known.target.reshape(2, -1)
-            return math.log(2) * float((one != other).double().mean()) / 2
+            if (apart := float((one != other).double().mean())) > 0:  # else classes are no targets, but places, say
+                return math.log(2) * apart / 2
         return self.size - 0.1 * abs(self.size)
 
     @property

@@ -17,17 +17,15 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, IterableDataset
 
 from linreg.checks.batch import change, predict, tensors
 from linreg.checks.context import Context
-from linreg.checks.fits import alone, distance, weights
+from linreg.checks.fits import distance, weights
 from linreg.checks.gradients import gradients_are_of_one_step, gradients_arrive, trainable
-from linreg.checks.leaks import SAME, difference
+from linreg.checks.leaks import SAME, difference, drawn, neighbours
 from linreg.checks.learning import loss_does_not_broadcast, loss_is_a_mean_over_rows
-from linreg.checks.rate import ten_steps_lower_the_loss
 from linreg.checks.rows import target_follows_from_inputs
-from linreg.checks.running import a_short_run_ends
+from linreg.checks.running import a_short_run_ends, ten_steps_lower_the_loss
 from linreg.system.errors import RunError, one_line
 from linreg.verdict import CannotTell, Verdict, judge
 
@@ -153,25 +151,6 @@ class Forks(_MultiProcessingLauncher):
         shutil.rmtree(path.parent)
 
 
-def rows_are_drawn(context: Context) -> bool:
-    """Whether the same training rows, in one order, come to a step as others where other numbers are drawn."""
-
-    def first(loader: Any) -> Any:
-        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-            return next(iter(loader))
-        rows: Any = loader.dataset
-        return loader.collate_fn([rows[i] for i in range(min(len(rows), 32))])
-
-    seen, source = list[Any](), context.loaders.train_dataloader()
-    source = getattr(source, "iterables", source)
-    context.trainer.training = True
-    for seed in (0, 1):
-        with alone(seed):
-            seen.append(tensors(context.hand_over(tree_map(first, source))))
-    context.trainer.training = False
-    return not all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
-
-
 def two_processes_are_one(context: Context) -> Verdict:
     """Two processes that share the batches between them come to the weights of one."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
@@ -181,7 +160,7 @@ def two_processes_are_one(context: Context) -> Verdict:
     if reasons:
         raise CannotTell(reasons[0])
     context.needs(a_short_run_ends, gradients_arrive, loss_does_not_broadcast)
-    context.needs(loss_is_a_mean_over_rows, target_follows_from_inputs)
+    context.needs(loss_is_a_mean_over_rows, target_follows_from_inputs, neighbours)
     model = context.copy()
     loss = context.observe(model, context.train[0]).loss
     gradients = torch.autograd.grad(loss, [*trainable(model).values()], allow_unused=True)
@@ -200,7 +179,8 @@ def two_processes_are_one(context: Context) -> Verdict:
     is_mean = context.verdict(loss_is_a_mean_over_rows)
     if found >= 1e-4 and (is_mean.status == "skip" or "coupled" in is_mean.text):
         raise CannotTell("the loss couples rows, or is drawn: each process does so with its own half of a batch")
-    if found >= 1e-4 and rows_are_drawn(context):
+    twice = (tensors(drawn(context, "train", range(32), seed)) for seed in (0, 1))
+    if found >= 1e-4 and not all(map(torch.equal, *twice)):
         raise CannotTell("rows are augmented: each process draws for its own half of a batch")
     text = f"weights differ by {found:.2g}, the loss by {off:.2g}"
     return judge(is_same, text, "rounding", "let each take its share of a batch")

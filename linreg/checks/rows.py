@@ -95,13 +95,29 @@ def target_varies(context: Context) -> Verdict:
     return judge(fewest >= least, f"{fewest:,} different values", f"{least} or more", remedy)
 
 
+def magnitudes(x: Tensor) -> Tensor:
+    """The median magnitude of what is not 0 in each of some columns; NaN in one of few such, or of 0 and 1 alone."""
+    x = flat(x[:2000].flatten(1)[:, :: x[0].numel() // 1000 + 1] if x.ndim > 1 else x).abs()
+    found = x.where(x > 0, math.nan).nanmedian(0).values
+    return found.where((x.count_nonzero(0) >= FEW) & (x.amax(0) > found), math.nan)
+
+
 def splits_are_alike(context: Context) -> Verdict:
-    """The targets of training, validation and test, and of both halves of training, differ by chance only."""
+    """The targets of training, validation and test, and of its halves, differ by chance; the inputs have one scale."""
+    is_weighed = isinstance(getattr(context.trainer.train_dataloader, "sampler", None), WeightedRandomSampler)
+    is_ordered = getattr(context.data, "split", "") == "order"  # as weighed: training has other rows on purpose
+    splits = [split for split in ("val", "test") if not is_ordered and context.read(split)]
+    for split in splits:
+        x, other = (tensors(context.rows(each))[0] for each in ("train", split))
+        if x.is_floating_point() and other.is_floating_point() and x.shape[1:] == other.shape[1:]:
+            off = (magnitudes(other) / magnitudes(x)).log().abs()
+            times = float(off.nanquantile(0.5, interpolation="higher").exp())  # of half the columns
+            if times > 10:
+                said = f"inputs of {split} are {times:.3g} times as large, or as small, as those of training"
+                return judge(False, said, "one scale", "transform both alike, as by ToTensor or a scaler")
     y = pair(context.rows())[1]
     pairs = {"the first half": y.chunk(2)[::-1]} if len(context.train) > 3 else {}
-    is_weighed = isinstance(getattr(context.trainer.train_dataloader, "sampler", None), WeightedRandomSampler)
-    if not is_weighed and getattr(context.data, "split", "") != "order":  # else training has other rows on purpose
-        pairs |= {split: (y, pair(context.rows(split))[1]) for split in ("val", "test") if context.read(split)}
+    pairs |= {split: (y, pair(context.rows(split))[1]) for split in splits if not is_weighed}
     if not pairs or any(one.shape[1:] != other.shape[1:] for one, other in pairs.values()):
         raise CannotTell("there is no other split, or its targets are of another kind")
     found = (0.0, 0.0, 0.0, "none")
