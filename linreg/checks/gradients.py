@@ -67,8 +67,8 @@ def gradients_arrive(context: Context) -> Verdict:
 
 def gradients_are_of_one_step(context: Context) -> Verdict:
     """No step is taken along the gradient of an earlier one once more."""
-    used: dict[Tensor, tuple[Optimizer, float]] = {}  # by a step, its size, where it has not been 0 since
-    stale, kept = set[Tensor](), set[Tensor]()  # more was added to such a one; it was used again
+    used: dict[Tensor, tuple[int, float]] = {}  # which gradient a step took, and its size, if it was not 0 since
+    stale, kept, begun = set[Tensor](), set[Tensor](), list[Optimizer]()  # more was added; used again; steps in steps
 
     def before(p: Tensor) -> None:
         if p.grad is None or not p.grad.to_dense().any():
@@ -76,9 +76,10 @@ def gradients_are_of_one_step(context: Context) -> Verdict:
         (stale.add if p in used else stale.discard)(p)
 
     def after(optimizer: Optimizer, *_: Any) -> None:
-        for p in [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]:
-            now = optimizer, float(p.grad.to_dense().norm())
-            if p in stale or (now[1] and used.get(p) == now):  # an optimizer within another one is not the same
+        begun.pop()
+        for p in [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None and not begun]:
+            now = id(p.grad), float(p.grad.to_dense().norm())
+            if p in stale or (now[1] and used.get(p) == now):
                 kept.add(p)
             used[p] = now
 
@@ -86,7 +87,8 @@ def gradients_are_of_one_step(context: Context) -> Verdict:
         for p in trainable(model).values():
             p.register_hook(lambda gradient, p=p: before(p))
 
-    with register_optimizer_step_post_hook(after):
+    before_it = register_optimizer_step_pre_hook(lambda optimizer, *_: begun.append(optimizer))
+    with before_it, register_optimizer_step_post_hook(after):
         context.fit(steps=4, scale=1e-3, prepare=watch)
     text = f"{len(kept)} parameters kept a gradient from one step to the next"
     return judge(not kept, text, "none", "call optimizer.zero_grad() before manual_backward()")
