@@ -327,6 +327,17 @@ def test_a_run_goes_on_with_another_number_of_processes(began: str, after: int, 
         torch.testing.assert_close(states[0][key], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_setting_under_a_launcher(workplace: Path) -> None:
+    assert completed(command(*QUICK, "--max_epochs", 2), env=CLEAN).returncode == 0
+    line, port = command("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 3, "--data.drop_last", "true"), free_port()
+    with ExitStack() as stack:
+        runs = [stack.enter_context(started(line, env=slurm(rank, port))) for rank in range(2)]
+        said = [run.communicate(timeout=LONG) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert "drop_last: False -> True" in said[0][0], said[0][0]
+
+
 ONE_FAILS = """
 from linreg import InputError, LinearRegression, SyntheticData
 

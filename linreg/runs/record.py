@@ -56,10 +56,9 @@ class RunRecord(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Once all that a checkpoint holds is restored, so that nothing is replaced by a run that cannot go on."""
-        folder = folder_of(trainer)
-        if folder is None or not trainer.is_global_zero or self.is_written:
+        folder, was_written, self.is_written = folder_of(trainer), self.is_written, True
+        if folder is None or not trainer.is_global_zero or was_written:
             return
-        self.is_written = True
         path = folder.path / "config.yaml"
         if typed_only(read_config(self.config, "config.yaml")):
             self.resume_flags = f" --config {shlex.quote(os.path.relpath(path))}"
