@@ -128,8 +128,8 @@ def announce(data: LightningDataModule, trainer: Trainer, model: LightningModule
     seed = f", seed {os.environ[SEED]}" if SEED in os.environ else ""
     weights = model.parameters() if model else ()
     if not seed and any(each.any() for each in weights if not isinstance(each, UninitializedParameter)):
-        remedy = "call lightning.seed_everything(0) before each model"
-        seed = f"; no seed was set before this model was made: its config.yaml has other first weights; {remedy}"
+        remedy = "call it right before each model, with a number of its own"
+        seed = f"; lightning.seed_everything was not called for this model: config.yaml may give it others; {remedy}"
     told = [wrapped(f"{'        ' if i else 'data    '}{line}") for i, line in enumerate(lines)]
     say("\n".join([*told, wrapped(where + seed)]), trainer.is_global_zero)
 

@@ -25,6 +25,7 @@ from linreg.runs.record import logged_by_steps, values_of_epoch
 from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects, plain_only
 from linreg.safety.checkpoint_file import read_checkpoint
+from linreg.split import SEEDS
 from linreg.stack.draws import SEED
 from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
@@ -89,7 +90,7 @@ def run(
         ckpt_path = newest_checkpoint(name) if ckpt_path == "last" else ckpt_path
         checkpoint = read_checkpoint(ckpt_path) if ckpt_path else None
         settings = all_flags(flags)
-        config = describe_run(own, settings) if config is None else config
+        config = describe_run(own, settings, checkpoint) if config is None else config
         best = BestCheckpoint(monitor, mode)
         trainer = make_fitter(settings, model, config, chunk, formula, best, save_every_n_steps)
         announce(data, trainer, None if checkpoint or own["config"] else model)
@@ -123,20 +124,18 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
     return found
 
 
-def describe_run(own: dict[str, Any], settings: dict[str, Any]) -> str:
-    """What was given in Python as a config that makes the same run at the command line, but for objects.
-
-    Args:
-        own: the arguments of ``run`` itself.
-        settings: all of the Trainer's flags.
-    """
+def describe_run(own: dict[str, Any], settings: dict[str, Any], checkpoint: dict[str, Any] | None) -> str:
+    """What was given in Python, to ``run`` and of the Trainer's flags, as a config that makes the same run elsewhere."""
     plain_flags = plain_only(settings)
     left_out = ", ".join(name for name in settings if name not in plain_flags)
-    seed = int(os.environ.get(SEED, torch.initial_seed()))  # of what an epoch draws, too
-    sections: dict[str, Any] = {"seed_everything": seed} if seed < 1 << 32 else {}
+    seed = int(os.environ.get(SEED) or (checkpoint or {}).get("seed") or torch.initial_seed())  # of each epoch, too
+    sections: dict[str, Any] = {"seed_everything": seed} if seed <= SEEDS else {}
     sections |= {"trainer": all_flags({}) | plain_flags, **describe_objects(own["model"], own["data"])}
     sections |= {name: value for name, value in plain_only(own).items() if name not in ("config", "flags")}
-    note = f"# without the objects in {left_out}, which no config can hold\n" if left_out else ""
+    note = (
+        "# from Python: first weights that are drawn are these if that seed was set right before the model was made\n"
+    )
+    note += f"# without the objects in {left_out}, which no config can hold\n" * bool(left_out)
     return note + yaml.safe_dump(sections, sort_keys=False)
 
 

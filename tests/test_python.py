@@ -1,14 +1,17 @@
 """A run from Python: as a script, in a notebook (cells in one process, Ctrl-C), with a stock Trainer; its mistakes."""
 
+import copy
 import importlib
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 import linreg
-from linreg import CSVData, InputError, LinearRegression, RegressionData, SyntheticData, Table
+from linreg import CSVData, InputError, LinearRegression, RegressionData, RunError, SyntheticData, Table
 from linreg.safety.checkpoint_file import load_model
 from tests.conftest import Train, completed, posix, read_metrics, started, until
 from tests.tools import assert_same, load
@@ -323,26 +326,49 @@ def test_first_weights_without_a_seed_are_told_of(curve: Any, train: Train, capf
         elif name != "second":
             lightning.seed_everything(5, verbose=False)
         linreg.run(curve(3), SyntheticData(num_rows=100), name=name, max_epochs=2)
-        config = yaml.safe_load(Path("runs", name, "version_0/config.yaml").read_text())
-        assert config.get("seed_everything") == (None if name == "none" else 5)
-        said = "no seed was set before this model was made" in " ".join(capfd.readouterr().out.split())
+        text = Path("runs", name, "version_0/config.yaml").read_text()
+        assert yaml.safe_load(text).get("seed_everything") == (None if name == "none" else 5)
+        assert "if that seed was set right before the model was made" in text
+        said = "lightning.seed_everything was not called for this model" in " ".join(capfd.readouterr().out.split())
         assert said is (name in ("second", "none"))
     linreg.run(LinearRegression(3), SyntheticData(num_rows=100), max_epochs=1)
-    assert "no seed" not in capfd.readouterr().out  # they are 0
-    weights = {name: load(f"runs/{name}/version_0/checkpoints/last.ckpt")["state_dict"] for name in os.listdir("runs")}
-    assert_same(weights["seeded"], weights["again"])
+    assert "seed_everything" not in capfd.readouterr().out  # they are 0
+    linreg.run(curve(3), SyntheticData(num_rows=100), name="seeded", ckpt_path="last", max_epochs=3)
+    assert "seed_everything: " not in capfd.readouterr().out
+    lightning.seed_everything(5, verbose=False)
+    linreg.run(curve(3), SyntheticData(num_rows=100), name="whole", max_epochs=3)
     assert train("--config", "runs/seeded/version_0/config.yaml", "--name", "typed")[0] == 0
-    assert_same(load("runs/typed/version_0/checkpoints/last.ckpt")["state_dict"], weights["seeded"])
+    names = ("seeded", "whole", "typed", "second", "again")
+    found = {name: load(f"runs/{name}/version_0/checkpoints/last.ckpt")["state_dict"] for name in names}
+    assert_same(found["seeded"], found["whole"])
+    assert_same(found["seeded"], found["typed"])
+    assert any(not torch.equal(found["again"][key], value) for key, value in found["second"].items())
 
 
 def test_the_members_of_an_ensemble_differ(curve: Any) -> None:
-    lightning.seed_everything(0, verbose=False)
     first = []
-    for _ in range(3):
-        model = curve(3)
-        first.append(float(model.hypothesis[0].weight.detach()[0, 0]))
-        linreg.run(model, SyntheticData(num_rows=100), max_epochs=2)
-    assert len({*first}) == 3, first
+    for ends in (False, False, True, True):  # by a divergence as by itself: all is as if no run had been
+        lightning.seed_everything(0, verbose=False)
+        for _ in range(2):
+            model = curve(3)
+            first.append(float(model.hypothesis[0].weight.detach()[0, 0]))
+            with nullcontext() if ends else pytest.raises(RunError):
+                linreg.run(model, SyntheticData(num_rows=100), max_epochs=2, callbacks=[] if ends else [Breaks()])
+        first.append(random.random() + np.random.rand())
+    assert len({*first}) == 3
+    assert first[:3] * 4 == first
+
+
+class Breaks(lightning.Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise RunError("in the middle")
+
+
+def test_two_runs_of_one_model_without_a_seed_differ(curve: Any) -> None:
+    torch.seed()
+    model = curve(3)
+    losses = [linreg.run(copy.deepcopy(model), SyntheticData(), max_epochs=1).metrics["train"] for _ in range(2)]
+    assert losses[0] != losses[1]
 
 
 class Dated(SyntheticData):

@@ -13,6 +13,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from linreg.split import SEEDS
 from linreg.stack.samplers import own_samplers, reseed_generators, unsaved
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say, wrapped
@@ -27,7 +28,7 @@ class Draws(Callback):
     those of a ``DataLoader(shuffle=True)`` and of its workers are among them.
     """
 
-    seed: int | None = None  # of the run; where none was set, what torch had begun with
+    seed: int | None = None  # of the run
     seen = 0  # batches of the first epoch, by the run that goes on
     generators: dict[str, Any] | None = None  # as these had left them
     kept: tuple[Any, ...] | None = None  # by the data module, its loaders and their samplers, where the epoch began
@@ -62,8 +63,11 @@ class Draws(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         typed = os.environ.get(SEED)
-        if typed is not None or self.seed is None:
-            self.seed = torch.initial_seed() if typed is None else int(typed)
+        if typed is not None:
+            self.seed = int(typed)
+        elif self.seed is None:  # where nobody has given a seed, it is another one for each run
+            begun = torch.initial_seed()
+            self.seed = begun if begun <= SEEDS else int(torch.randint(1 << 62, ()))
         begin = pl_module.on_train_epoch_start
 
         def begin_with_loaders() -> None:

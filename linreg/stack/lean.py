@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from linreg.report.findings import FirstLoader
 from linreg.schedules import check_intervals
-from linreg.stack.draws import SEED
+from linreg.stack.draws import SEED, generator_states, restore_generators
 from linreg.system.screen import say
 
 STEP_HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -50,10 +50,12 @@ def put_back(trainer: Any, *owners: Any) -> Iterator[None]:
     """
     owners += (trainer.profiler, trainer.fit_loop.epoch_loop, *trainer.callbacks)
     before = [{*vars(owner)} for owner in owners]
+    states = generator_states()
     try:
-        with isolate_rng():
-            yield
+        yield
     finally:
+        restore_generators(states)
+        torch.rand(1)  # another run of the same model is another one
         os.environ.pop(SEED, None)
         for owner, names in zip(owners, before, strict=True):
             for name in {*vars(owner)} - names:
