@@ -125,7 +125,7 @@ def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confid
 
 
 def describe_run(own: dict[str, Any], settings: dict[str, Any], checkpoint: dict[str, Any] | None) -> str:
-    """What was given in Python, to ``run`` and of the Trainer's flags, as a config that makes the same run elsewhere."""
+    """What was given in Python, to ``run`` and of the Trainer's flags, as a config that makes the same run."""
     plain_flags = plain_only(settings)
     left_out = ", ".join(name for name in settings if name not in plain_flags)
     seed = int(os.environ.get(SEED) or (checkpoint or {}).get("seed") or torch.initial_seed())  # of each epoch, too

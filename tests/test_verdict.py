@@ -13,7 +13,7 @@ from linreg import LinearRegression, RegressionData, Regressor, SyntheticData, T
 from linreg.regression.exact.comparison import verdict
 from linreg.regression.standardizer import Standardized
 from linreg.system.errors import InputError
-from tests.conftest import Train, read_rows
+from tests.conftest import Train, read_metrics, read_rows
 from tests.tools import scalars
 
 FLAGS = {"max_epochs": 20, "figures": False, "logger": False, "enable_checkpointing": False}
@@ -387,3 +387,18 @@ def test_a_run_that_ended_short_says_why_and_what_goes_on(train: Train, workplac
     code, out = train(*flags, *further)
     assert (code, "a run ends" in out) == (0, False), out
     assert scalars("runs/default/version_1")["excess_mse/train"][-1][1] < 1e-4
+
+
+def test_without_validation_rows_the_nearest_epoch_is_reported(train: Train) -> None:
+    """A training loss is of the epoch as it went: that of the last one is lower after it than what was logged."""
+    flags = ["--data.num_rows", 30, "--data.noise_std", 1, "--data.val_fraction", 0, "--data.test_fraction", 0]
+    code, out = train(*flags, "--data.num_features", 6, "--momentum", 0.9, "--logger", "TensorBoardLogger")
+    assert code == 0, out
+    shares = [value for _, value in scalars("runs/default/version_0")["excess_mse/train"]]
+    assert read_metrics("runs/default/version_0")["excess_mse"] == pytest.approx(min(shares), rel=1e-3), out
+
+
+def test_a_check_names_what_it_has_checked(train: Train) -> None:
+    code, out = train("--data.num_rows", 100, "--model.weight_decay", 0.1, "--check", 0.01)
+    share = read_metrics("runs/default/version_0")["excess_loss"]
+    assert (code, f"check   passed: excess_loss {share:.2g} is within 0.01" in out) == (0, True), out

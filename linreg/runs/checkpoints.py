@@ -18,7 +18,8 @@ FIELD = re.compile(r"\{(?!\d+[:}])[\w/.-]+(:0?\d*(\.\d+)?[dfeg]?)?\}")  # of a f
 NEAR = (0.01, 0.001)  # to a known optimum, as shares of it
 RESERVED = ("best", "last")  # names that no other callback may write to
 USUAL = ("loss/val", "val_loss", "val/loss", "valid_loss")  # where no metric is named, the first of them that is logged
-TRAINING = ("loss/train", "train_loss", "train/loss")  # or of these, where there is no validation
+# Or of these, where there is no validation: the first two are of an epoch's end, the others of the way there.
+TRAINING = ("excess_loss/train", "excess_mse/train", "loss/train", "train_loss", "train/loss")
 
 
 def check_names(callbacks: list[Callback]) -> None:
@@ -66,7 +67,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``: the lowest validation loss (the lowest training loss if there are no validation rows).
+    """``best.ckpt``: the lowest validation loss; without such rows the lowest excess_mse, or training loss.
 
     Args:
         monitor: a metric to go by in its place.
