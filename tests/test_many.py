@@ -33,7 +33,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
-from torchmetrics import Metric
+from torchmetrics import CatMetric, MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score, SumMetric
 from linreg import LinearRegression, Regressor, SyntheticData, run
 
 class Rows(LightningDataModule):
@@ -76,6 +76,37 @@ class Bare(LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
 
+class Measured(Bare):  # in every way; a process that has no row of a batch is given one
+    def __init__(self):
+        super().__init__()
+        self.added, self.passed, self.kept, self.r2 = SumMetric(), MeanAbsoluteError(), CatMetric(), R2Score()
+        self.several = MetricCollection({"mse": MeanSquaredError(), "rmse": MeanSquaredError(squared=False)})
+    def training_step(self, batch, i):
+        x, y = batch
+        y_hat, big, ends = self.net(x), y[y > 2], {"on_step": False, "on_epoch": True}
+        for name, found in {"sum": y.sum(), "min": y.min(), "max": y.double().max(), "mean": y.mean()}.items():
+            self.log(f"mse/{name}", found, reduce_fx=name, **ends)
+            self.log(f"mae/{name}", found, reduce_fx=name)
+        self.log("mse/rows", len(x), reduce_fx=torch.sum, **ends)
+        if len(big):  # which one process may have, and another not
+            self.log("mse/big", big.mean(), batch_size=len(big), **ends)
+        self.added.update(y)
+        self.log("mse/added", self.added, **ends)
+        self.r2.update(y_hat, y)
+        self.log("r2/r2", self.r2, **ends)
+        self.passed(y_hat, y)
+        self.log("passed", self.passed, on_step=True, on_epoch=True)
+        self.log_dict(self.several, **ends)
+        self.several(y_hat, y)
+        return super().training_step(batch, i)
+    def on_train_batch_end(self, outputs, batch, i):
+        self.kept.update(batch[1])
+    def on_train_epoch_end(self):
+        if self.global_rank == 0:
+            self.log("mse/first", 1.0)
+        self.log("mse/kept", self.kept.compute().sort(0).values[::2].sum())
+        self.kept.reset()
+
 class MLP(Regressor):
     def __init__(self, num_features=3, **training):
         net = nn.Sequential(nn.Linear(num_features, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -113,6 +144,8 @@ CASES = {
     "workers": lambda: (Bare(), Rows(511, 102), {}),  # an odd number of each split, and a last batch of one row
     "no_row": lambda: (Bare(), Rows(60, 1), {}),
     "few_rows": lambda: (Bare(), Rows(10, 4), {}),
+    "measured": lambda: (Measured(), Rows(511, 51), TWO_A_STEP),
+    "measured_alone": lambda: (Measured(), Rows(60, 1), {}),
     "stream": lambda: (Bare(), Stream(500, 101), {}),
 }
 for name, case in CASES.items():
@@ -178,6 +211,17 @@ def test_a_port_that_is_taken(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("port", ["abc", "0", "65536"])
+def test_a_port_that_is_none(port: str, workplace: Path) -> None:
+    agent = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for flags, told in (((), agent | {"TORCHELASTIC_RUN_ID": "none"}), (("--devices", 2, "--accelerator", "cpu"), {})):
+        done = completed(command(*QUICK, *flags), env=CLEAN | told | {"MASTER_PORT": port})
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: MASTER_PORT={port}: a port from 1 to 65535 is expected")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["agents", "slurm", "devices"])
 def test_however_it_is_started_it_is_one_run(launcher: str, workplace: Path) -> None:
     port = free_port()
@@ -220,9 +264,9 @@ def test_two_processes_are_one(workplace: Path) -> None:
         done = completed([sys.executable, "cases.py", *line], env=CLEAN | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == 0, done.stderr
     for note in (
-        "1 row of TensorDataset to measure: fewer than processes, so each counts all of them",
+        "1 row of TensorDataset to measure: fewer than processes, so each measures all of them, and a sum is 2",
         "Rewound: each process reads, and counts, all of it, unless it asks torch.distributed for its rank",
-        "the last batch has 1 row, of which a metric in training_step counts more",
+        "passed, a metric, is by steps that of the first process's rows; over an epoch, of all",
     ):
         assert note in done.stdout
     names = [path.name.removeprefix("one_") for path in Path("runs").glob("one_*")]
@@ -336,6 +380,17 @@ def test_a_run_goes_on_with_another_setting_under_a_launcher(workplace: Path) ->
         said = [run.communicate(timeout=LONG) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert "drop_last: False -> True" in said[0][0], said[0][0]
+
+
+@pytest.mark.slow
+def test_a_planned_rate_goes_on_as_it_was(workplace: Path) -> None:
+    """Statistics that are summed up in parts differ in their last digits, and so does the rate that follows."""
+    flags = ["--data.num_rows", 200, "--data.batch_size", 101]
+    first = command(*flags, "--max_epochs", 2, "--devices", 2, "--accelerator", "cpu")
+    assert completed(first, env=CLEAN).returncode == 0
+    done = completed(command("--max_epochs", 4, "--devices", 1, "--ckpt_path", f"{CKPT}/last.ckpt"), env=CLEAN)
+    told = done.stdout.split("as before but for:\n")[1].split("train ")[0].split("\n")
+    assert [line.strip() for line in told] == ["trainer.devices: 2 -> 1", "trainer.max_epochs: 2 -> 4", ""]
 
 
 ONE_FAILS = """

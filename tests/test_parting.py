@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import LONG, completed, posix, started
 from tests.test_many import CLEAN, ENDLESS, both, command, until
-from tests.tools import load
+from tests.tools import load, scalars
 
 pytestmark = [posix, pytest.mark.slow]
 TWO = ["--devices", 2, "--accelerator", "cpu"]
@@ -21,6 +21,7 @@ import sys
 import numpy as np
 import torch
 from torch import nn
+from torchmetrics import MeanMetric
 from linreg import DataModule, LinearRegression, Module
 from linreg.processes import ends
 
@@ -64,6 +65,37 @@ class Alone(LinearRegression):
         if self.trainer.is_global_zero and self.trainer.current_epoch == 1:
             self.log("alone", loss.detach())
         return loss
+
+ENDS = {"on_step": False, "on_epoch": True}
+
+class Some(LinearRegression):
+    def training_step(self, batch, batch_idx):
+        for name in ("a", "b", "theirs") if second else ("b", "a"):
+            self.log(name, float(ord(name[0])), **ENDS)
+        return super().training_step(batch, batch_idx)
+    def validation_step(self, batch, batch_idx):
+        if not second:
+            self.log("seen", 4.0)
+        super().validation_step(batch, batch_idx)
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        if not second:
+            self.log("end", 5.0)
+
+class ByTask(LinearRegression):
+    def training_step(self, batch, batch_idx):
+        self.log(f"task{int(second)}", 1.0)
+        return super().training_step(batch, batch_idx)
+
+class OwnMetric(LinearRegression):
+    def __init__(self, num_features, **training):
+        super().__init__(num_features, **training)
+        self.mean = MeanMetric()
+    def training_step(self, batch, batch_idx):
+        if not second:
+            self.mean.update(1.0)
+            self.log("mean", self.mean, **ENDS)
+        return super().training_step(batch, batch_idx)
 """
 
 
@@ -96,6 +128,34 @@ def test_a_search_for_a_step_is_that_of_one_process(workplace: Path) -> None:
         torch.testing.assert_close(states[1][key], value, rtol=0, atol=1e-3)  # a search enlarges what rounding parts
 
 
+def test_what_some_log_is_theirs(workplace: Path) -> None:
+    """It was taken for what another process logs, in the order in which each does."""
+    Path("mine.py").write_text(MINE)
+    for name, devices in (("one", []), ("two", TWO)):
+        line = command("--model", "mine.Some", "--model.lr", 0.05, "--max_epochs", 2, "--name", name, *devices)
+        done = completed(line, env=CLEAN | {"PYTHONPATH": "."})
+        assert done.returncode == 0, done.stderr
+    one, two = (scalars(f"runs/{name}/version_0") for name in ("one", "two"))
+    for tag, expected in {"a": 97, "b": 98, "theirs": 116, "seen": 4, "end": 5}.items():
+        assert [value for _, value in two[tag]] == [expected] * 2
+    assert [value for _, value in two["loss/val"]] == pytest.approx([value for _, value in one["loss/val"]], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ByTask", "in a step where another process has logged something else; log it in all of them"),
+        ("OwnMetric", "the metric 'mean' was logged by process 0 only; log it in all of them"),
+    ],
+)
+def test_what_only_some_log_and_cannot(model: str, said: str, workplace: Path) -> None:
+    Path("mine.py").write_text(MINE)
+    done = completed(command(*ENDLESS, "--model", f"mine.{model}", *TWO), env=CLEAN | {"PYTHONPATH": "."})
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def line_of(run: subprocess.Popen[str], *parts: str) -> str:
     """The first line of a process's errors that holds all of some parts; it is ended if none comes."""
     assert run.stderr is not None
@@ -111,7 +171,8 @@ def test_who_waits_says_where(workplace: Path) -> None:
     Path("mine.py").write_text(MINE)
     waits = "waits for the others, for 2 s so far, in "
     with started(command(*ENDLESS, "--model", "mine.Alone", *TWO), env=CLEAN | {"PYTHONPATH": "."}) as run:
-        assert line_of(run, "process 0 ", waits, " in log (", "does one of them log")
+        where = "in self.log('alone') of training_step ("
+        assert line_of(run, "process 0 ", waits, where, "mine.py, line ", "does one of them log")
         run.send_signal(signal.SIGTERM)
         run.communicate(timeout=LONG)
     with ExitStack() as stack:

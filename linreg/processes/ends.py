@@ -23,6 +23,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from linreg.processes.launchers import is_child, rank_at_start
+from linreg.system.errors import LIBRARIES
 from linreg.system.messages import LOST_PROCESS
 from linreg.system.ranks import rank
 from linreg.system.screen import complain
@@ -134,8 +135,12 @@ class Stillness:
             self.place, self.since = place, time.monotonic()
         elif frames and time.monotonic() - self.since > PATIENCE and WAITS.search(frames[0].f_code.co_filename):
             self.since = math.inf
-            frame = next((each for each in frames if HOOK.fullmatch(each.f_code.co_name)), frames[0])
+            hooks = [each for each in frames if HOOK.fullmatch(each.f_code.co_name)]
+            own = [each for each in hooks if not each.f_code.co_filename.startswith(LIBRARIES)]
+            frame = [*own, *hooks, *frames][0]
+            logs = [each.f_locals["name"] for each in frames if each.f_code.co_name == "log_own_rows"]
             where = f"{frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+            where = f"self.log({logs[0]!r}) of {where}" if logs else where
             why = "does one of them log, or leave out a weight, alone?"
             complain(f"process {rank()} waits for the others, for {PATIENCE:.0f} s so far, in {where}: {why}")
 

@@ -26,6 +26,13 @@ def launcher() -> ClusterEnvironment | None:
     return SLURMEnvironment(auto_requeue=False)  # which would save in mid-step, and outside of the run's folder
 
 
+def check_port() -> None:
+    """InputError for a MASTER_PORT, where the processes meet, that is none."""
+    port = os.environ.get("MASTER_PORT", "1")
+    if not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise InputError(f"MASTER_PORT={port}: a port from 1 to 65535 is expected; put it right, or unset it")
+
+
 def rank_at_start() -> int:
     """The number of this process as its environment says, before it has met the others."""
     return getattr(rank_zero_only, "rank", None) or 0

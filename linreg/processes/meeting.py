@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from linreg.processes.ends import GRACE, watch, watching
-from linreg.processes.launchers import is_child, is_first_known, launcher, rank_at_start
+from linreg.processes.launchers import check_port, is_child, is_first_known, launcher, rank_at_start
 from linreg.processes.wire import backend
 from linreg.system.errors import InputError, RunError, one_line
 from linreg.system.screen import complain
@@ -59,6 +59,7 @@ def meet() -> None:
         watch()
     if found is None or found.world_size() == 1:
         return
+    check_port()
     world, number, where = found.world_size(), found.global_rank(), f"{found.main_address}:{found.main_port}"
     os.environ.update(MASTER_ADDR=found.main_address, MASTER_PORT=str(found.main_port))
     patience = threading.Timer(GRACE, complain, [f"process {number} of {world} waits for the others at {where}"])

@@ -1,12 +1,11 @@
 """Several processes, the answer of one: each takes its rows of every batch, and its gradient counts by their number.
 
-What cannot be so: batch norm sees the rows of its own process only; a loss that is no mean over rows is weighted as if
-it were; and what is logged in some batches only needs ``sync_dist=False``, since the other processes wait for it.
+What cannot be so: batch norm sees the rows of its own process only, and a loss that is no mean over rows is weighted as
+if it were.
 """
 
 import copy
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -111,14 +110,9 @@ def share(loader: Any, training: bool) -> Any:
             check_agreement(f"three rows of {name}, summed up", ", ".join(sample))
         loader = copy.copy(loader)
         vars(loader)["batch_sampler"] = ShareOfBatches(batches, training)  # torch refuses to be told so
-        size = getattr(batches, "batch_size", 0)
-        if training and size and not getattr(batches, "drop_last", False) and 0 < num_rows % size < world():
-            last = f"the last batch has {counted(num_rows % size, 'row')}"
-            note(f"{last}, of which a metric in training_step counts more")
-        elif training and size and size % world():
-            note(f"of {size:,} rows the processes have shares of two sizes, which count alike in a curve by steps")
     if not training and 0 < num_rows < world():
-        note(f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes, so each counts all of them")
+        few = f"{counted(num_rows, 'row')} of {name} to measure: fewer than processes"
+        note(f"{few}, so each measures all of them, and a sum is {world()} times as large")
     return loader
 
 
@@ -128,26 +122,20 @@ def note(text: str) -> None:
 
 
 class Shares(Callback):
-    """Lets each process take its share of the rows, weigh its loss by it, and log what all processes have found."""
+    """Lets each process take its share of the rows, and weigh its loss by it."""
 
     loss_weight = 1.0
     weights: Any = None  # what knows how much each batch of this epoch counts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         connector = cast(Any, trainer._data_connector)
-        prepare, backward, log = connector._prepare_dataloader, pl_module.backward, pl_module.log
-        step = pl_module.optimizer_step
+        prepare, backward, step = connector._prepare_dataloader, pl_module.backward, pl_module.optimizer_step
 
         def prepare_share(loader: Any, shuffle: bool, mode: RunningStage) -> Any:
             return share(prepare(loader, shuffle=shuffle, mode=mode), mode == RunningStage.TRAINING)
 
         def backward_weighted(loss: Any, *args: Any, **kwargs: Any) -> None:
             backward(loss if self.loss_weight == 1 else loss * self.loss_weight, *args, **kwargs)
-
-        def log_own_rows(name: str, value: Any, *args: Any, batch_size: int | None = None, **kwargs: Any) -> None:
-            has_none = not self.loss_weight and pl_module._current_fx_name == "training_step"
-            kwargs["batch_size"] = 0 if has_none else batch_size
-            log(name, value, *args, **{"sync_dist": True} | kwargs)
 
         def step_together(epoch: int, batch_idx: int, optimizer: Any, closure: Any = None) -> None:
             def mean_loss() -> Any:
@@ -159,9 +147,7 @@ class Shares(Callback):
             step(epoch, batch_idx, optimizer, mean_loss if searches else closure)
 
         vars(connector)["_prepare_dataloader"] = prepare_share
-        log_dict = partial(pl_module.log_dict, sync_dist=True)
-        hooks = {"backward": backward_weighted, "log": log_own_rows, "log_dict": log_dict}
-        vars(pl_module).update(hooks, optimizer_step=step_together)
+        vars(pl_module).update(backward=backward_weighted, optimizer_step=step_together)
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         if stage == "fit" and any(not isinstance(norm, SyncBatchNorm) for norm in norms):
             note("batch norm sees the rows of its own process only; on GPUs: --sync_batchnorm true")
@@ -178,7 +164,7 @@ class Shares(Callback):
         batches = loader.batch_sampler if isinstance(loader, DataLoader) else loader
         self.weights = batches if hasattr(batches, "weight_of") else None
         if isinstance(loader, dict | list | tuple) and not trainer.current_epoch:
-            note("of several loaders each process's share of a batch counts alike, however many rows it has")
+            note(f"of several loaders each share of a batch counts alike, and less than {world()} rows as {world()}")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.loss_weight = 1.0 if self.weights is None else self.weights.weight_of(batch_idx)
@@ -186,5 +172,5 @@ class Shares(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(trainer._data_connector).pop("_prepare_dataloader", None)
-        for name in ("log", "log_dict", "backward", "optimizer_step"):
+        for name in ("backward", "optimizer_step"):
             vars(pl_module).pop(name, None)

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
 from linreg.processes.ends import leave_group
+from linreg.processes.launchers import check_port
 from linreg.system.ranks import world
 
 
@@ -20,15 +21,16 @@ def tell_everything(strategy: Any) -> None:
     """Lets the processes of a strategy tell each other any values: what lies on the CPU, and means of counts."""
     if not isinstance(strategy, ParallelStrategy):
         return
+    check_port()
     reduce, own = strategy.reduce, vars(strategy)
 
     def reduce_any(value: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = (value if value.is_floating_point() else value.double()).to(strategy.root_device)
-        if str(reduce_op).lower() not in ("mean", "avg"):
-            return reduce(value, group, reduce_op)
-        return reduce(value, group, "sum") / world()  # a mean of counts, by which Lightning divides, it rounds down
+        exact = value.to(strategy.root_device, torch.float64)  # another process may have it as another type
+        is_mean = str(reduce_op).lower() in ("mean", "avg")  # of counts, by which Lightning divides, it rounds down
+        found = reduce(exact, group, "sum") / world() if is_mean else reduce(exact, group, reduce_op)
+        return found.to(value.dtype) if value.is_floating_point() else found
 
     own["reduce"], own["_process_group_backend"] = reduce_any, own.get("_process_group_backend") or backend()
     atexit.register(leave_group)

@@ -91,7 +91,7 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
             raise InputError("the checkpoint's 'began' has no rate that a run can begin with; resume from another one")
         begun = before["groups"] + after["groups"][len(before["groups"]) :]  # a callback may have added some since
         for group, old, new in zip(groups, begun, after["groups"], strict=True):
-            changed = {name: value for name, value in new.items() if name in group and value != old.get(name, value)}
+            changed = {name: value for name, value in new.items() if name in group and differs(value, old.get(name))}
             group.update(changed | ({"lr": new["lr"]} if anew else {}))
             typed = [name for name in changed if checkpoint["hyper_parameters"].get(name) != hparams.get(name)]
             lines += [f"{name}: {old[name]} -> {changed[name]}" for name in changed if name not in typed]
@@ -100,6 +100,12 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
                 for schedule in checkpoint["lr_schedulers"]:
                     schedule["base_lrs"] = [each.get("initial_lr", each["lr"]) for each in groups]
     return lines
+
+
+def differs(value: Any, old: Any) -> bool:
+    """Whether a setting that there was is another now, by more than rounding: several processes sum up in parts."""
+    is_near = isinstance(value, float) and isinstance(old, float) and math.isclose(value, old, rel_tol=1e-9)
+    return old is not None and value != old and not is_near
 
 
 def _keep_schedules(checkpoint: dict[str, Any], then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from linreg.processes.logged import Logged
 from linreg.processes.meeting import launched
 from linreg.processes.shares import Shares
 from linreg.processes.wire import tell_everything
@@ -89,7 +90,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         trainer = Trainer(**launched(settings) | {"callbacks": added})
     tell_everything(trainer.strategy)
     if trainer.num_devices * trainer.num_nodes > 1:
-        trainer.callbacks.insert(0, Shares())  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = [Shares(), Logged(trainer.strategy)]  # type: ignore[attr-defined]
     return trainer
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from linreg.system.messages import OF_A_PROCESS, REMEDIES, TRIED_TYPES
 
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+LIBRARIES += (str(Path(__file__).parents[1]), "<")  # how the names begin of files that are not a user's
+
 
 class InputError(ValueError):
     """The command, the config or the data is wrong, and the user can put it right (exit code 2)."""
@@ -53,9 +56,7 @@ def raised_in(error: BaseException) -> list[str]:
 
 def is_in_own_code(error: BaseException) -> bool:
     """Whether an error has come through code of the user's own, who needs its traceback."""
-    known = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    known += [str(Path(__file__).parents[1]), "<", sys.argv[0]]
-    return not all(file.startswith(tuple(known)) for file in raised_in(error))
+    return not all(file.startswith((*LIBRARIES, sys.argv[0])) for file in raised_in(error))
 
 
 @contextmanager
