@@ -398,7 +398,7 @@ bad("JSON lines", '{"a": 1, "y": 2}\n{"a": 3, "y": 4}\n', 1)
 bad(
     "a Git LFS pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 1\n", 1, None, "no column 'y'"
 )
-bad("a Parquet file", b"PAR1\x15\x04\x15\x00\x00,y\n" + bytes(50), None, None, "Parquet")
+bad("a Parquet file", b"PAR1\x15\x04\x15\x00\x00,y\n" + bytes(50), None, None, "end in .parquet")
 bad("bzip2", b"BZh91AY&SY" + bytes(range(256)), None, None, "bzip2")
 bad("xz", b"\xfd7zXZ\x00\x00" + bytes(range(256)), None, None, "xz")
 bad("zstd", b"\x28\xb5\x2f\xfd" + bytes(range(256)), None, None, "zstd")

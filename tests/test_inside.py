@@ -16,17 +16,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),
 ]
 MORE = """
-from torchmetrics import Accuracy
+from torchmetrics import Accuracy, R2Score
 from linreg import Regressor, SyntheticData
 
 class Logging(Net):
     def __init__(self, lr: float = 0.01):
         super().__init__(lr)
-        self.accuracy = Accuracy("multiclass", num_classes=3)
+        self.accuracy, self.r2 = Accuracy("multiclass", num_classes=3), R2Score()
     def training_step(self, batch, batch_idx):
         z = self.net(batch[0])
         loss = cross_entropy(z, batch[1])
         self.accuracy(z, batch[1])
+        self.r2.update(z[:, :1], batch[1][:, None].float())  # whose sums begin as numbers, and become vectors
+        self.log("r2/train", self.r2, on_step=False, on_epoch=True)
         self.log("accuracy/train", self.accuracy, on_step=False, on_epoch=True)
         self.log("loss/train", loss, on_step=True, on_epoch=True)
         self.log("worst", loss, on_step=False, on_epoch=True, reduce_fx="max")

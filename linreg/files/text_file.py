@@ -52,7 +52,8 @@ class TextFile:
                 padded = self.num_bytes > 1 << 16 and not any(file.read(1 << 16))
         for start, kind in FORMATS.items():
             if head.startswith(start):
-                raise InputError(f"{self.path}: a CSV file is expected, this is {kind}; export it as CSV")
+                remedy = "let its name end in .parquet" if start == b"PAR1" else "export it as CSV"
+                raise InputError(f"{self.path}: a CSV file is expected, this is {kind}; {remedy}")
         self.zipped = head.startswith(b"\x1f\x8b")
         if self.zipped and padded:  # which gzip would skip a byte at a time
             raise InputError(f"{self.path}: ends in NUL bytes below the gzip data; is the file whole?")

@@ -57,7 +57,7 @@ def check_inside(processes: Any, batches: int) -> None:
         raise InputError("the checkpoint's 'inside' is of another kind; resume from another one")
 
 
-def check_kind(value: Any, fresh: Any, where: str) -> None:
+def check_kind(value: Any, fresh: Any, where: str, may_grow: bool = False) -> None:
     """InputError unless a saved value could have come from what is there now, by type, shape and keys.
 
     Args:
@@ -65,11 +65,12 @@ def check_kind(value: Any, fresh: Any, where: str) -> None:
         fresh: one of the same place in a state that was just made; None stands for anything, {} for any dict, [] for
             any list.
         where: that place.
+        may_grow: whether a number may have become one for each output, as that of a metric does.
     """
     if fresh is None:
         is_fine = True
     elif isinstance(fresh, Tensor):
-        is_fine = isinstance(value, Tensor) and value.shape == fresh.shape
+        is_fine = isinstance(value, Tensor) and (value.shape == fresh.shape or (may_grow and not fresh.dim()))
     elif isinstance(fresh, dict):
         is_fine = isinstance(value, dict) and fresh.keys() <= value.keys()
     elif isinstance(fresh, list | tuple):
@@ -83,7 +84,7 @@ def check_kind(value: Any, fresh: Any, where: str) -> None:
         raise InputError(f"the checkpoint's {where} is missing or of another kind; resume from another one")
     parts = fresh if isinstance(fresh, dict) else dict(enumerate(fresh)) if isinstance(fresh, list | tuple) else {}
     for key, part in parts.items():
-        check_kind(value[key], part, f"{where}, {key}")
+        check_kind(value[key], part, f"{where}, {key}", may_grow)
 
 
 def check_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:

@@ -109,7 +109,7 @@ class Inside(Callback):
         parameters = dict(model.named_parameters())
         for name, state in before["metrics"].items():
             metric: Any = model.get_submodule(name)
-            check_kind(state, metric.metric_state, f"metrics, {name}")
+            check_kind(state, metric.metric_state, f"metrics, {name}", may_grow=True)
             vars(metric).update({each: state[each] for each in metric.metric_state}, _update_count=1, _computed=None)
         for name, gradient in before["gradients"].items():
             parameters[name].grad = gradient

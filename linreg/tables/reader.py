@@ -112,7 +112,7 @@ class TableReader:
                 column.text = f"always {next(iter(column.levels))!r}"
         self.kept = [i for i, column in enumerate(self.columns) if column.text is None]
         if len(self.kept) == self.num_targets:
-            raise InputError(f"{self.path} has no column of numbers besides the target: {'; '.join(self.notes())}")
+            raise InputError("; ".join([f"{self.path} has no column of numbers besides the target", *self.notes()]))
 
     @property
     def width(self) -> int:
