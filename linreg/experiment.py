@@ -128,8 +128,8 @@ def describe_run(own: dict[str, Any], settings: dict[str, Any], checkpoint: dict
     """What was given in Python, to ``run`` and of the Trainer's flags, as a config that makes the same run."""
     plain_flags = plain_only(settings)
     left_out = ", ".join(name for name in settings if name not in plain_flags)
-    seed = int(os.environ.get(SEED) or (checkpoint or {}).get("seed") or torch.initial_seed())  # of each epoch, too
-    sections: dict[str, Any] = {"seed_everything": seed} if seed <= SEEDS else {}
+    seed = str(os.environ.get(SEED, (checkpoint or {}).get("seed", torch.initial_seed())))  # of each epoch, too
+    sections: dict[str, Any] = {"seed_everything": int(seed)} if seed.isdecimal() and int(seed) <= SEEDS else {}
     sections |= {"trainer": all_flags({}) | plain_flags, **describe_objects(own["model"], own["data"])}
     sections |= {name: value for name, value in plain_only(own).items() if name not in ("config", "flags")}
     note = (
