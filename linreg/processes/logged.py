@@ -112,7 +112,7 @@ class Logged(Callback):
         """Lets all processes reduce the same values of an epoch, in one order, whichever of them have logged what."""
         self.check_names()
         results: Any = trainer._results
-        own = {key: (each.is_tensor, plain(each.meta)) for key, each in results.items() if is_of_all(each)}
+        own = {key: (each.is_tensor, metadata(each.meta)) for key, each in results.items() if is_of_all(each)}
         told = gathered(own)
         if all([*each] == [*own] for each in told):
             return
@@ -137,7 +137,7 @@ def is_of_all(logged: Any) -> bool:
     return logged.meta.on_epoch and not logged.has_reset and is_shared
 
 
-def plain(meta: _Metadata) -> dict[str, Any]:
+def metadata(meta: _Metadata) -> dict[str, Any]:
     """How a value is logged, as another process can be told."""
     return vars(meta) | {"reduce_fx": meta.reduce_fx.__name__, "_sync": None}
 
@@ -159,7 +159,7 @@ def left_out(model: nn.Module) -> Iterator[None]:
         found = call(*args, **kwargs)
         is_inside = False
         for metric, states, count in before:
-            now = {name: left(getattr(metric, name), state) for name, state in states.items()}
+            now = {name: as_before(getattr(metric, name), state) for name, state in states.items()}
             vars(metric).update(now, _update_count=count)
         return found
 
@@ -176,7 +176,7 @@ def copied(states: dict[str, Any]) -> dict[str, Any]:
     return {name: [*state] if isinstance(state, list) else state.clone() for name, state in states.items()}
 
 
-def left(state: Any, before: Any) -> Any:
+def as_before(state: Any, before: Any) -> Any:
     """What a state was, in the shape and type of what it is: torchmetrics gathers only what is alike in all."""
     if isinstance(state, list):
         return before + [torch.atleast_1d(each)[:0] for each in state[len(before) :] if isinstance(each, Tensor)]
