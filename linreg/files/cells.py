@@ -100,8 +100,8 @@ def _fitting(value: float, text: str) -> float:
     underflow = value == 0 and text.lower().partition("e")[0].strip("+-0.")
     if underflow or not (value == 0 or 1 / LARGEST < abs(value) < LARGEST):
         raise ValueError(f"is not 0 and not between {1 / LARGEST:g} and {LARGEST:g} in size: float64 cannot square it")
-    digits = text.lstrip("+-0")
-    if abs(value) >= EXACT and digits.isdecimal() and int(digits) != abs(value):
+    digits, _, fraction = text.lstrip("+-0").partition(".")
+    if abs(value) >= EXACT and digits.isdecimal() and not fraction.strip("0") and int(digits) != abs(value):
         remedy = f"leave the column out if it is an identifier, or write {value:.15g}"
         raise ValueError(f"has more digits than float64 can hold; {remedy}")
     return value
