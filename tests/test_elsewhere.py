@@ -280,3 +280,17 @@ def test_rows_that_were_trained_on_are_not_tested(flags: list[object], train: Tr
     assert (code, "the rows or their split are not those of the training" in out) == (2, True), out
     code, out = train("test", "--ckpt_path", best, "--data.path", "t.csv")  # which says that all rows are meant
     assert (code, "100 test" in out) == (0, True), out
+    assert ("80 of these 100 rows were trained on" in out) == bool(flags), out  # in another order nobody knows
+
+
+def test_a_copy_of_the_file_of_the_training_is_known(train: Train) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{a},{b},{b}" for a, b in rng.normal(size=(100, 2))]
+    Path("t.csv").write_text("\n".join(["a,y,z", *lines]))
+    split = ("--data.split", "order", "--data.test_fraction", 0.3)
+    assert train("--data.path", "t.csv", "--data.target", "y", "--data.exclude", "z", "--max_epochs", 2, *split)[0] == 0
+    best, known = RUN / "checkpoints/best.ckpt", "60 of these 100 rows were trained on"
+    for name, content in {"same": lines, "fewer": lines[:-1], "other": [*lines[:-1], "1,2,2"]}.items():
+        Path("copy.csv").write_text("\n".join(["y,z,a", *(",".join(line.split(",")[::-1]) for line in content)]))
+        code, out = train("test", "--ckpt_path", best, "--data.path", "copy.csv")
+        assert (code, known in out) == (0, name == "same"), (name, out)

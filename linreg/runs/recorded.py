@@ -10,7 +10,7 @@ from torch import Tensor
 from linreg.runs.folder import config_in, versions
 from linreg.runs.loggers import HERE
 from linreg.safety.safe_yaml import read_config
-from linreg.system.errors import InputError
+from linreg.system.errors import InputError, given
 
 SPLIT = ("val_fraction", "test_fraction", "split_seed", "split", "batch_size", "drop_last", "cache")  # of the same data
 HARMLESS = (  # callbacks of Lightning's that write nowhere but in the run's folder, which a ModelCheckpoint has to
@@ -153,3 +153,6 @@ def check_held_out(checkpoint: dict[str, Any], data: Any, is_own: bool) -> None:
         found = "the rows or their split are not those of the training, which may have seen what is to be measured"
         remedy = "leave out --data.test_fraction and the like; of a file that has changed, --data.path takes all rows"
         raise InputError(f"{found}: {remedy}")
+    if not is_own:
+        with given("the checkpoint's 'rows'"):
+            data.find_trained_on(rows, checkpoint.get("datamodule_hyper_parameters", {}))

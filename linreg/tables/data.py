@@ -15,10 +15,10 @@ from linreg.system.errors import InputError
 from linreg.system.ranks import check_agreement, own_part
 from linreg.system.screen import counted
 from linreg.tables.batches import TensorBatches
+from linreg.tables.fingerprint import fingerprint, is_near
 from linreg.tables.table import Table
 
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
-SAMPLED = 4_096  # rows of a mapped table whose bits are looked at when a run goes on
 MOST_UNSEEN = 3  # levels of a column that are named one by one
 MOST_COMPARED = 100_000  # rows, for copies among them
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
@@ -55,7 +55,8 @@ class RegressionData(LightningDataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.batch_size, self.split_seed, self.split, self.drop_last = batch_size, split_seed, split, drop_last
 
-    origin, is_trained_on = "the data", True  # for error messages; False of others, which a model is measured on
+    origin = "the data"  # for error messages
+    is_trained_on, num_trained_on = True, 0  # False of others; how many of their rows a model has seen all the same
 
     def load(self) -> Table:
         """Reads or makes the whole table; called once."""
@@ -150,24 +151,21 @@ class RegressionData(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> Tensor:
-        """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""
-        sums = []
-        for split in self.splits.values():
-            every = max(len(split[0]) // SAMPLED, 1) if self.table.mapped else 1
-            weights = torch.arange(1, len(split[0][::every]) + 1, dtype=torch.float64).mul_(12.9898).cos_()
-            num_rows = torch.tensor([len(split[0])], dtype=torch.float64)
-            sums.append(torch.cat([num_rows, *(weights @ part[::every].double() for part in split)]))
-        return torch.stack(sums)
+        """What tells these rows, split like this, from any others."""
+        return fingerprint(self.splits, is_sampled=self.table.mapped)
 
     def is_same(self, before: Tensor) -> bool:
         """Whether a fingerprint is that of these rows, but for rounding, which another processor may do otherwise."""
-        now = self.fingerprint
-        if (before.shape, before.dtype) != (now.shape, now.dtype):
-            return False
-        sides = (self.table.x, self.table.y)
-        size = torch.cat([torch.maximum(side.amax(0).abs(), side.amin(0).abs()).double() for side in sides])
-        rounding = 1e-14 * now[:, :1] * torch.cat([torch.zeros(1), size])
-        return bool(((before - now).abs() <= rounding).all())
+        return is_near(before, self.fingerprint, (self.table.x, self.table.y))
+
+    def find_trained_on(self, before: Tensor, split: dict[str, Any]) -> None:
+        """Notes how many rows were trained on, where all of them, split like that, are those of a fingerprint."""
+        other = copy.copy(self)
+        vars(other).update({name: split[name] for name in vars(self).keys() & split.keys()})
+        for name in ("splits", "fingerprint"):
+            vars(other).pop(name, None)
+        if before[:, :1].sum() == len(self.table.x) and other.is_same(before):
+            self.num_trained_on = int(before[0, 0])
 
     def describe(self) -> list[str]:
         """What the data are, a line each."""
@@ -176,6 +174,8 @@ class RegressionData(LightningDataModule):
         first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
         first += f"{rows['dropped']:,} dropped; {sizes}"
         doubts = [*self._unseen_levels(), *self._copies()] if self.is_trained_on else []
+        known = f"{self.num_trained_on:,} of these {rows['test'] + rows['val']:,} rows were trained on"
+        doubts += [f"{known}; leave out --data.path to measure those held out"] * bool(self.num_trained_on)
         return [first, *self.table.notes, *self.table.outliers(), *doubts]
 
     def _unseen_levels(self) -> Iterator[str]:
