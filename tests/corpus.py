@@ -385,6 +385,18 @@ good("a cell of 20,000 leading zeros", b"a,b,y\n1,2,3\n4," + b"0" * 20_000 + b"5
 bad("20,000 leading zeros and too many digits", b"a,b,y\n1,2,3\n4," + b"0" * 20_000 + b"9007199254740993,6\n", 3, "b")
 good("a text of 100,000 characters", b"a,t,b,y\n1,p,2,3\n4," + b"q" * 100_000 + b",5,6\n")
 bad("a text of 200,000 characters", b"a,t,b,y\n1,p,2,3\n4," + b"q" * 200_000 + b",5,6\n", 3, "t", "131")
+bad(
+    "Excel's word on the separator", "sep=;\na;b;y\n1;2;3\n", 1, None, "no column 'y'", "Excel's sep=", "take the lines"
+)
+bad(
+    "comments above",
+    "# made by me, today\n# m\na,b,y\n1,2,3\n",
+    1,
+    None,
+    "no column 'y'",
+    "a comment",
+    "take the lines",
+)
 bad("HTML", "<!DOCTYPE html>\n<html><body>Not found, sorry</body></html>\n", 1, None, "no column 'y'")
 bad("a name of several lines and none fits", '"a\nm\x1b[31m",b\n1,2\n', 1, None, "no column 'y'", "'a\\nm\\x1b")
 bad(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -322,3 +323,11 @@ def test_a_bias_that_is_another_is_named(train: Train, workplace: Path) -> None:
     last = "runs/default/version_0/checkpoints/last.ckpt"
     code, out = train("--ckpt_path", last, "--model.bias", "false", "--max_epochs", 4)
     assert (code, "--model.bias was True, not False" in out) == (2, True), out
+
+
+def test_a_level_of_several_lines_has_one_in_the_table(train: Train) -> None:
+    Path("t.csv").write_text("c,y\n" + '"z\nq",1\nx,2\n' * 10)
+    fit = ("--data.path", "t.csv", "--data.target", "y", "--data.categories", "c", "--model.bias", "false")
+    code, out = train(*fit, "--max_epochs", 1, "--model.lr", 0.1)
+    assert code == 0, out
+    assert re.search(r"^c=z\\nq +-?[\d.]+ +[\d.]+", out, re.MULTILINE), out

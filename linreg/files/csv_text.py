@@ -71,7 +71,9 @@ class CSVFile(TextFile):
         names = [name for name in self.names if name]
         shown = [name[:40] if name[:40].isprintable() else repr(name[:40]) for name in names[:20]]
         hint = did_you_mean(name, names) or f"; it has: {', '.join(shown)}{', ...' * (len(names) > 20)}"
-        if len(names) == 1:
+        if self.names[0].lower().startswith(("# ", "sep=")):
+            hint += " (a comment, or Excel's sep=, is no header: take the lines above the columns' names out)"
+        elif len(names) == 1:
             hint += " (the first line has to be the header, its names separated by a comma, a tab or a semicolon)"
         raise self.error(1, None, f"no column {name!r} {role}{hint}")
 
