@@ -45,6 +45,7 @@ def left(folder: Path) -> set[str]:
     return {name for name in own if not name.endswith(".png") or name == PICTURE}
 
 
+@pytest.mark.slow
 def test_a_sweep_in_one_process_leaves_one_file_a_run_and_no_thread(workplace: Path) -> None:
     before, data = threading.active_count(), SyntheticData(num_rows=50)
     for end in (100, 1e6):  # the second diverges

@@ -91,6 +91,7 @@ def test_what_is_not_the_same_twice() -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 def test_a_lost_worker() -> None:
     with pytest.raises(RuntimeError, match=messages.LOST_PROCESS[2]):
         list(DataLoader(Quitter(), num_workers=1))

@@ -127,6 +127,7 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_refused(path: Path, head
 OPTIONS = st.sampled_from([{}, {}, {"decimal": ","}, {"missing_values": ["x", 1, "3,5"]}])
 
 
+@pytest.mark.slow
 @settings(max_examples=900, **FIXED)
 @given(
     header=HEADERS,

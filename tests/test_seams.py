@@ -217,6 +217,7 @@ def test_a_bigger_model_is_judged_on_rows_that_it_has_not_seen(net: list[str], t
     assert re.search(r"^metric +train +linear +val +linear +test +linear$", out, re.M)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but")
 @pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
 def test_a_plain_trainer_with_loaders_has_units() -> None:
@@ -332,6 +333,7 @@ def test_the_baseline_of_a_bigger_model_has_no_penalty(net: list[str], train: Tr
     assert "the optimum" not in train(*QUICK, *adamw)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but")
 @pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
 def test_a_rate_is_chosen_for_the_batches_of_a_loader() -> None:

@@ -338,6 +338,7 @@ def test_another_optimizer_that_missed_the_optimum_says_why(
     assert said in last_lines(out)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You have overridden `on_")
 @pytest.mark.parametrize("owner", ["model", "data"])
 @pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
