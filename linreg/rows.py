@@ -9,10 +9,6 @@ from torch.utils.data import Dataset, Subset
 
 from linreg.system.errors import InputError
 
-FEW = 20  # rows, or different values, that say too little of a column
-CODES = torch.tensor([99.0, 999.0, 9_999.0, 99_999.0, 999_999.0], dtype=torch.float64)  # of a missing value, or below 0
-ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
-
 
 class Rows(Dataset[Any]):
     """Columns of equal length, as a tuple, a dict or a lone one.
@@ -131,53 +127,3 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         end = i + self.length
         return self.series[i:end], self.series[end : end + self.horizon]
-
-
-def far_cells(values: Tensor) -> list[tuple[int, int]]:
-    """Row and column of each cell of (N, K) that a wide gap parts, with two others at most, from its column's rest.
-
-    A gap is wide if it is 8 times as long as the way from the median of the different values to it, and 3 times as
-    much longer as that is longer than the way to a tenth of them; where these are few, if it is 40 times as long.
-    """
-    found = list[tuple[int, int]]()
-    if len(values) < FEW:
-        return found
-    some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
-    middle = some[len(some) // 2]  # sorting all takes ten times as long, and most columns have no far end
-    is_near = values.amax(0) - middle <= 4 * (some[-4] - middle)
-    is_near &= middle - values.amin(0) <= 4 * (middle - some[3])
-    for i in (~is_near).nonzero().flatten().tolist():
-        column = values[:, i].double().cpu().numpy()
-        ordered = np.sort(column)
-        different = ordered[np.diff(ordered, prepend=-np.inf) > 0]
-        for side, ends in ((column, different), (-column, -different[::-1])):
-            for k in range(min(3, len(ends) - 2), 0, -1):
-                rest = ends[:-k]
-                median = rest[(len(rest) - 1) // 2]
-                reach, usual = rest[-1] - median, rest[-1 - len(rest) // 10] - median
-                times = max(8, 3 * reach / usual) if len(rest) >= FEW else 40
-                if ends[-k] - rest[-1] > times * reach and len(rows := np.flatnonzero(side >= ends[-k])) <= 3:
-                    found += [(row, i) for row in rows.tolist()]
-                    break
-    return found
-
-
-def far_values(values: Tensor) -> list[tuple[int, str]]:
-    """The columns of (N, K) whose lowest or highest value is that of four rows or more, and far from all others.
-
-    It is far if the gap is 8 times as long as all others lie apart, of a code such as -999 half as long; in words.
-    """
-    found = list[tuple[int, str]]()
-    if len(values) < FEW:
-        return found
-    some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
-    for sign, ends in ((1, some), (-1, -some.flip(0))):
-        others = ends.where(ends > ends[0], torch.inf).amin(0)
-        times = torch.where(torch.isin(ends[0].abs(), CODES), 0.5, 8.0)
-        may_be = (ends[3] == ends[0]) & (ends[len(ends) // 2] > ends[0]) & (others < ends[-1])
-        for i in (may_be & (others - ends[0] > times * (ends[-1] - others))).nonzero().flatten().tolist():
-            column = sign * values[:, i].double()
-            end, rest = column.min(), column[column > column.min()]
-            if rest.min() - end > times[i] * (rest.max() - rest.min()):
-                found.append((i, f"{len(column) - len(rest):,} are {sign * float(end):g}, far from all others"))
-    return found

@@ -1,8 +1,10 @@
-"""What a check of the doctor says."""
+"""What a check of the doctor says, and from where on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+ILL_CONDITIONED, REPEATED = 30, 10  # a condition number, and a variance inflation factor, above which a word is due
 
 
 class CannotTell(Exception):

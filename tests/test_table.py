@@ -12,7 +12,7 @@ import torch
 from pyarrow import parquet
 
 from linreg import InputError, RegressionData, Table, read_csv
-from linreg.rows import far_cells, far_values
+from linreg.files.doubts import far_cells, far_values
 from tests.conftest import Train
 
 X, Y = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], [1.0, 2.0, 4.0]

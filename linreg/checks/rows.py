@@ -13,8 +13,8 @@ from torch.utils.data import WeightedRandomSampler
 from linreg.checks.batch import flat, pair, tensors, together
 from linreg.checks.context import Context
 from linreg.checks.fits import alone
-from linreg.rows import FEW, ILL_CONDITIONED, REPEATED, far_cells, far_values
-from linreg.verdict import CannotTell, Verdict, judge
+from linreg.files.doubts import FEW, far_cells, far_values
+from linreg.verdict import ILL_CONDITIONED, REPEATED, CannotTell, Verdict, judge
 
 FAR = 100.0  # times: between the spreads of columns, or of a mean's distance from 0 and a spread
 MANY = 200  # rows, to judge a relation

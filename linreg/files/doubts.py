@@ -1,4 +1,4 @@
-"""What the numbers of a column may be in truth: names, dates, thousands. It is said, and nothing is changed."""
+"""What the numbers of a column may be in truth: names, dates, thousands, slips. It is said, and nothing is changed."""
 
 import math
 import re
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from linreg.files.columns import Column
 
@@ -23,13 +25,15 @@ WRITTEN_DATE = re.compile(  # 20220131, 202201, or 01.2022, with five decimals
 )
 THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?[.,]\d{3}", re.ASCII)
 POINT = "dot is read as a decimal point"
-MANY, FEW, SAMPLE = 20, 10, 1_000  # rows, to be sure that a column numbers them; different dates; rows that are read
+FEW = 20  # rows, or different values, that say too little of a column
+DATES, SAMPLE = 10, 1_000  # that differ; rows that are read
+CODES = torch.tensor([99.0, 999.0, 9_999.0, 99_999.0, 999_999.0], dtype=torch.float64)  # of a missing value, or below 0
 
 
 def row_numbers(values: np.ndarray, features: Mapping[int, Column]) -> dict[str, str]:
     """The feature that numbers the rows (n, C): k, k + 1, k + 2 ... in any order; a time may, and a lone feature."""
     numbers = [i for i, column in features.items() if column.levels is None and not MAY_RUN.fullmatch(column.name)]
-    few = [i for i in numbers if len({*filter(float.is_integer, values[:MANY, i].tolist())}) == MANY]  # most end here
+    few = [i for i in numbers if len({*filter(float.is_integer, values[:FEW, i].tolist())}) == FEW]  # most end here
     few = [i for i in few if np.ptp(values[:, i]) == len(values) - 1]
     runs = [i for i in few if (np.diff(np.sort(values[:, i])) == 1).all()]
     if not len(runs) == 1 < len(features):
@@ -44,7 +48,7 @@ def dates(values: np.ndarray, features: Mapping[int, Column]) -> dict[str, str]:
     found = {}
     for i in (i for i, column in features.items() if column.levels is None):
         cells = [cell for cell in values[:SAMPLE, i].tolist() if not math.isnan(cell)]
-        if all(WRITTEN_DATE.fullmatch(f"{cell:.5f}") for cell in cells) and len({*cells}) >= FEW:
+        if all(WRITTEN_DATE.fullmatch(f"{cell:.5f}") for cell in cells) and len({*cells}) >= DATES:
             found[features[i].name] = (
                 f", though {cells[0]:.8g} and the others look like dates, unevenly spaced as numbers"
             )
@@ -87,3 +91,53 @@ def _thousands_in(file: Any, means: Mapping[str, float]) -> list[str]:
 def _first_cells(file: Any, name: str) -> list[tuple[int, str]]:
     at = file.index(name, "in it")
     return [(line, cells[at].strip()) for line, cells in file.first_rows]
+
+
+def far_cells(values: Tensor) -> list[tuple[int, int]]:
+    """Row and column of each cell of (N, K) that a wide gap parts, with two others at most, from its column's rest.
+
+    A gap is wide if it is 8 times as long as the way from the median of the different values to it, and 3 times as
+    much longer as that is longer than the way to a tenth of them; where these are few, if it is 40 times as long.
+    """
+    found = list[tuple[int, int]]()
+    if len(values) < FEW:
+        return found
+    some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
+    middle = some[len(some) // 2]  # sorting all takes ten times as long, and most columns have no far end
+    is_near = values.amax(0) - middle <= 4 * (some[-4] - middle)
+    is_near &= middle - values.amin(0) <= 4 * (middle - some[3])
+    for i in (~is_near).nonzero().flatten().tolist():
+        column = values[:, i].double().cpu().numpy()
+        ordered = np.sort(column)
+        different = ordered[np.diff(ordered, prepend=-np.inf) > 0]
+        for side, ends in ((column, different), (-column, -different[::-1])):
+            for k in range(min(3, len(ends) - 2), 0, -1):
+                rest = ends[:-k]
+                median = rest[(len(rest) - 1) // 2]
+                reach, usual = rest[-1] - median, rest[-1 - len(rest) // 10] - median
+                times = max(8, 3 * reach / usual) if len(rest) >= FEW else 40
+                if ends[-k] - rest[-1] > times * reach and len(rows := np.flatnonzero(side >= ends[-k])) <= 3:
+                    found += [(row, i) for row in rows.tolist()]
+                    break
+    return found
+
+
+def far_values(values: Tensor) -> list[tuple[int, str]]:
+    """The columns of (N, K) whose lowest or highest value is that of four rows or more, and far from all others.
+
+    It is far if the gap is 8 times as long as all others lie apart, of a code such as -999 half as long; in words.
+    """
+    found = list[tuple[int, str]]()
+    if len(values) < FEW:
+        return found
+    some = values[:: -(-len(values) // 8_192)].double().sort(dim=0).values
+    for sign, ends in ((1, some), (-1, -some.flip(0))):
+        others = ends.where(ends > ends[0], torch.inf).amin(0)
+        times = torch.where(torch.isin(ends[0].abs(), CODES), 0.5, 8.0)
+        may_be = (ends[3] == ends[0]) & (ends[len(ends) // 2] > ends[0]) & (others < ends[-1])
+        for i in (may_be & (others - ends[0] > times * (ends[-1] - others))).nonzero().flatten().tolist():
+            column = sign * values[:, i].double()
+            end, rest = column.min(), column[column > column.min()]
+            if rest.min() - end > times[i] * (rest.max() - rest.min()):
+                found.append((i, f"{len(column) - len(rest):,} are {sign * float(end):g}, far from all others"))
+    return found

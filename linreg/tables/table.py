@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from linreg.files.cells import EXACT, LARGEST
-from linreg.rows import far_cells, far_values
+from linreg.files.doubts import far_cells, far_values
 from linreg.system.errors import InputError
 from linreg.tables.reader import TableReader
 

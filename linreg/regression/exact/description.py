@@ -6,8 +6,8 @@ from typing import Any
 from linreg.optimizers import describe_training
 from linreg.regression.exact.coefficients import nearly_collinear, variance_inflation
 from linreg.regression.exact.learning_rate import GOAL, MAX_STEPS
-from linreg.rows import ILL_CONDITIONED, REPEATED
 from linreg.system.screen import counted, told_from, wrapped
+from linreg.verdict import ILL_CONDITIONED, REPEATED
 
 
 def describe_descent(model: Any, optimizers: list[Any], steps_per_epoch: int, max_epochs: int | None) -> str:
