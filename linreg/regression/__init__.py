@@ -2,5 +2,5 @@
 
 In: batches (x, y) in the data's units. Out: predictions in them, and what ``exact`` knows of how right they are.
 Read ``linear_regression`` and ``gradient``, then ``regressor`` (above it ``linreg.module``) and ``standardizer``;
-``columns`` holds data against a model, ``units`` a training step of one's own; ``checks`` is for the doctor.
+``units`` is about a training step of one's own; ``checks`` is for the doctor.
 """

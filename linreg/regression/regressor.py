@@ -14,7 +14,6 @@ from torchmetrics import MetricCollection
 from linreg.metrics import RegressionMetrics, about
 from linreg.module import Batch, Losses, Module
 from linreg.optimizers import find_class
-from linreg.regression.columns import check_same_columns, check_widths, read_columns, same_units, training_rows
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
 from linreg.regression.exact.merged import merged, summary
@@ -22,6 +21,7 @@ from linreg.regression.standardizer import Standardized, Standardizer, moments
 from linreg.regression.units import SameUnits
 from linreg.report.findings import Findings
 from linreg.system.errors import InputError
+from linreg.tables.columns import check_same_columns, columns_of, read_columns, same_units, training_rows
 
 
 class Regressor(Module):
@@ -103,14 +103,11 @@ class Regressor(Module):
                     f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
                     "training_step(batch, batch_idx) as well, on standardized x and y; or make it a Module"
                 )
-            self.feature_names = list(getattr(data, "feature_names", self.feature_names))
-            self.target_names = list(getattr(data, "target_names", self.target_names))
-            self.levels = dict(getattr(data, "levels", {}))
-            check_widths(self, len(self.feature_names), len(self.target_names))
+            self.feature_names, self.target_names, self.levels = columns_of(data, self)
             self.fit_standardizers(training_rows(self))
             self.chosen = self.choose_settings()
-        elif data is not None:
-            check_same_columns(self, data)
+        else:
+            check_same_columns(columns_of(self, self), columns_of(data, self), "name them")
 
     def fit_standardizers(self, rows: Any) -> None:
         """Takes the units from batches (x, y) in one pass, which gives the exact solution as well."""

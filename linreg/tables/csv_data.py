@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from linreg.tables.columns import known_moments, say_other_units
 from linreg.tables.data import PART, RegressionData
 from linreg.tables.memmap import mapped_table
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
-from linreg.tables.units import known_moments, say_other_units
 
 MAX_CELLS = 1 << 24  # in memory, as float64: 134 MB
 MOST_BYTES = 1 << 32  # that are worth their SHA-256, which takes half a second for each GB

@@ -20,7 +20,7 @@ from linreg.files.sources import find_sources
 from linreg.system.atomic import replacing
 from linreg.system.errors import InputError, RunError
 from linreg.system.screen import as_text, say, wrapped
-from linreg.tables.units import Moments, known_moments, say_other_units
+from linreg.tables.columns import Moments, known_moments, say_other_units
 
 
 class PredictionData(LightningDataModule):

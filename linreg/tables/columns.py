@@ -1,6 +1,7 @@
-"""The rows and columns that a regression is trained on: where they come from, and whether they are those of before."""
+"""The rows and columns that a model is trained on, and whether others are the same, and in the same units."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,10 +9,13 @@ from torch import Tensor
 
 from linreg.system.errors import InputError
 from linreg.system.ranks import rank
-from linreg.system.screen import counted
+from linreg.system.screen import counted, say, wrapped
 
-Levels = dict[str, list[str]]
-Columns = tuple[list[str], list[str], Levels]  # the names of features and targets, the levels of columns of text
+FAR, NEAR = 10, 3  # standard deviations of a training column between its mean and that of the other rows
+ROUGHLY = 0.05  # of a power of ten between these means, as of grams and kilograms, for the second
+NAMES = ("feature_names", "target_names", "levels")
+Columns = tuple[list[str], list[str], dict[str, list[str]]]  # and the levels of those of text among the features
+Moments = dict[str, list[float]]  # the mean and the standard deviation of each column
 
 
 def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
@@ -20,8 +24,9 @@ def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
     Of several processes each has its share; together they are all rows.
 
     Raises:
-        InputError: for batches that are none of (N, D) and (N, T).
+        InputError: for batches that are none of (N, D) and (N, T), or for other columns than the model was made for.
     """
+    check_widths(model, len(model.feature_names), len(model.target_names))
     data: Any = getattr(model.trainer, "datamodule", None)
     if hasattr(data, "evaluation_batches"):
         return data.evaluation_batches("train", apart=True)
@@ -77,29 +82,27 @@ def read_columns(checkpoint: dict[str, Any]) -> Columns:
     return columns["features"], columns["targets"], levels
 
 
-def check_same_columns(model: Any, data: Any) -> None:
-    """InputError for data to measure a model on whose columns are not those that it was trained on, in their order."""
-    for side in ("feature_names", "target_names"):
-        before, now = getattr(model, side), list(getattr(data, side, getattr(model, side)))
-        if before != now:
-            raise InputError(f"the model was trained on the columns {before}, not on {now}; name them")
-    check_same_levels(model.levels, getattr(data, "levels", model.levels))
+def columns_of(data: Any, model: Any) -> Columns:
+    """The columns of some data; where they do not say, those of the model."""
+    features, targets, levels = (getattr(data, name, getattr(model, name)) for name in NAMES)
+    return list(features), list(targets), dict(levels)
 
 
-def check_same_levels(before: Levels, now: Levels) -> None:
-    """InputError if the columns of text have other levels, of which the first does not show in the names."""
-    for name in before | now:
-        if before.get(name) != now.get(name):
-            raise InputError(f"the model was trained on the levels {before.get(name)} of {name!r}, not {now.get(name)}")
+def check_same_columns(before: Columns, now: Columns, remedy: str) -> None:
+    """InputError unless the columns are those that a model was trained on, in their order, with the same levels."""
+    for one, other in zip(before[:2], now[:2], strict=True):
+        if one != other:
+            raise InputError(f"the model was trained on the columns {one}, not on {other}; {remedy}")
+    for name in before[2] | now[2]:
+        levels, others = before[2].get(name), now[2].get(name)  # of which the first does not show in the names
+        if levels != others:
+            raise InputError(f"the model was trained on the levels {levels} of {name!r}, not {others}; {remedy}")
 
 
 def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None:
     """InputError if the checkpoint's columns, or their means and spreads, are not those of the training rows."""
-    before, now = [*columns[0], *columns[1]], [*model.feature_names, *model.target_names]
     remedy = "start a new run without --ckpt_path"
-    if before != now:
-        raise InputError(f"the checkpoint was trained on the columns {before}, not on {now}; {remedy}")
-    check_same_levels(columns[2], model.levels)
+    check_same_columns(columns, columns_of(model, model), remedy)
     bias, now_bias = (params.get("bias") for params in (checkpoint["hyper_parameters"], model.hparams))
     if bias != now_bias:
         raise InputError(f"--model.bias was {bias}, not {now_bias}; leave it out, or {remedy}")
@@ -111,3 +114,26 @@ def same_units(model: Any, checkpoint: dict[str, Any], columns: Columns) -> None
         if not bool(((saved[name] - fresh[name]).abs() <= 1e-9 * spread).all()):
             found = "the training rows are not those of the checkpoint: the file or the split changed"
             raise InputError(f"{found}; give the same data as before, or {remedy}")
+
+
+def known_moments(model: Any) -> Moments:
+    """Of the columns of numbers that a model was trained on, where it knows them."""
+    levels = {f"{name}={text}" for name, texts in getattr(model, "levels", {}).items() for text in texts}
+    found: Moments = {}
+    for side, names in (("x_standardizer", "feature_names"), ("y_standardizer", "target_names")):
+        if (units := getattr(model, side, None)) is not None:
+            pairs = zip(units.mean.tolist(), units.std.tolist(), strict=True)
+            found |= {name: [*pair] for name, pair in zip(getattr(model, names), pairs, strict=True)}
+    return {name: pair for name, pair in found.items() if name not in levels and pair != [0.0, 1.0]}
+
+
+def say_other_units(known: Moments, means: Mapping[str, float]) -> None:
+    """Says which columns lie so far from the training rows that their unit may be another."""
+    for name, (mean, std) in known.items():
+        here = means.get(name, mean)
+        power = math.log10(here / mean) if here * mean > 0 else 0.0
+        is_scaled = round(power) != 0 and abs(power - round(power)) < ROUGHLY
+        if abs(here - mean) > (NEAR if is_scaled else FAR) * std:
+            there = f"{mean:,.4g}, give or take {std:,.4g}, in the training rows"
+            text = f"data    {name!r} averages {here:,.4g} here and {there}; is it in the same unit?"
+            say(wrapped(text), not rank())
