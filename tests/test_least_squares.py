@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from linreg import LeastSquares
-from linreg.regression.exact.merged import summary
-from linreg.regression.standardizer import moments
+from linreg.regression.exact.merged import moments, summary
 from tests.tools import ols
 
 RNG = np.random.default_rng(0)

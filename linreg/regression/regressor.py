@@ -16,8 +16,8 @@ from linreg.module import Batch, Losses, Module
 from linreg.optimizers import find_class
 from linreg.regression.exact.baseline import ExactBaseline
 from linreg.regression.exact.least_squares import MAX_COLUMNS, LeastSquares
-from linreg.regression.exact.merged import merged, summary
-from linreg.regression.standardizer import Standardized, Standardizer, moments
+from linreg.regression.exact.merged import merged, moments, summary
+from linreg.regression.standardizer import Standardized, Standardizer
 from linreg.regression.units import SameUnits
 from linreg.report.findings import Findings
 from linreg.system.errors import InputError

@@ -1,13 +1,10 @@
 """Standardization as a layer: the checkpoint that holds the weights holds their units too."""
 
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from linreg.system.ranks import from_first, summed
 
 
 class _Pair(NamedTuple):
@@ -61,22 +58,3 @@ class Standardizer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Standardizer":
         # `model.half()` and `--precision bf16-true` move this layer to a device, but never out of float64.
         return super()._apply(lambda buffer: buffer.to(fn(buffer).device), recurse)
-
-
-def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order.
-
-    They are summed about the first row: a column of years keeps its digits, and a constant one is 0 throughout.
-    """
-    rows = (torch.cat(batch, dim=1).double() for batch in batches)
-    first = next(rows, None)
-    origin = from_first(None if first is None else first[0])  # the first process has rows if any has
-    sums = torch.zeros(3, len(origin), dtype=torch.float64)
-    for part in chain([] if first is None else [first], rows):
-        away = part - origin
-        sums += torch.stack([torch.ones_like(away), away, away**2]).sum(1)
-    n, shift, squares = summed(sums)
-    mean, variance = origin + shift / n, (squares / n - (shift / n) ** 2).clamp(min=0)
-    if not intercept:
-        variance, mean = variance + mean**2, torch.zeros_like(mean)
-    return mean, torch.where(variance == 0, 1.0, variance.sqrt())

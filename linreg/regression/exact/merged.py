@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from linreg.regression.exact.least_squares import LeastSquares
-from linreg.system.ranks import from_first, rank, wire, world
+from linreg.system.ranks import from_first, rank, summed, wire, world
 
 THREADS = 4  # whatever the cores are, for the same bits on any machine
 
@@ -54,3 +55,22 @@ def merged(own: LeastSquares) -> LeastSquares:
 def merge_in_order(one: LeastSquares, other: LeastSquares) -> LeastSquares:
     """Both summaries as one; a thread or a process may have had no row."""
     return one.merge(other) if one.num_rows and other.num_rows else one if one.num_rows else other
+
+
+def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D + T,) of tables too wide for a ``LeastSquares``, from batches in order.
+
+    They are summed about the first row: a column of years keeps its digits, and a constant one is 0 throughout.
+    """
+    rows = (torch.cat(batch, dim=1).double() for batch in batches)
+    first = next(rows, None)
+    origin = from_first(None if first is None else first[0])  # the first process has rows if any has
+    sums = torch.zeros(3, len(origin), dtype=torch.float64)
+    for part in chain([] if first is None else [first], rows):
+        away = part - origin
+        sums += torch.stack([torch.ones_like(away), away, away**2]).sum(1)
+    n, shift, squares = summed(sums)
+    mean, variance = origin + shift / n, (squares / n - (shift / n) ** 2).clamp(min=0)
+    if not intercept:
+        variance, mean = variance + mean**2, torch.zeros_like(mean)
+    return mean, torch.where(variance == 0, 1.0, variance.sqrt())
