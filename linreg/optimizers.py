@@ -40,8 +40,7 @@ def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str,
 def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict[str, Any]]:
     """The class that a spec names, and its arguments: one of ``module``, or one of the user's own."""
     path, args = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args") or {})
-    classes = {name: cls for name, cls in (vars(module) | OURS).items() if inspect.isclass(cls)}
-    known = {name: cls for name, cls in classes.items() if issubclass(cls, parent)}
+    known = {n: cls for n, cls in (vars(module) | OURS).items() if inspect.isclass(cls) and issubclass(cls, parent)}
     name = str(path).removeprefix(f"{module.__name__}.").removeprefix("linreg.")
     if name not in known and "." in name and not name.startswith("torch."):
         with given(f"{path!r}"):

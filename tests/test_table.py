@@ -54,10 +54,10 @@ def test_what_is_known_of_it() -> None:
     assert Table(X, torch.tensor([True, False, True])).y.tolist() == [[1], [0], [1]]
 
 
-def test_a_mapped_table_stays_as_it_is() -> None:
+def test_a_judged_table_stays_as_it_is() -> None:
     x, y = torch.tensor(X), torch.tensor(Y)[:, None]
     x[1, 0] = torch.inf  # its cells were judged: nobody looks again
-    table = Table(x, y, mapped=True)
+    table = Table(x, y, is_judged=True)
     assert table.x is x
     assert table.y is y
 

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from linreg.tables.columns import known_moments, say_other_units
-from linreg.tables.data import PART, RegressionData
+from linreg.tables.data import RegressionData
 from linreg.tables.memmap import mapped_table
 from linreg.tables.reader import TableReader
 from linreg.tables.table import Table
@@ -57,7 +57,8 @@ class CSVData(RegressionData):
         super().setup(stage)
         split = {"validate": "val", "test": "test"}.get(stage)
         if split and self.trainer is not None:
-            means = torch.cat([column_means(side) for side in self.splits[split]]).tolist()
+            # Torch's own would make a copy of the whole table for a mean in float64.
+            means = [mean for side in self.splits[split] for mean in side.numpy().mean(0, np.float64).tolist()]
             names = [*self.feature_names, *self.target_names]
             say_other_units(known_moments(self.trainer.lightning_module), dict(zip(names, means, strict=True)))
 
@@ -80,12 +81,6 @@ class CSVData(RegressionData):
         finally:
             aside.shutdown(wait=False, cancel_futures=True)
         return table
-
-
-def column_means(values: Tensor) -> Tensor:
-    """The means (K,) of columns (N, K), in float64: torch's own would make a copy of the whole table for that."""
-    total: Any = sum(part.sum(0, dtype=torch.float64) for part in values.split(PART))
-    return total / len(values)
 
 
 def fingerprint(path: Path) -> str:

@@ -5,7 +5,7 @@ Shapes: N rows, D features, T targets; x is (N, D), y is (N, T), and row i of x 
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ class Table:
         notes: what was left out or dropped, a line each.
         true_coef: (T, D), where the table was made from known coefficients.
         true_intercept: (T,), likewise.
-        mapped: whether x and y are tensors of a read-only file, its rows in random order: float32, too.
-        is_judged: whether each cell was judged as it was read: then the tensors are taken as they are.
+        is_judged: whether each cell was judged as it was read: then x and y, (N, T), are tensors, taken as they are.
 
     Raises:
         InputError: for whatever is not such a table; it says what was given, what is expected and the remedy.
@@ -48,15 +47,12 @@ class Table:
         notes: Sequence[str] = (),
         true_coef: Numbers | None = None,
         true_intercept: Numbers | None = None,
-        mapped: bool = False,
         is_judged: bool = False,
     ) -> None:
-        if not (mapped or is_judged):
+        if not is_judged:
             x, y = as_float64(x, "x"), as_float64(y, "y")
             y = y[:, None] if y.ndim == 1 else y
-        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-            raise InputError(f"Table: mapped=True is for tensors, not {type(x).__name__} and {type(y).__name__}")
-        self.x, self.y = x, y
+        self.x, self.y = cast(Tensor, x), cast(Tensor, y)
         self._check_shapes()
         (num_rows, num_features), num_targets = self.x.shape, self.y.shape[1]
         self.feature_names = _names(feature_names, "feature_names", "x", num_features)
@@ -69,11 +65,11 @@ class Table:
         self.notes = [notes] if isinstance(notes, str) else list(notes)
         self.true_coef = _parameters(true_coef, "true_coef", (num_targets, num_features))
         self.true_intercept = _parameters(true_intercept, "true_intercept", (num_targets,))
-        self.mapped = mapped
+        self.mapped = False  # whether x and y are of a read-only file, its rows in random order: float32, too
         self.reader: TableReader | None = None  # which knows where the rows are from
         self.places: dict[int, str] = {}  # of those with an outlier
         self.levels: dict[str, list[str]] = {}  # of each category, the first of which has no column
-        if not (mapped or is_judged):
+        if not is_judged:
             _check_values(self.x, "x", self.feature_names)
             _check_values(self.y, "y", self.target_names)
 
