@@ -1,12 +1,14 @@
 """Splits and the rows that were made."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from linreg import CSVData, InputError, SyntheticData
+from linreg import CSVData, DataModule, InputError, SyntheticData
 from linreg.tables.batches import TensorBatches
 
 
@@ -73,8 +75,14 @@ def test_csv_rows_keep_their_target(tmp_path: Path) -> None:
         np.testing.assert_array_equal(y, 2 * x + 1)
 
 
-@pytest.mark.parametrize("kind", [torch.bool, torch.complex128, torch.int64])
-def test_a_fingerprint_of_another_kind_is_none_of_these_rows(kind: torch.dtype) -> None:
-    data = SyntheticData()
+class Holes(DataModule):
+    def load(self) -> tuple[Tensor, ...]:
+        return torch.tensor([torch.nan, *range(19)]), torch.arange(20)
+
+
+@pytest.mark.parametrize("data", [SyntheticData(), Holes()], ids=["table", "holes"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.complex128, torch.int64, torch.float32])
+def test_a_fingerprint_of_another_kind_is_none_of_these_rows(kind: torch.dtype, data: Any) -> None:
     assert data.is_same(data.fingerprint)
+    assert not data.is_same(data.fingerprint[:2])
     assert not data.is_same(data.fingerprint.to(kind))

@@ -10,12 +10,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from linreg.safety.allowed import own_arguments
-from linreg.split import check_split, split_rows
+from linreg.split import check_split, same_rows, split_rows
 from linreg.system.errors import InputError
 from linreg.system.ranks import check_agreement, own_part
 from linreg.system.screen import counted
 from linreg.tables.batches import TensorBatches
-from linreg.tables.fingerprint import fingerprint, is_near
+from linreg.tables.fingerprint import fingerprint
 from linreg.tables.table import Table
 
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
@@ -155,8 +155,8 @@ class RegressionData(LightningDataModule):
         return fingerprint(self.splits, is_sampled=self.table.mapped)
 
     def is_same(self, before: Tensor) -> bool:
-        """Whether a fingerprint is that of these rows, but for rounding, which another processor may do otherwise."""
-        return is_near(before, self.fingerprint, (self.table.x, self.table.y))
+        """Whether a fingerprint is that of these rows, but for rounding."""
+        return same_rows(before, self.fingerprint)
 
     def find_trained_on(self, before: Tensor, split: dict[str, Any]) -> None:
         """Notes how many rows were trained on, where all of them, split like that, are those of a fingerprint."""
