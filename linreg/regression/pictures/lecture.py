@@ -58,10 +58,18 @@ class Lesson:
         self.lr = model.lr or min(EASY * self.limit, 0.5 / self.spectrum.row_curvature)
         self.regimes = {"batch": self.num_rows, "mini-batch": MINI, "stochastic": 1}
         _, s, v = model.exact.svd
-        self.axes = v[:, [0, -1]] if data.num_features > 1 else None
-        self.curved = s[[0, -1]] ** 2 if data.num_features > 1 else torch.ones(2, dtype=torch.float64)
+        self.root = torch.block_diag(v * s, torch.ones(1, 1, dtype=torch.float64))  # |error @ root|^2 is the excess
         self.optimum = torch.cat([model.exact.weight()[0], torch.zeros(1, dtype=torch.float64)])
-        self.start = torch.cat([0 * self.optimum[:-1], torch.tensor([-1.0 if self.axes is None else 0.0])])
+        if data.num_features == 1:
+            self.names, first, best = ("slope", "intercept"), -1.0, model.exact.solve()
+            (mean, _), (std_x, std_y) = model.exact.mean.tolist(), model.exact.std.tolist()
+            self.axes = torch.tensor([[std_y / std_x, -mean * std_y / std_x], [0.0, std_y]], dtype=torch.float64)
+            self.at, self.back = torch.cat([best.coef[0], best.intercept]), torch.linalg.inv(self.axes) @ self.root
+        else:
+            self.names, first = ("along the largest curvature", "along the smallest"), 0.0
+            self.axes, self.at = torch.cat([v[:, [0, -1]], torch.zeros(1, 2)]), torch.zeros(2)
+            self.back = self.axes.T @ self.root
+        self.start = torch.cat([0 * self.optimum[:-1], torch.tensor([first])])
         self.least = float(model.exact.mse(model.exact.weight()))
         self.spectrum.excess[-1] = float(self.start[-1]) ** 2 / self.least  # of the intercept, which begins elsewhere
 
@@ -82,35 +90,23 @@ class Lesson:
 
     def excess(self, way: Tensor) -> list[float]:
         """The excess_mse at each position of a way (K, D + 1)."""
-        _, s, v = self.model.exact.svd
-        error = way - self.optimum
-        return ((((error[:, :-1] @ v) * s).square().sum(1) + error[:, -1] ** 2) / self.least).tolist()
+        return (((way - self.optimum) @ self.root).square().sum(1) / self.least).tolist()
 
     def descent(self, lr: float) -> Tensor:
         """The way of full-batch descent by the lecture's formula, without training."""
-        _, s, v = self.model.exact.svd
         way = [self.start]
         for _ in range(STEPS):
-            error = way[-1] - self.optimum
-            slope = torch.cat([v @ (s**2 * (v.T @ error[:-1])), error[-1:]])
-            way.append(way[-1] - lr * 2 * slope)
+            way.append(way[-1] - lr * 2 * (self.root @ (self.root.T @ (way[-1] - self.optimum))))
         return torch.stack(way)
 
     def place(self, way: Tensor) -> np.ndarray:
         """The two coordinates (K, 2) of a way that are drawn."""
-        error = way - self.optimum
-        if self.axes is not None:
-            return (error[:, :-1] @ self.axes).numpy()
-        (mean_x, mean_y), (std_x, std_y) = self.model.exact.mean, self.model.exact.std
-        slope = way[:, 0] * std_y / std_x
-        return torch.stack([slope, mean_y + way[:, 1] * std_y - slope * mean_x], 1).numpy()
+        return ((way - self.optimum) @ self.axes + self.at).numpy()
 
     def surface(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The exact excess_mse over a grid of the two coordinates."""
-        if self.axes is None:
-            (mean_x, mean_y), (std_x, std_y) = self.model.exact.mean.tolist(), self.model.exact.std.tolist()
-            x, y = x * std_x / std_y - float(self.optimum[0]), (y + x * mean_x - mean_y) / std_y
-        return (float(self.curved[0]) * x**2 + float(self.curved[1]) * y**2) / self.least
+        places = torch.from_numpy(np.stack([x, y], -1))
+        return (((places - self.at) @ self.back).square().sum(-1) / self.least).numpy()
 
     def draw(self, ways: dict[str, Tensor]) -> np.ndarray:
         """The picture: above the three trainings, below the three rates."""
@@ -162,5 +158,4 @@ class Lesson:
             axes.plot(*place.T, style, color=colour, linewidth=1, label=name, zorder=above)
         axes.plot(*places[next(iter(places))][0], "ks", markersize=5, label="beginning")
         axes.plot(*best, "k*", markersize=11, label="exact optimum", zorder=4)
-        names = ("slope", "intercept") if self.axes is None else ("along the largest curvature", "along the smallest")
-        figures.label(axes, *names, title)
+        figures.label(axes, *self.names, title)
