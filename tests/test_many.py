@@ -17,7 +17,6 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 
 from linreg import LeastSquares
 from linreg.processes.shares import share
-from linreg.regression.exact.merged import merge_in_order
 from linreg.system.ranks import numbers_of
 from tests.conftest import LONG, ROOT, command, completed, posix, read_metrics, started, until
 from tests.tools import CKPT, assert_same, load, scalars
@@ -501,7 +500,7 @@ def test_statistics_in_parts_are_those_of_all_rows(parts: int, intercept: bool) 
         part = part.update(x[rows], y[rows]) if len(rows) else part
         sent = pickle.dumps(part)
         assert len(sent) < 8 * (part.r.shape[1] ** 2 + 3 * part.r.shape[1]) + 4_000  # the square, and not the rows
-        found = merge_in_order(found, pickle.loads(sent))
+        assert found.merge(pickle.loads(sent)) is found
     assert found.num_rows == 20
     torch.testing.assert_close(found.solve().coef, whole.solve().coef, rtol=1e-6, atol=0)
     assert torch.equal(found.min, whole.min)

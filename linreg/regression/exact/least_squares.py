@@ -67,8 +67,9 @@ class LeastSquares:
 
     def merge(self, other: "LeastSquares") -> "LeastSquares":
         """Takes in another summary of the same columns; the order of merging does not matter."""
-        if not self.num_rows:
-            self.shift = other.shift.clone()
+        if not (self.num_rows and other.num_rows):  # a thread or a process may have had no row
+            vars(self).update(vars(self if self.num_rows else other))
+            return self
         self.num_rows += other.num_rows
         self.min, self.max = torch.minimum(self.min, other.min), torch.maximum(self.max, other.max)
         rows = other.r.clone()
@@ -100,8 +101,11 @@ class LeastSquares:
 
     @property
     def constant(self) -> Tensor:
-        """Which of the D + T columns hold one value only: (D + T,) of bool. (std == 0 would miss a column of 0.1.)"""
-        return self.min == self.max
+        """Columns (D + T,) that cannot be scaled: of one value, or without an intercept those that are 0 throughout.
+
+        A std of 0 would miss a column of 0.1.
+        """
+        return (self.min == self.max) & ((self.min == 0) | self.intercept)
 
     @property
     def mean(self) -> Tensor:
@@ -112,18 +116,13 @@ class LeastSquares:
     def std(self) -> Tensor:
         """(D + T,) population standard deviations (about 0 without an intercept); 1 for a constant column."""
         std = self.centred.norm(dim=0) / self.num_rows**0.5
-        return torch.where(self._flat, 1.0, std)
-
-    @property
-    def _flat(self) -> Tensor:
-        """Columns that cannot be scaled: constant ones, or without an intercept those that are 0 throughout."""
-        return self.constant if self.intercept else (self.min == 0) & (self.max == 0)
+        return torch.where(self.constant, 1.0, std)
 
     @property
     def _standardized(self) -> tuple[Tensor, Tensor]:
         """R factors of the standardized features (D + T, D) and targets (D + T, T), per row: columns of norm 1."""
         r = self.centred / (self.std * self.num_rows**0.5)
-        r = r.masked_fill(self._flat, 0.0)
+        r = r.masked_fill(self.constant, 0.0)
         return r[:, : self.num_features], r[:, self.num_features :]
 
     @cached_property
@@ -203,7 +202,7 @@ class LeastSquares:
         variance = self.mse(self.weight()) * std_y**2 * n / (self.degrees_of_freedom or torch.nan)
         spread = v * self.inverse(weight_decay) / std_x[:, None]  # (X^T X)^-1 = spread spread^T / N without decay
         per_coef = torch.where(self.not_identifiable, torch.nan, spread.square().sum(1) / n)
-        far = (mean_x / std_x).masked_fill(self._flat[: self.num_features], 0.0)
+        far = (mean_x / std_x).masked_fill(self.constant[: self.num_features], 0.0)
         is_known = self.intercept and (far - v @ (v.T @ far)).norm() < 1e-8 * (1 + far.norm())  # no columns add up to 1
         per_intercept = (1 + (mean_x @ spread).square().sum()) / n if is_known else torch.tensor(torch.nan)
         std_errors = (variance[:, None] * per_coef).sqrt(), (variance * per_intercept).sqrt()

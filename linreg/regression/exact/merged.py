@@ -28,7 +28,7 @@ def summary(rows: Iterable[tuple[Tensor, Tensor]], *columns: Any) -> LeastSquare
         for some in zip_longest(*[iter(rows)] * THREADS):
             for taken in [pool.submit(part.update, *each) for part, each in zip(parts, some, strict=True) if each]:
                 taken.result()
-    return reduce(merge_in_order, parts)
+    return reduce(LeastSquares.merge, parts)
 
 
 def merged(own: LeastSquares) -> LeastSquares:
@@ -47,14 +47,9 @@ def merged(own: LeastSquares) -> LeastSquares:
         elif rank() + step < world():
             received: list[Any] = [None]
             dist.recv_object_list(received, rank() + step, device=wire())
-            own = merge_in_order(own, received[0])
+            own = own.merge(received[0])
         step *= 2
     return from_first(own)
-
-
-def merge_in_order(one: LeastSquares, other: LeastSquares) -> LeastSquares:
-    """Both summaries as one; a thread or a process may have had no row."""
-    return one.merge(other) if one.num_rows and other.num_rows else one if one.num_rows else other
 
 
 def moments(batches: Iterable[tuple[Tensor, Tensor]], intercept: bool = True) -> tuple[Tensor, Tensor]:
