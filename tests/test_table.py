@@ -104,8 +104,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {  # what is given, and what th
     "an intercept of another shape": ({"true_intercept": [[1]]}, r"true_intercept: .*\(1,\).* \(1, 1\)"),
     "fewer rows read than there are": ({"num_read": 2}, "num_read=2: .*3"),
     "rows read in words": ({"num_read": "3"}, "num_read='3'"),
-    "a mapped list": ({"mapped": True}, "mapped"),
-    "a mapped y (N,)": ({"mapped": True, "x": torch.tensor(X), "y": torch.tensor(Y)}, r"y: .*\(N, T\)"),
 }
 
 
