@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -129,7 +130,8 @@ class Stillness:
 
     def look(self) -> None:
         """Compares where the main thread is with where it was."""
-        frames: list[FrameType] = [*inner_first(sys._current_frames().get(threading.main_thread().ident or 0))]
+        inner = sys._current_frames().get(threading.main_thread().ident or 0)
+        frames = [frame for frame, _ in traceback.walk_stack(inner)] if inner else []  # from there outwards
         place = [(id(frame), frame.f_lasti) for frame in frames]
         if place != self.place:
             self.place, self.since = place, time.monotonic()
@@ -143,13 +145,6 @@ class Stillness:
             where = f"self.log({logs[0]!r}) of {where}" if logs else where
             why = "does one of them log, or leave out a weight, alone?"
             complain(f"process {rank()} waits for the others, for {PATIENCE:.0f} s so far, in {where}: {why}")
-
-
-def inner_first(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frames of a thread."""
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def reason_of_loss() -> tuple[int, str]:

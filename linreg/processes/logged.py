@@ -154,7 +154,7 @@ def left_out(model: nn.Module) -> Iterator[None]:
         if is_inside:
             return call(*args, **kwargs)
         metrics = [each for each in part.modules() if isinstance(each, Metric)]
-        before = [(each, copied(each.metric_state), each._update_count) for each in metrics]
+        before = [(each, each._copy_state_dict(), each._update_count) for each in metrics]
         is_inside = True
         found = call(*args, **kwargs)
         is_inside = False
@@ -169,11 +169,6 @@ def left_out(model: nn.Module) -> Iterator[None]:
     for part, methods in zip(parts, own, strict=True):
         del part.forward, part.update
         vars(part).update(methods)
-
-
-def copied(states: dict[str, Any]) -> dict[str, Any]:
-    """The states of a metric, which an update may change in place."""
-    return {name: [*state] if isinstance(state, list) else state.clone() for name, state in states.items()}
 
 
 def as_before(state: Any, before: Any) -> Any:

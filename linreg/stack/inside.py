@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
 from linreg.runs.checkpoints import LastCheckpoint
@@ -131,10 +132,7 @@ class Inside(Callback):
 
 def numbers(value: Any) -> Any:
     """The value, if it is a number, or some by name or in order."""
-    if isinstance(value, dict | tuple | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            numbers(part)
-    elif torch.as_tensor(value).numel() != 1:
+    if any(torch.as_tensor(part).numel() != 1 for part in tree_leaves(value)):
         raise TypeError("a number is expected")
     return value
 

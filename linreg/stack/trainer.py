@@ -17,9 +17,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from linreg.processes.logged import Logged
-from linreg.processes.meeting import launched
+from linreg.processes.meeting import launched, tell_everything
 from linreg.processes.shares import Shares
-from linreg.processes.wire import tell_everything
 from linreg.report.progress import ProgressLine
 from linreg.runs.checkpoints import BestCheckpoint, LastCheckpoint, check_names
 from linreg.runs.folder import ROOT
