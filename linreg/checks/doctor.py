@@ -7,13 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from linreg.checks import gradients, leaks, learning, reproducing, rows, running
 from linreg.checks.context import Context
-from linreg.checks.gradients import GRADIENTS
-from linreg.checks.leaks import LEAKS
-from linreg.checks.learning import LEARNING
-from linreg.checks.reproducing import REPRODUCING
-from linreg.checks.rows import ROWS
-from linreg.checks.running import RATE, RUNNING
 from linreg.runs.folder import check_name, new_run_folder
 from linreg.stack.trainer import all_flags
 from linreg.system.atomic import atomic_write
@@ -21,7 +16,16 @@ from linreg.system.errors import InputError, RunError, with_remedies
 from linreg.system.screen import say, wrapped
 from linreg.verdict import Check, Verdict
 
-CHECKS: list[Check] = [*RUNNING, *LEARNING, *GRADIENTS, *LEAKS, *REPRODUCING, *RATE, *ROWS]  # append one of your own
+CHECKS: list[Check] = [running.a_short_run_ends, running.evaluation_is_evaluation, running.frozen_parts_are_still]
+CHECKS += [learning.loss_at_start, learning.two_rows_by_heart, learning.loss_does_not_broadcast]
+CHECKS += [learning.loss_is_a_mean_over_rows, learning.training_and_validation_agree, learning.validation_follows]
+CHECKS += [gradients.gradients_arrive, gradients.gradients_are_of_one_step, gradients.what_is_trained_is_a_parameter]
+CHECKS += [gradients.finite_differences, leaks.neighbours, leaks.target_unseen, leaks.splits_apart]
+CHECKS += [leaks.no_column_is_the_target, reproducing.same_seed_same_bits, reproducing.one_and_one_epochs_are_two]
+CHECKS += [reproducing.loads_in_a_new_process, reproducing.validation_moves_nothing, reproducing.two_processes_are_one]
+CHECKS += [running.ten_steps_lower_the_loss, running.rate_is_neither_small_nor_large, running.bfloat16]
+CHECKS += [rows.no_collinear_column, rows.first_layer_gets_scaled_columns, rows.nothing_is_missing, rows.target_varies]
+CHECKS += [rows.splits_are_alike, rows.classes_are_balanced, rows.target_follows_from_inputs, rows.loader_keeps_up]
 FITS, PROCESSES = 50, 12.0  # about as many all of them take; the seconds of the processes that they start
 UNFIT = ("check", "confidence", "ckpt_path")  # flags of fit that are of a whole run; others of its own move no weight
 

@@ -162,6 +162,3 @@ def finite_differences(context: Context) -> Verdict:
     if worst > 0.01 and first.cuts:
         raise CannotTell("the graph is cut (detach, no_grad, a metric), so that they need not be equal")
     return judge(worst <= 0.01, f"they differ by {worst:.1g} of it at {where}", "0.01", "look at your own backward()")
-
-
-GRADIENTS = [gradients_arrive, gradients_are_of_one_step, what_is_trained_is_a_parameter, finite_differences]

@@ -194,6 +194,3 @@ def no_column_is_the_target(context: Context) -> Verdict:
         most, where = max((most, where), *((float(v), i) for i, v in enumerate((a.T @ b).square().amax(1))))
     found = f"column {context.names([where])} alone explains {most:.4%}"
     return judge(most <= limit, found, "less than all", "leave it out if it is not known before the target is")
-
-
-LEAKS = [neighbours, target_unseen, splits_apart, no_column_is_the_target]

@@ -201,7 +201,3 @@ def validation_follows(context: Context) -> Verdict:
     return judge_steps(
         context, is_falling, text, "a fall in both", "are its targets in the order and units of training's?"
     )
-
-
-LEARNING = [loss_at_start, two_rows_by_heart, loss_does_not_broadcast, loss_is_a_mean_over_rows]
-LEARNING += [training_and_validation_agree, validation_follows]

@@ -184,7 +184,3 @@ def two_processes_are_one(context: Context) -> Verdict:
         raise CannotTell("rows are augmented: each process draws for its own half of a batch")
     text = f"weights differ by {found:.2g}, the loss by {off:.2g}"
     return judge(is_same, text, "rounding", "let each take its share of a batch")
-
-
-REPRODUCING = [same_seed_same_bits, one_and_one_epochs_are_two, loads_in_a_new_process]
-REPRODUCING += [validation_moves_nothing, two_processes_are_one]

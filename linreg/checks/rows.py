@@ -185,7 +185,3 @@ def loader_keeps_up(context: Context) -> Verdict:
     text = f"a batch takes {1e3 * loading:.2g} ms, a step {1e3 * step:.2g} ms"
     remedy = f"num_workers={min(math.ceil(loading / step) * max(workers, 1), 64)} would keep up"
     return judge(loading < max(2 * step, 0.02), text, "no longer than a step", remedy)
-
-
-ROWS: list[Any] = [no_collinear_column, first_layer_gets_scaled_columns, nothing_is_missing]
-ROWS += [target_varies, splits_are_alike, classes_are_balanced, target_follows_from_inputs, loader_keeps_up]

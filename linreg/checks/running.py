@@ -143,7 +143,3 @@ def bfloat16(context: Context) -> Verdict:
     is_close = abs(half - full) <= 0.05 * abs(full) or "16" not in str(context.flags["precision"])
     text = f"{full:.4g} in float32, {half:.4g} in bfloat16"
     return judge(is_close, text, "within 5 %", "train with --precision 32-true")
-
-
-RUNNING = [a_short_run_ends, evaluation_is_evaluation, frozen_parts_are_still]
-RATE = [ten_steps_lower_the_loss, rate_is_neither_small_nor_large, bfloat16]

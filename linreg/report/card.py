@@ -90,11 +90,10 @@ def made_with() -> Iterator[str]:
             yield f"{name}, not installed"
     yield f"python {platform.python_version()}"
     git = ["git", "-C", str(Path(__file__).parent), "-c", "core.fsmonitor=false"]
-    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 9}
+    git += ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=, with changes"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **how).stdout.strip()
-        changed = subprocess.run([*git, "status", "-s", "-uno"], **how).stdout.strip()
+        done = subprocess.run(git, capture_output=True, text=True, timeout=9)
+        yield f"commit {done.stdout.strip()}" if done.stdout else "no commit"
     except (OSError, subprocess.TimeoutExpired):
-        commit = changed = ""
-    yield f"commit {commit}{', with changes' * bool(changed)}" if commit else "no commit"
+        yield "no commit"
     yield f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
