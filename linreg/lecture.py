@@ -81,7 +81,7 @@ def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str
         rows[regime] = size | {"excess_mse": lesson.excess(ways[regime])[-1], "seconds": seconds}
         taken = f"{counted(len(way.points) - 1, 'step')} of {counted(batch_size, 'row')}"
         say(f"{regime:12}{taken:24}excess_mse {rows[regime]['excess_mse']:.2g}, {seconds:.1f} s")
-    with opened(trainer, flags, name, None, None):
+    with opened(trainer, flags, name, None, None), no_false_alarms():
         return leave(trainer, lesson.draw(ways), {"lr": lesson.lr, "lecture": rows}, settings["config"])
 
 

@@ -3,7 +3,6 @@
 import csv
 import inspect
 import re
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +17,6 @@ from torch.utils.tensorboard.summary import hparams
 from linreg.runs.folder import RunFolder
 from linreg.safety.allowed import import_allowed, python_numbers
 from linreg.system.errors import InputError, given
-from linreg.system.messages import CSV_FOLDER_IN_USE
 
 # Files of one second are read in the order of their names, which end in this count: ".10" would come before ".9".
 event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
@@ -122,9 +120,7 @@ class RunTable(Curves, CSVLogger):  # type: ignore[misc]
             ):
                 rows = [row for row in csv.DictReader(file) if int(row["step"] or 0) < self.purge_step]
         self.is_open = True
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", CSV_FOLDER_IN_USE)
-            self.experiment.metrics += [{tag: value for tag, value in row.items() if tag and value} for row in rows]
+        self.experiment.metrics += [{tag: value for tag, value in row.items() if tag and value} for row in rows]
         self.save()
 
     @rank_zero_only

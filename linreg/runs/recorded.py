@@ -29,10 +29,7 @@ def typed_only(config: dict[str, Any]) -> list[str]:
         entries = value if isinstance(value, list) else [value]
         if name == "default_root_dir":
             continue  # never taken
-        if name == "callbacks":
-            entries = [e for e in entries if not (isinstance(e, dict) and _is_harmless(e))]
-        if name == "logger":
-            entries = [e for e in entries if not (isinstance(e, dict) and _writes_here(e))]
+        entries = [each for each in entries if not (isinstance(each, dict) and _writes_here(name, each))]
         is_class = any(isinstance(entry, dict) and "class_path" in entry for entry in entries)
         if is_class or (name == "callbacks" and any(entries)):
             found.append(f"--{name}")
@@ -52,17 +49,14 @@ def check_recorded(config: dict[str, Any], where: str, subcommand: str, is_typed
         raise InputError(f"{where} has {', '.join(unsafe)} that may write anywhere: not taken from there; {remedy}")
 
 
-def _is_harmless(entry: dict[str, Any]) -> bool:
+def _writes_here(flag: str, entry: dict[str, Any]) -> bool:
+    """Whether it is a callback or a logger that writes to the run's own folder and nowhere else."""
     module, _, name = str(entry.get("class_path")).rpartition(".")
-    return name in HARMLESS and f"{module}.".startswith((".", "lightning.pytorch.callbacks."))
-
-
-def _writes_here(entry: dict[str, Any]) -> bool:
-    """Whether a logger writes to the run's own folder and nowhere else."""
-    module, _, name = str(entry.get("class_path")).rpartition(".")
+    if flag == "callbacks":
+        return name in HARMLESS and f"{module}.".startswith((".", "lightning.pytorch.callbacks."))
     args = entry.get("init_args") or {}
     known = name in PLAIN_LOGGERS and f"{module}.".startswith("lightning.pytorch.loggers.")
-    if not known or not isinstance(args, dict) or entry.keys() - {"class_path", "init_args"}:
+    if flag != "logger" or not known or not isinstance(args, dict) or entry.keys() - {"class_path", "init_args"}:
         return False
     others = [value for key, value in args.items() if key not in ("save_dir", "prefix")]
     return args.get("save_dir") == HERE and all(not value or isinstance(value, int) for value in others)

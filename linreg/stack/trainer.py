@@ -35,7 +35,7 @@ from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
 from linreg.system.errors import InputError, did_you_mean, given
-from linreg.system.messages import CALLBACKS_LEFT_OUT, FOLDER_IN_USE, INSIDE_EPOCH, OVERFIT, SHORT_EPOCH
+from linreg.system.messages import EXPECTED
 from linreg.system.screen import hide_notes
 
 FOLDERS = [Path(__file__).parents[i] / "configs" for i in (1, 2)]  # of an installed package, and of a clone
@@ -97,13 +97,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
 def no_false_alarms() -> Iterator[None]:
     """Keeps to itself what Lightning warns of, and what is meant here."""
     with warnings.catch_warnings():
-        for message in (
-            FOLDER_IN_USE,  # a resumed run goes on in its own folder, which holds its checkpoints
-            SHORT_EPOCH,  # it has its curves all the same
-            INSIDE_EPOCH,  # a run goes on there, behind the batches that were seen
-            CALLBACKS_LEFT_OUT,  # a run that goes on says what differs
-            OVERFIT,  # rows that are not shuffled are what --overfit_batches means
-        ):
+        for message in EXPECTED:
             warnings.filterwarnings("ignore", message)
         yield
 

@@ -43,14 +43,16 @@ REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
 }
 
 # Warnings, each as a pattern.
-FOLDER_IN_USE = r"Checkpoint directory .* exists and is not empty"  # Lightning
-CSV_FOLDER_IN_USE = r"Experiment logs directory .* exists and is not empty"  # Lightning
-SHORT_EPOCH = r"The number of training batches .* is smaller than the logging interval"  # Lightning
-INSIDE_EPOCH = "You're resuming from a checkpoint that ended before the epoch ended"  # Lightning
-CALLBACKS_LEFT_OUT = "Be aware that when using `ckpt_path`"  # Lightning
-OVERFIT = "You requested to overfit but enabled"  # Lightning
 READ_ONLY_ARRAY = "The given NumPy array is not writable"  # torch
 MISSING_GLYPH = "Glyph .* missing from"  # matplotlib
+EXPECTED = (  # of Lightning, where a run here does just that
+    "Experiment logs directory .* exists and is not empty",  # that of a run, in which its other records lie
+    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its own folder
+    "The number of training batches .* is smaller than the logging interval",  # it has its curves all the same
+    "You're resuming from a checkpoint that ended before the epoch ended",  # it goes on behind the batches it has seen
+    "Be aware that when using `ckpt_path`",  # callbacks may be left out: a run that goes on says what differs
+    "You requested to overfit but enabled",  # rows that are not shuffled are what --overfit_batches means
+)
 OF_NO_USE = (  # here
     r"`isinstance\(treespec, LeafSpec\)`",  # torch 2.13, of Lightning 2.6.6
     "GPU available but not used",  # Lightning, of --accelerator cpu
