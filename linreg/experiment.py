@@ -164,10 +164,9 @@ def check_given(own: dict[str, Any]) -> None:
 def go_back_to_best(
     trainer: Trainer, model: LightningModule, epochs: int, before: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Loads the best checkpoint into the model, but not one far from a known optimum.
+    """Loads the best checkpoint into the model, but not one far from a known optimum; which one, and what was logged.
 
-    Returns:
-        Which checkpoint the model is now of, and what was logged up to then, ``before`` the run if it trained nothing.
+    That is of ``before`` the run if it trained nothing.
     """
     best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
     saved = {os.path.basename(each.best_model_path) for each in trainer.checkpoint_callbacks}  # type: ignore[attr-defined]

@@ -41,20 +41,10 @@ class Way(Callback):
 
 
 def lecture(model: Any, data: LightningDataModule, name: str, settings: dict[str, Any]) -> Path:
-    """Trains a model three times from one beginning, and draws the three ways to the optimum.
+    """Trains a model three times from one beginning, and draws the three ways to the optimum; where the picture is.
 
-    Args:
-        model: a LinearRegression, or another that has a ``lesson``.
-        data: what to train it on.
-        name: of the run.
-        settings: the flags of fit, and the resolved ``config``.
-
-    Returns:
-        Where the picture is.
-
-    Raises:
-        InputError: for a model without a lesson, or a flag that it cannot honour.
-        RunError: if a training diverges, or the machine cannot write.
+    ``settings`` are the flags of fit and the resolved ``config``; InputError for a flag that it cannot honour, or a
+    model without a ``lesson``, which a LinearRegression has.
     """
     others = {flag: value for flag, value in settings.items() if flag not in all_flags({})}
     flags = all_flags({flag: value for flag, value in settings.items() if flag not in others})

@@ -34,9 +34,6 @@ MADE_HERE: set[str | int] = {"model", "data", "config", "flags"}  # arguments of
 class CommandLine(LightningCLI):
     """A LightningCLI whose default subcommand is fit and whose Trainer flags are bare; it parses and builds, no more.
 
-    Args:
-        typed: the command line without the program's name.
-
     Attributes:
         model: to train, or the trained one of the checkpoint.
         datamodule: what to train or to measure it on.

@@ -24,13 +24,7 @@ CLASSES = {"model": ["model"], "data": ["data", "csv"], "predict": ["predict"]} 
 
 
 def flags_of(command: str, typed: Arguments, recorded: dict[str, Any]) -> dict[str, str]:
-    """The flags of a command and the type of each as text, as far as the classes that were named are known.
-
-    Args:
-        command: fit, validate, test or predict.
-        typed: what was typed.
-        recorded: the config of the checkpoint.
-    """
+    """The flags of a command and the type of each as text, of the classes that were typed or ``recorded``, if known."""
     own = parameters_of(run) if command == "fit" else {"ckpt_path": "str"}
     kinds = {f"--{name}": kind for name, kind in own.items()}
     kinds |= {"--output": "str"} if command == "predict" else {}
@@ -71,17 +65,9 @@ def check_source(arguments: Arguments, recorded: dict[str, Any]) -> None:
 
 
 def mend(arguments: Arguments, kinds: dict[str, str]) -> tuple[list[Flag], list[str]]:
-    """Flags as the parser takes them, with what was meant in the place of what was typed.
+    """Flags with what was meant in the place of what was typed, and what was done to them, a line each.
 
-    Args:
-        arguments: what was typed.
-        kinds: the type of each flag that the command has, as text.
-
-    Returns:
-        The flags, and what was done to them, a line each.
-
-    Raises:
-        InputError: for what could mean several things, or cannot be done here.
+    InputError for what could mean several things, or is none of the command's flags (``kinds``: their types as text).
     """
     mended: list[Flag] = []
     notes = []

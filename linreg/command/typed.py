@@ -51,11 +51,7 @@ def flags_in(typed: Sequence[str]) -> Iterator[Flag]:
 
 
 class Arguments:
-    """What was typed, taken apart: the subcommand, the config files, and the flags.
-
-    Args:
-        typed: the arguments of the command line, without the program's name.
-    """
+    """What was typed behind the program's name, taken apart: the subcommand, the config files, and the flags."""
 
     def __init__(self, typed: Sequence[str]) -> None:
         is_named = typed[:1] and typed[0] in (*SUBCOMMANDS, *AS_FIT)

@@ -67,11 +67,7 @@ def leave() -> None:
 
 
 def watch(child_processes: "list[subprocess.Popen[Any]] | None" = None) -> None:
-    """Begins to look after signals and the other processes, in a thread: the main one may be waiting in C.
-
-    Args:
-        child_processes: what was started, each to be ended with this process, and this one with each.
-    """
+    """Begins to look after signals and the processes it has started, in a thread: the main one may be waiting in C."""
     children[:] = child_processes or []
     if watching:
         return

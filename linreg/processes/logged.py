@@ -27,11 +27,7 @@ EPOCH_ENDS = ("on_train_epoch_end", "on_validation_epoch_end", "on_test_epoch_en
 
 
 class Logged(Callback):
-    """Lets what a module logs be of all processes' rows, each of which counts as it does in one process.
-
-    Args:
-        strategy: the trainer's, by which Lightning reduces what is logged.
-    """
+    """Lets what a module logs be of all processes' rows, each of which counts as it does in one process."""
 
     weight = 1.0  # what a mean over this process's rows counts, in a training batch
 

@@ -23,11 +23,7 @@ from linreg.system.screen import complain
 
 
 def launched(settings: dict[str, Any]) -> dict[str, Any]:
-    """The Trainer's flags with the devices and machines of the launcher, where these are not typed.
-
-    Raises:
-        InputError: for others than the launcher has started, or than this command can start.
-    """
+    """The Trainer's flags with the launcher's devices and machines; InputError for others that are typed."""
     strategy = str(getattr(settings["strategy"], "_start_method", settings["strategy"]))
     if any(way in strategy for way in ("spawn", "fork", "notebook")):
         raise InputError(f"--strategy {strategy}: what its processes have learned would be lost with them; give ddp")

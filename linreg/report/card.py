@@ -58,12 +58,7 @@ def equation(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def differences(config: str, data: Any) -> str:
-    """What is no longer as on the card beside a run's config, in one line; empty if all is, or if there is no card.
-
-    Args:
-        config: the path of the config that is run again.
-        data: as for ``make_card``.
-    """
+    """What is no longer as on the card beside a run's config, in one line; empty if all is, or if there is no card."""
     try:
         with Path(config).with_name("card.md").open(encoding="utf-8") as file:
             card = file.read(MOST_OF_A_CARD).split("\n")

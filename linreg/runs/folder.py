@@ -116,11 +116,7 @@ def steps_in(checkpoint: dict[str, Any]) -> int:
 
 
 def open_run(name: str, ckpt_path: str | None, checkpoint: dict[str, Any] | None) -> RunFolder:
-    """The folder of a new run, or of the one that a checkpoint belongs to if it lies in its run's folder.
-
-    Raises:
-        InputError: if another process is at work in that folder.
-    """
+    """The folder of a new run, or that of a checkpoint's, if it lies there; InputError if it is in use."""
     if getattr(rank_zero_only, "rank", 0) != 0:
         told = from_first(None) if world() > 1 else os.environ[RUN_FOLDER]  # by the process that has started this one
         return RunFolder(Path(told))

@@ -133,15 +133,12 @@ OURS: dict[Any, Callable[..., Logger]] = {TensorBoardLogger: RunLogger, CSVLogge
 
 
 def make_loggers(wanted: Any, run: RunFolder) -> list[Logger]:
-    """The loggers of a run.
+    """The loggers of a run; InputError if the package of one is not installed, or its settings are wrong.
 
     Args:
         wanted: as Lightning's Trainer takes it; or classes in place of objects, or whatever makes a logger of a
             ``save_dir``: these write into the run's folder.
         run: that folder.
-
-    Raises:
-        InputError: if the package of one is not installed, or its settings are wrong.
     """
     if wanted in (None, True):
         return [RunLogger(run)]

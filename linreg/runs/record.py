@@ -22,11 +22,7 @@ from linreg.system.screen import say
 
 
 class RunRecord(Callback):
-    """Writes config.yaml beside the checkpoints, and into each of them.
-
-    Args:
-        config: the resolved config, as YAML.
-    """
+    """Writes the resolved config, as YAML, beside the checkpoints, and into each of them."""
 
     def __init__(self, config: str) -> None:
         self.config = config

@@ -112,12 +112,7 @@ def differences(before: dict[str, Any], now: str) -> list[str]:
 
 
 def check_begun(name: str, config: str) -> None:
-    """InputError if the newest run of a name, which has saved nothing to go on from, was begun on something else.
-
-    Args:
-        name: of the runs.
-        config: of the run that would begin in its place, as YAML.
-    """
+    """InputError if the newest run of a name, which has saved nothing, was begun on something else than a config."""
     for _, folder in sorted(versions(name).items())[-1:]:
         begun = read_config(config_in(folder) or "", f"the config in {folder}")
         if lines := [line for line in differences(begun, config) if line.startswith(WHAT_RUNS)]:

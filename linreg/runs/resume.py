@@ -18,12 +18,9 @@ Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules
 
 
 def check_unfinished(before: str, config: str, trainer: Trainer) -> None:
-    """InputError for settings that would only rewrite the record of a training to which nothing was added.
+    """InputError for settings that would only rewrite the record of a training to which a fit has added nothing.
 
-    Args:
-        before: the config of that training, as YAML; empty where it is not known.
-        config: the one of now.
-        trainer: after its fit.
+    ``before`` is the config of that training, as YAML like that of now; empty where it is not known.
     """
     progress = {"max_epochs": trainer.current_epoch, "max_steps": trainer.global_step}
     for flag, done in progress.items():
@@ -66,16 +63,8 @@ def _settings(state: dict[str, Any]) -> dict[str, Any]:
 def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> list[str]:
     """Lets settings that differ from those of the first run beat the state that is about to be restored.
 
-    Args:
-        checkpoint: changed in place.
-        hparams: the model's hyperparameters now.
-        now: how its optimizers and schedules begin with them.
-
-    Returns:
-        What differs, besides the hyperparameters, a line each.
-
-    Raises:
-        InputError: for another optimizer, or other groups of weights.
+    It changes the checkpoint in place, and returns what differs besides the hyperparameters, a line each. InputError
+    for another optimizer, or other groups of weights.
     """
     then = checkpoint.get("began") or _older_beginnings(checkpoint["hyper_parameters"], hparams, now)
     if [each["class"] for each in then["optimizers"]] != [each["class"] for each in now["optimizers"]]:
@@ -134,13 +123,7 @@ def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Begi
 
 
 def describe_resume(checkpoint: dict[str, Any], config: str, trainer: Trainer) -> str:
-    """From where a run goes on, and what it does otherwise than before; InputError if it cannot go on.
-
-    Args:
-        checkpoint: to go on from.
-        config: of the run that goes on, as YAML.
-        trainer: of that run.
-    """
+    """From where a run goes on, and what its config, as YAML, says otherwise; InputError if it cannot go on."""
     check_resumable(checkpoint)
     if getattr(trainer, "fast_dev_run", False):
         raise InputError("--fast_dev_run: it tries a run from its beginning; leave out --ckpt_path")

@@ -72,11 +72,7 @@ def read_value(text: str) -> Any:
 
 
 def read_config(text: str, where: str) -> dict[str, Any]:
-    """A config, whose sections are known to be mappings.
-
-    Raises:
-        InputError: for a text that is none.
-    """
+    """A config, whose sections are known to be mappings; InputError for a text that is none."""
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"no config has more than {MAX_BYTES:,} characters")

@@ -37,9 +37,6 @@ class Chunks(Callback):
     Args:
         size: mini-batches a step, at least 1; None stands for 1 where only the formula was asked for.
         formula: whether the model's ``formula_step`` takes the place of its training step and of autograd.
-
-    Raises:
-        InputError: for what a chunk cannot honour.
     """
 
     def __init__(self, size: int | None, formula: bool = False) -> None:

@@ -66,13 +66,7 @@ def all_flags(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (), **changed: Any) -> Trainer:
-    """A Trainer that writes whole checkpoints and, on a terminal, draws a progress bar.
-
-    Args:
-        settings: all of the Trainer's flags.
-        callbacks: to add to those of the settings.
-        **changed: flags that beat the settings.
-    """
+    """A Trainer of all its flags, and those that are ``changed``, that writes whole checkpoints and draws progress."""
     hide_notes()
     settings = settings | changed | {"use_distributed_sampler": False}  # it repeats rows; see Shares
     added = [*several(settings["callbacks"]), *callbacks]
@@ -150,15 +144,7 @@ def make_fitter(
 ) -> Trainer:
     """A Trainer that guards the training, stops it when asked to, and saves where it stands.
 
-    Args:
-        settings: all of the Trainer's flags.
-        model: to be trained.
-        config: the resolved config, for the record.
-        chunk: how many mini-batches share a step, if several do.
-        formula: whether these, each mini-batch by itself where no chunk is given, take the gradient from the model's
-            own formula.
-        best: which checkpoint is the best; None stands for that of the lowest validation loss.
-        save_every_n_steps: steps between two saves inside an epoch, if there are to be any.
+    ``settings`` are all of its flags, ``config`` goes into the record, and the others are those of ``experiment.run``.
     """
     typed = several(settings["callbacks"])
     check_names(typed)

@@ -13,11 +13,7 @@ from linreg.system.errors import RunError
 
 
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file at once; see ``replacing``.
-
-    Raises:
-        RunError: if the content cannot be written.
-    """
+    """Writes a file at once, as by ``replacing``; RunError if it cannot be written."""
     try:
         with replacing(path) as file:
             file.write(content)
@@ -29,13 +25,7 @@ def atomic_write(path: Path, content: bytes | memoryview) -> None:
 def replacing(path: Path, mode: str = "xb", **how: Any) -> Iterator[IO[Any]]:
     """A new file beside a path, which it replaces once it is whole: a kill or a full disk leaves what was there.
 
-    Args:
-        path: what is replaced; if the block within ends in an exception it is not.
-        mode: "xb" or "x".
-        **how: see ``open``.
-
-    Raises:
-        OSError: if it cannot be made, written or renamed.
+    So does an exception in the block within. OSError if it cannot be made, written or renamed.
     """
     with suppress(OSError):
         for leftover in leftovers(path.parent, re.escape(path.name[:32])):

@@ -66,12 +66,7 @@ def weight(num_rows: int) -> float:
 
 
 def check_agreement(what: str, value: Any) -> None:
-    """InputError in all processes unless each of them has the same value.
-
-    Args:
-        what: the value is, to begin the message with.
-        value: plain, with a text of its own.
-    """
+    """InputError in all processes unless each of them has the same value, a plain one."""
     found = gathered(value)
     odd = next((i for i, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
