@@ -23,8 +23,7 @@ from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError
 from linreg.system.screen import counted, say
 
-OFF = dict.fromkeys(("logger", "enable_checkpointing"), False)
-FIXED: dict[str, Any] = OFF | {"limit_val_batches": 0, "devices": 1}  # of each training
+FIXED: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "devices": 1}
 ALWAYS = {"figures": True, "mode": "min"}  # flags of fit that are on where nobody has typed them; all others are off
 
 

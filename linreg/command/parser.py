@@ -77,11 +77,11 @@ class Parser(LightningArgumentParser):
         """Takes no value of a flag for the name of a file to read: it could be a pipe, or an address."""
         return super().add_class_arguments(*args, **kwargs | {"sub_configs": False})
 
-    def add_bare_flags(self, prefix: str = "--trainer.") -> None:
+    def add_bare_flags(self) -> None:
         """Lets each flag ``--trainer.X`` be typed as ``--X`` too."""
         for action in self._actions:
-            for long in [s for s in action.option_strings if s.startswith(prefix)]:
-                bare = "--" + long.removeprefix(prefix)
+            for long in [s for s in action.option_strings if s.startswith("--trainer.")]:
+                bare = long.replace("trainer.", "", 1)
                 if bare not in self._option_string_actions:
                     action.option_strings = [bare, *action.option_strings]
                     self._option_string_actions[bare] = action

@@ -22,9 +22,7 @@ class ProgressLine(ProgressBar):
     An evaluation has no length that is known beforehand: it is shown once it takes time, as a number that grows.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_enabled, self.began, self.drawn, self.share = True, 0.0, 0.0, 0.0
+    is_enabled, began, drawn, share = True, 0.0, 0.0, 0.0
 
     def disable(self) -> None:
         self.is_enabled = False

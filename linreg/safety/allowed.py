@@ -91,10 +91,10 @@ def import_allowed(class_path: str, where: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def find_class(path: str, package: str = "linreg") -> Any:
-    """A class by its path, or by its name in a package; None for one that cannot be had, of which the parser tells."""
+def find_class(path: str) -> Any:
+    """A class by its path, or its name in linreg; None for one that cannot be had, of which the parser tells."""
     try:
-        return import_allowed(path if "." in path else f"{package}.{path}", path)
+        return import_allowed(path if "." in path else f"linreg.{path}", path)
     except (InputError, ImportError, AttributeError):
         return None
 

@@ -30,7 +30,6 @@ class Draws(Callback):
 
     seed: int | None = None  # of the run
     seen = 0  # batches of the first epoch, by the run that goes on
-    generators: dict[str, Any] | None = None  # as these had left them
     kept: tuple[Any, ...] | None = None  # by the data module, its loaders and their samplers, where the epoch began
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -87,10 +86,6 @@ class Draws(Callback):
             if self.is_first:  # whose iterator was made before; those of the other epochs are made next
                 self.is_first = False
                 begin_behind(trainer, self.seen)
-            if self.generators is not None:
-                with given("the checkpoint's 'draws'"):
-                    restore_generators(self.generators)
-                self.generators = None
 
         vars(pl_module)["on_train_epoch_start"] = begin_with_loaders
 

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from linreg.runs.checkpoints import LastCheckpoint
 from linreg.runs.resumable import check_kind
-from linreg.stack.draws import Draws, generator_states
+from linreg.stack.draws import Draws, generator_states, restore_generators
 from linreg.system.errors import InputError, given
 from linreg.system.ranks import gathered
 
@@ -48,7 +48,7 @@ class Inside(Callback):
         self.saved = checkpoint["global_step"]
         if "inside" in checkpoint:
             self.before = checkpoint["inside"][trainer.global_rank]
-            self.draws.seen, self.draws.generators = self.before["batches"], self.before["draws"]
+            self.draws.seen = self.before["batches"]
             self.draws.kept = self.before.get("kept", self.draws.kept)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -72,6 +72,7 @@ class Inside(Callback):
             begin_epoch()
             if self.before is not None:
                 with given("the checkpoint's 'inside'"):
+                    restore_generators(self.before["draws"])
                     self._take_up(trainer, pl_module, self.before)
                 self.before = None
 
