@@ -26,28 +26,17 @@ class Picture(NamedTuple):
 
 @dataclass
 class Findings:
-    """What a trained model amounts to.
+    """What a trained model amounts to."""
 
-    Args:
-        metrics: the content of metrics.json.
-        text: the same for the screen.
-        verdict: one line that says how good that is.
-        excess: the training MSE above that of the exact solution, as a share of it, or the loss where that has a
-            penalty too; None where there is no such solution.
-        is_optimum: whether that solution is the model's own optimum, and no baseline that it may surpass.
-        rows: the coefficients, a row each.
-        files: the content of files beside metrics.json, by name.
-        pictures: draws them, for TensorBoard.
-    """
-
-    metrics: dict[str, Any]
-    text: str = ""
-    verdict: str = ""
-    excess: float | None = None
-    is_optimum: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
-    pictures: Callable[[], Iterable[Picture]] = tuple
+    metrics: dict[str, Any]  # the content of metrics.json
+    text: str = ""  # the same for the screen
+    verdict: str = ""  # one line that says how good that is
+    # The training MSE above that of the exact solution, as a share of it; the loss where that has a penalty too:
+    excess: float | None = None  # where there is no such solution
+    is_optimum: bool = False  # whether that solution is the model's own, and no baseline that it may surpass
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the coefficients
+    files: dict[str, bytes] = field(default_factory=dict)  # beside metrics.json, by name
+    pictures: Callable[[], Iterable[Picture]] = tuple  # draws them, for TensorBoard
 
     def check(self, most: float | None, is_first: bool = True) -> None:
         """RunError if a run was asked to come within ``most`` (above 0) of the exact solution and did not."""

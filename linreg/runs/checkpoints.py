@@ -67,11 +67,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``: the lowest validation loss; without such rows the lowest excess_mse, or training loss.
-
-    Args:
-        monitor: a metric to go by in its place.
-        mode: "min" or "max", which of its values is the best.
+    """``best.ckpt``: the lowest validation loss, or best ``monitor``; without such rows excess_mse, or training loss.
 
     Epochs of a model whose optimum is known compete only among those that are as near to it: within 0.1 % before within
     1 % before all others. On a small table an early epoch can have the lowest validation loss by chance, long before

@@ -66,19 +66,12 @@ def newest_checkpoint(name: str, is_needed: bool = False) -> str | None:
 
 @dataclass
 class RunFolder:
-    """A run's folder, whatever its loggers are: where its records, checkpoints and pictures lie.
-
-    Args:
-        path: of the folder.
-        run: what tells the run from all others, wherever its folder is moved.
-        purge_step: on resume, the step from which on older points of the curves are void.
-        lock: on the folder, held until ``close``.
-    """
+    """A run's folder, whatever its loggers are: where its records, checkpoints and pictures lie."""
 
     path: Path
-    run: str = ""
-    purge_step: int | None = None
-    lock: FileLock | None = None
+    run: str = ""  # what tells the run from all others, wherever its folder is moved
+    purge_step: int | None = None  # on resume, the step from which on older points of the curves are void
+    lock: FileLock | None = None  # held until ``close``
 
     @property
     def logdir(self) -> Path:

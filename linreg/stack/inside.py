@@ -23,12 +23,8 @@ class Inside(Callback):
     """Saves last.ckpt inside epochs too: every so many steps, and where a run ends before its epoch does.
 
     A run that goes on from there begins the epoch once more, with its hooks and its draws, passes over the batches that
-    were seen, and takes up what had been summed up, logged and drawn by then.
-
-    Args:
-        last: what saves last.ckpt.
-        draws: what begins an epoch.
-        every: optimizer steps between two saves, at least 1; None for only where a run ends.
+    were seen, and takes up what had been summed up, logged and drawn by then. Without ``every`` so many steps it saves
+    only where a run ends.
     """
 
     def __init__(self, last: LastCheckpoint, draws: Draws, every: int | None = None) -> None:
