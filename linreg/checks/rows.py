@@ -37,11 +37,9 @@ def no_collinear_column(context: Context) -> Verdict:
         return judge(False, f"constant columns: {context.names(constant)}", "none", "leave them out")
     if len(x) < max(FEW, 2 * x.shape[1]):
         raise CannotTell(f"there are {len(x)} rows of {x.shape[1]} columns")
-    z = (x - x.mean(0)) / x.std(0)
-    gram = z.T @ z / (len(z) - 1) + 1e-9 * torch.eye(x.shape[1], device=x.device)
-    inverse = torch.linalg.inv(gram)
-    vif = torch.where(values == 2, 1, inverse.diagonal())  # 1 / (1 - R^2) of each column on the others
-    condition = float(torch.linalg.matrix_norm(inverse, 2) * torch.linalg.matrix_norm(gram, 2)) ** 0.5
+    gram = torch.corrcoef(x.T) + 1e-9 * torch.eye(x.shape[1], device=x.device)
+    vif = torch.where(values == 2, 1, torch.linalg.inv(gram).diagonal())  # 1 / (1 - R^2) of each column on the others
+    condition = float(torch.linalg.cond(gram)) ** 0.5
     bad = (vif > REPEATED).nonzero().flatten().tolist() if condition > ILL_CONDITIONED else []
     text = f"columns that follow from others: {context.names(bad)}; largest VIF: {float(vif.max()):.3g}"
     text += f", condition number {condition:.3g}"

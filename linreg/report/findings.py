@@ -145,8 +145,7 @@ def show_number(value: float | None, digits: int = 7) -> str:
 def table(rows: list[list[str]]) -> list[str]:
     """Lines of aligned cells: the first column to the left, the others to the right."""
     rows = [[cell.replace("\n", "\\n") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    first, *others = widths
+    first, *others = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]  # widths
     return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
         for row in rows

@@ -46,9 +46,8 @@ class Restored(Callback):
             if is_known(type(callback).state_dict):  # a user's own may keep what it likes
                 check_kind(state, callback.state_dict(), f"callbacks, {type(callback).__name__}")
             if isinstance(callback, EarlyStopping):
-                has_stopped = 0 < state["stopped_epoch"] == checkpoint["epoch"]
-                if has_stopped and state["patience"] == callback.patience:
-                    self.is_over = True
+                if 0 < state["stopped_epoch"] == checkpoint["epoch"] and state["patience"] == callback.patience:
+                    self.is_over = True  # as it had stopped
                 else:
                     state["stopping_reason_message"] = None  # that it had stopped is no news
                 state["patience"] = callback.patience  # as it is typed now

@@ -49,8 +49,7 @@ class Inside(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.is_saving:
-            own = describe_epoch(trainer, pl_module) | {"kept": self.draws.kept}
-            checkpoint["inside"] = gathered(own)
+            checkpoint["inside"] = gathered(describe_epoch(trainer, pl_module) | {"kept": self.draws.kept})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop.epoch_loop
