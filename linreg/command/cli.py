@@ -24,7 +24,7 @@ from linreg.runs.recorded import check_begun, check_recorded, recorded_config, r
 from linreg.safety.allowed import class_path_of, find_class, restrict_imports
 from linreg.safety.checkpoint_file import load_model, read_checkpoint
 from linreg.safety.safe_yaml import read_config
-from linreg.stack.trainer import DEFAULT_CONFIG, check_flags, refuse_by_name
+from linreg.stack.trainer import DEFAULT_CONFIG, check_flags
 from linreg.system.errors import InputError, given
 from linreg.system.screen import complain, say
 
@@ -51,8 +51,6 @@ class CommandLine(LightningCLI):
         if (told := told_where(asked)) != asked:
             others = self.arguments.without("--logger", "--trainer.logger")
             self.arguments.flags = [("--trainer.logger", json.dumps(told)), *others]
-        for name in ("callbacks", "callbacks+", "profiler"):
-            refuse_by_name(str(self.arguments.trainer_setting(name)))
         path = self.arguments.value("--ckpt_path")
         self.checkpoint = None if path is None else read_checkpoint(path)
         self.own: list[str] = []  # the settings that are none of the Trainer's

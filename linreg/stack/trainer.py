@@ -113,8 +113,10 @@ def check_flags(settings: dict[str, Any]) -> None:
     if settings["barebones"]:
         remedy = "use lightning.Trainer(barebones=True) in Python"
         raise InputError(f"--barebones leaves out what a run is made of; {remedy}")
-    if str(settings["profiler"]).lower() == "xla":
-        refuse_by_name("XLAProfiler")
+    profiler = re.sub("(?i)^xla$", "XLAProfiler", str(settings["profiler"]))
+    for name, remedy in INSTEAD.items():
+        if re.search(rf"\b{name}\b", f"{settings['callbacks']} {profiler}"):  # objects, or what a config says of them
+            raise InputError(f"{name} cannot be honoured: {remedy}")
     if settings["val_check_interval"] == 0:
         raise InputError("--val_check_interval 0: a number above 0 is expected")
     if settings["default_root_dir"] not in (None, str(ROOT)):
@@ -124,13 +126,6 @@ def check_flags(settings: dict[str, Any]) -> None:
         most = max(os.cpu_count() or 1, torch.cuda.device_count())
         if int(str(devices)[:9]) > most:
             raise InputError(f"--devices {devices}: this machine has {most}, and a process for each is started")
-
-
-def refuse_by_name(named: str) -> None:
-    """InputError for what a run here cannot have, in a text that names callbacks or a profiler."""
-    for name, remedy in INSTEAD.items():
-        if re.search(rf"\b{name}\b", named):
-            raise InputError(f"{name} cannot be honoured: {remedy}")
 
 
 def make_fitter(
@@ -146,9 +141,7 @@ def make_fitter(
 
     ``settings`` are all of its flags, ``config`` goes into the record, and the others are those of ``experiment.run``.
     """
-    typed = several(settings["callbacks"])
-    check_names(typed)
-    refuse_by_name(" ".join(type(callback).__name__ for callback in typed))
+    check_names(several(settings["callbacks"]))
     draws, record = Draws(), RunRecord(config)
     callbacks: list[Callback] = [StopBetweenBatches(), draws, Restored(), PlateausInTime(), DivergenceGuard(), record]
     chunks = Chunks(chunk, formula) if formula or chunk is not None else None
