@@ -1,8 +1,8 @@
-"""What the numbers of a column may be in truth: names, dates, thousands, slips. It is said, and nothing is changed."""
+"""What numbers and rows may be in truth: names, dates, thousands, slips, copies. It is said, and nothing is changed."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ THOUSANDS = re.compile(r"[-+]?[1-9]\d?\d?[.,]\d{3}", re.ASCII)
 POINT = "dot is read as a decimal point"
 FEW = 20  # rows, or different values, that say too little of a column
 DATES, SAMPLE = 10, 1_000  # that differ; rows that are read
+MOST_COMPARED = 100_000  # rows, for copies among them
 CODES = torch.tensor([99.0, 999.0, 9_999.0, 99_999.0, 999_999.0], dtype=torch.float64)  # of a missing value, or below 0
 
 
@@ -141,3 +142,17 @@ def far_values(values: Tensor) -> list[tuple[int, str]]:
             if rest.min() - end > times[i] * (rest.max() - rest.min()):
                 found.append((i, f"{len(column) - len(rest):,} are {sign * float(end):g}, far from all others"))
     return found
+
+
+def copies(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[str]:
+    """A line where rows are measured that are not new; of larger tables it would take too long to know."""
+    if sum(len(x) for x, _ in splits.values()) > MOST_COMPARED:
+        return
+    rows = {name: [row.tobytes() for row in torch.cat(sides, 1).numpy()] for name, sides in splits.items()}
+    known = {*rows["train"]}
+    if not rows["val"] + rows["test"] and 1_000 * (twice := len(rows["train"]) - len(known)) > len(rows["train"]):
+        yield f"{twice:,} rows are copies of others"
+    for name in ("val", "test"):
+        twice = sum(row in known for row in rows[name])
+        if 100 * twice > len(rows[name]):
+            yield f"{twice:,} of {len(rows[name]):,} {name} rows are copies of training rows"

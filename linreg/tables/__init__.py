@@ -2,6 +2,6 @@
 
 In: files, arrays, or known coefficients. Out: a data module's batches (x (N, D), y (N, T)).
 Read ``table``, ``data`` and ``batches``; then ``synthetic`` and ``csv_data``, with ``reader`` and, for what is larger
-than memory, ``conversion`` and ``memmap``; ``prediction`` goes the way back, from a model to a file; ``columns`` and
-``fingerprint`` tell whether other rows have the columns and units of those that were trained on, or are the same.
+than memory, ``conversion`` and ``memmap``; ``prediction`` goes the way back, from a model to a file, and ``columns``
+asks whether other rows have the columns that a model was trained on, in the same units.
 """

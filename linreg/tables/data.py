@@ -9,18 +9,18 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from linreg.files.doubts import copies
 from linreg.safety.allowed import own_arguments
 from linreg.split import check_split, same_rows, split_rows
 from linreg.system.errors import InputError
 from linreg.system.ranks import check_agreement, own_part
 from linreg.system.screen import counted
 from linreg.tables.batches import TensorBatches
-from linreg.tables.fingerprint import fingerprint
 from linreg.tables.table import Table
 
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
 MOST_UNSEEN = 3  # levels of a column that are named one by one
-MOST_COMPARED = 100_000  # rows, for copies among them
+SAMPLED = 4_096  # rows of a mapped split whose bits are looked at when it is met again
 EVALUATION_BATCH = 16_384  # rows at once where no gradient is needed
 
 
@@ -151,8 +151,14 @@ class RegressionData(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> Tensor:
-        """What tells these rows, split like this, from any others."""
-        return fingerprint(self.splits, is_sampled=self.table.mapped)
+        """Rows and weighted sums of each column of each split (S, 1 + D + T), in which any other row or order shows."""
+        sums = []
+        for split in self.splits.values():
+            every = max(len(split[0]) // SAMPLED, 1) if self.table.mapped else 1
+            weights = torch.arange(1, len(split[0][::every]) + 1, dtype=torch.float64).mul_(12.9898).cos_()
+            num_rows = torch.tensor([len(split[0])], dtype=torch.float64)
+            sums.append(torch.cat([num_rows, *(weights @ part[::every].double() for part in split)]))
+        return torch.stack(sums)
 
     def is_same(self, before: Tensor) -> bool:
         """Whether a fingerprint is that of these rows, but for rounding."""
@@ -173,7 +179,7 @@ class RegressionData(LightningDataModule):
         sizes = ", ".join(f"{rows[split]:,} {split}" for split in ("train", "val", "test"))
         first = f"{rows['read']:,} rows, {counted(self.num_features, 'feature')} -> {', '.join(self.target_names)}; "
         first += f"{rows['dropped']:,} dropped; {sizes}"
-        doubts = [*self._unseen_levels(), *self._copies()] if self.is_trained_on else []
+        doubts = [*self._unseen_levels(), *copies(self.splits)] if self.is_trained_on else []
         known = f"{self.num_trained_on:,} of these {rows['test'] + rows['val']:,} rows were trained on"
         doubts += [f"{known}; leave out --data.path to measure those held out"] * bool(self.num_trained_on)
         return [first, *self.table.notes, *self.table.outliers(), *doubts]
@@ -189,19 +195,6 @@ class RegressionData(LightningDataModule):
             shown = ", ".join(map(repr, unseen[:MOST_UNSEEN])) + ", ..." * (len(unseen) > MOST_UNSEEN)
             if unseen:
                 yield f"{shown} of {column!r} is in no training row: nothing is learned of it"
-
-    def _copies(self) -> Iterator[str]:
-        """A line where rows are measured that are not new; of larger tables it would take too long to know."""
-        if len(self.table.x) > MOST_COMPARED:
-            return
-        rows = {name: [row.tobytes() for row in torch.cat(sides, 1).numpy()] for name, sides in self.splits.items()}
-        known = {*rows["train"]}
-        if not rows["val"] + rows["test"] and 1_000 * (copies := len(rows["train"]) - len(known)) > len(rows["train"]):
-            yield f"{copies:,} rows are copies of others"
-        for name in ("val", "test"):
-            copies = sum(row in known for row in rows[name])
-            if 100 * copies > len(rows[name]):
-                yield f"{copies:,} of {len(rows[name]):,} {name} rows are copies of training rows"
 
     def val_dataloader(self) -> TensorBatches:
         return self.evaluation_batches("val")
