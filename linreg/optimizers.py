@@ -22,11 +22,7 @@ Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {.
 
 
 def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str, Any]]:
-    """An optimizer without those of its arguments that are settings of the model too, and these settings.
-
-    Raises:
-        InputError: for a setting that is given in both places, and is not the same.
-    """
+    """An optimizer without those of its arguments that are settings of the model too, and these, if given alike."""
     args = spec.get("init_args") if isinstance(spec, dict) else None
     if not isinstance(args, dict):
         return spec, beside
@@ -55,16 +51,9 @@ def find_class(spec: Spec, module: ModuleType, parent: type) -> tuple[type, dict
 def make_optimizer(
     spec: Spec, parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float = 0.0, **settings: Any
 ) -> torch.optim.Optimizer:
-    """Builds an optimizer over named parameters.
+    """Builds an optimizer over named parameters, of which those called "bias" are exempt from weight decay.
 
-    Args:
-        spec: a class of torch.optim.
-        parameters: (name, parameter) pairs; those called "bias" are exempt from weight decay.
-        weight_decay: the L2 penalty, at least 0.
-        **settings: lr, momentum and the like; None leaves one to the class, any other value it has to accept.
-
-    Raises:
-        InputError: for an unknown class, or a setting that it refuses.
+    A setting (lr, momentum and the like) of None is left to the class; any other it has to accept, or InputError.
     """
     cls, args = find_class(spec, torch.optim, torch.optim.Optimizer)
     args = {name: value for name, value in settings.items() if value is not None} | args
@@ -104,13 +93,8 @@ def make_scheduler(
 ) -> Any:
     """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors.
 
-    Args:
-        spec: a class of torch.optim.lr_scheduler, one of ``schedules``, or the share of the rate at each step.
-        optimizer: whose rate it changes.
-        total_steps: counts the steps of the run, for a class that has to know them.
-
-    Raises:
-        InputError: for an unknown class, or a setting that it refuses.
+    It is of a class of torch.optim.lr_scheduler, one of ``schedules``, or the share of the rate at each step;
+    ``total_steps`` counts those of the run for a class that has to know them. InputError for what that refuses.
     """
     module = torch.optim.lr_scheduler
     if callable(spec):
@@ -139,14 +123,7 @@ def make_scheduler(
 
 
 def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, lr_scheduler: Spec | None) -> None:
-    """InputError now, and not when a run has begun, for what no optimizer or schedule of a model's weights can use.
-
-    Args:
-        spec: the optimizer.
-        settings: lr, momentum, nesterov and weight_decay.
-        part: whose weights it will have, if they are known.
-        lr_scheduler: a schedule's spec, if there is one.
-    """
+    """InputError now, and not when a run has begun, for what no optimizer or schedule of a part's weights can use."""
     lr, momentum, nesterov, weight_decay = settings.values()
     if lr is not None and not (isinstance(lr, Real) and 0 < float(lr) < math.inf):
         raise InputError(f"lr={lr!r}: a finite number above 0 is expected, or null to have it chosen from the data")

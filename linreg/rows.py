@@ -16,9 +16,6 @@ class Rows(Dataset[Any]):
     Args:
         columns: tensors as they are; arrays, frames and lists, of which float64 becomes float32 and text class numbers.
         like: rows whose classes these have too.
-
-    Raises:
-        InputError: for columns of unequal length, or of neither numbers nor text.
     """
 
     def __init__(self, columns: Any, like: "Rows | None" = None) -> None:

@@ -16,9 +16,6 @@ class WarmupConstant(LambdaLR):
         optimizer: whose rate it changes, at each step.
         total_steps: of the run, as ``trainer.estimated_stepping_batches`` has them.
         warmup: share of the steps in which the rate rises, from 0 to below 1.
-
-    Raises:
-        InputError: for a run whose steps cannot be counted beforehand.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1) -> None:

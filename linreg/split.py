@@ -34,17 +34,8 @@ def split_rows(
 ) -> dict[str, Tensor | range]:
     """The rows of "train", "val" and "test" by number, ranges if in order; of a fraction above 0 there is at least one.
 
-    Args:
-        num_rows: of all data.
-        val_fraction: share of the rows for validation.
-        test_fraction: share of the rows for the test.
-        split: "random", or "order": the first rows train, the last ones test.
-        split_seed: of the random order.
-        gap: rows to leave out between two splits, for rows that share values with those after them.
-        origin: what a message calls the data.
-
-    Raises:
-        InputError: for too few rows.
+    In "order" the first rows train, the last ones test. Between two splits ``gap`` rows are left out, for rows that
+    share values with those after them; InputError, which calls the data ``origin``, if there are too few.
     """
     shares = (val_fraction, test_fraction)
     num_val, num_test = (max(round(num_rows * share), 1) if share else 0 for share in shares)

@@ -37,9 +37,6 @@ class CSVBlocks:
         columns: the columns to read, C; what becomes known of them is noted there.
         refuse_missing: whether a missing cell is an error.
         keep: whether there is a use for the rows, which are none otherwise.
-
-    Raises:
-        InputError: with file, line and column, for whatever is not a number where one is expected.
     """
 
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False, keep: bool = False) -> None:

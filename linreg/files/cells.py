@@ -42,9 +42,6 @@ class Spelling:
     Args:
         decimal: the decimal sign, "." or ",".
         missing_values: what stands for a missing value besides ``MISSING``; a number does however it is written.
-
-    Raises:
-        InputError: for any other decimal sign.
     """
 
     def __init__(self, decimal: str = ".", missing_values: str | Sequence[str | float] | None = None) -> None:

@@ -137,17 +137,9 @@ def choose(
     categories: Categories = None,
     exclude: Sequence[str] = (),
 ) -> list[Column]:
-    """The columns of a file to read: the targets, then the features.
+    """The columns of a file (with ``names`` and ``index``) to read: the targets, then the features.
 
-    Args:
-        file: with ``names`` and ``index``.
-        targets: their names.
-        features: names of columns, or of levels that ``categories`` gives; None stands for all other columns.
-        categories: the columns of text: their names, or those with all of their levels, or "all".
-        exclude: columns that are no features.
-
-    Raises:
-        InputError: for a column that is not there, or that has two roles.
+    Features are columns by name, or levels that ``categories`` gives with their column; None stands for all others.
     """
     named = () if categories is None or categories == "all" else categories
     levels = categories if isinstance(categories, Mapping) else {}

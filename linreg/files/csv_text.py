@@ -25,12 +25,7 @@ NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # a NUL, or a byte that is not UTF-8
 
 
 class CSVFile(TextFile):
-    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand.
-
-    Args:
-        path: where it is.
-        spelling: of its cells.
-    """
+    """A CSV file whose header has been read: ``names``, ``delimiter``, and its rows on demand."""
 
     sample = SAMPLE
 

@@ -19,13 +19,7 @@ ROWS = 65_536  # of a batch, at most
 
 
 class ArrowSource:
-    """A source of rows: ``names``, and the values of its columns in blocks.
-
-    Args:
-        path: where it is.
-        data: a ParquetFile or a Table of pyarrow.
-        spelling: what stands for a missing value besides a null and a NaN.
-    """
+    """A ParquetFile or a Table of pyarrow as a source of rows: ``names``, and the values of its columns in blocks."""
 
     delimiter = ","  # of its rows as text
     first_rows = ()  # as they are written: none, for what has leading zeros, or parts thousands, is text here

@@ -86,9 +86,7 @@ class PlainLines:
 def fits(values: np.ndarray, exponents: bool) -> np.ndarray:
     """Which values are beyond doubt; the others, and NaN, are for the exact reader to judge.
 
-    Args:
-        values: of a block.
-        exponents: whether it holds negative ones, so that a 0 may be what is too small for float64.
+    With negative ``exponents`` in the block a 0 may be what is too small for float64.
     """
     size = np.abs(values)
     return ((size == 0) & (not exponents)) | ((size > 1 / LARGEST) & (size < EXACT))

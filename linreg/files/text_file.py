@@ -25,11 +25,7 @@ FORMATS = {  # how files begin that are often taken for CSV
 
 
 class TextFile:
-    """A regular file of text in UTF-8, plain or gzipped.
-
-    Args:
-        path: where it is.
-    """
+    """A regular file of text in UTF-8, plain or gzipped."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path).strip() or "\0" in str(path):

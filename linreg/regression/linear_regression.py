@@ -86,11 +86,7 @@ class LinearRegression(Regressor):
         return Lesson(self, data)
 
     def formula_step(self, optimizer: torch.optim.Optimizer) -> Step:
-        """A step of plain SGD by the lecture's formula in the place of autograd.
-
-        Raises:
-            InputError: for another loss or optimizer.
-        """
+        """A step of plain SGD by the lecture's formula in the place of autograd."""
         odd = any(group.get("dampening") or group.get("maximize") for group in optimizer.param_groups)
         if type(optimizer) is not torch.optim.SGD or odd or not self.has_plain_loss:
             raise InputError("--formula is the gradient of the mean squared error, for plain SGD; leave it out")

@@ -22,9 +22,6 @@ def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
     """The training rows in batches (x, y): of the data module, in order, or of the DataLoader in its place.
 
     Of several processes each has its share; together they are all rows.
-
-    Raises:
-        InputError: for batches that are none of (N, D) and (N, T), or for other columns than the model was made for.
     """
     check_widths(model, len(model.feature_names), len(model.target_names))
     data: Any = getattr(model.trainer, "datamodule", None)

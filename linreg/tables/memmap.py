@@ -28,15 +28,9 @@ VERSION = 3  # of the format; a file of another version is made anew
 
 
 def mapped_table(reader: TableReader, seed: int, folder: str) -> Table:
-    """The table of a reader as a memory-mapped file, in an order that the seed decides; made unless it is there.
+    """The table of a reader that was not read as a memory-mapped file in a folder; made unless it is there.
 
-    Args:
-        reader: not read yet.
-        seed: shuffles the rows, so that any stretch of them is a random sample.
-        folder: where such files are kept.
-
-    Raises:
-        RunError: if the file cannot be written.
+    The seed shuffles the rows, so that any stretch of them is a random sample.
     """
     place, start = Path(folder).expanduser() / _key(reader, seed), time.perf_counter()
     if table := _open(place, reader):

@@ -92,11 +92,7 @@ class _Blocks:
 
 
 class PredictionWriter(Callback):
-    """Writes each row with its prediction; the file appears under its name only once it is whole.
-
-    Args:
-        path: the CSV file to write.
-    """
+    """Writes each row with its prediction as CSV; the file appears under its name only once it is whole."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)

@@ -25,9 +25,6 @@ class TableReader:
         target: the column, or columns, to predict.
         features: the columns to predict from; None takes every other named column that holds numbers.
         missing: this, and all that follow: see CSVData.
-
-    Raises:
-        InputError: with file, line and column, for whatever is not a table of numbers.
     """
 
     def __init__(

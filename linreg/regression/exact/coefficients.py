@@ -17,12 +17,9 @@ Row = dict[str, Any]
 
 
 def coefficient_rows(model: Any, table: Table, confidence: float | None = None) -> list[Row]:
-    """A row a coefficient, in the data's units, each target's intercept last.
+    """A row a coefficient of a trained Regressor, in the data's units, each target's intercept last.
 
-    Args:
-        model: a trained Regressor, with the exact solution of its training rows.
-        table: whose true coefficients are shown if it has any.
-        confidence: of an interval around the exact coefficient, between 0 and 1.
+    With a ``confidence`` there is an interval around each exact one; those of the table are the true ones, if known.
     """
     columns: dict[str, tuple[Tensor, Tensor]] = {}
     if model.is_linear:
@@ -81,12 +78,7 @@ def as_csv(rows: list[Row]) -> bytes:
 
 
 def t_quantile(probability: float, degrees_of_freedom: int) -> float:
-    """The quantile of Student's t distribution, to 6 digits; NaN without a degree of freedom.
-
-    Args:
-        probability: from 0.5 to below 1.
-        degrees_of_freedom: at least 0.
-    """
+    """The quantile of Student's t distribution, to 6 digits, from 0.5 to below 1; NaN without a degree of freedom."""
     if not degrees_of_freedom:
         return float("nan")
     # With t = sqrt(n) tan(angle) the density becomes cos(angle)^(n - 1) on a finite range.

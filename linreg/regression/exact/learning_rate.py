@@ -73,16 +73,7 @@ def make_plan(
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> DescentPlan:
-    """Chooses what was not given so that the optimum is expected soonest.
-
-    Args:
-        summary: of the training rows.
-        batch_size: rows a step, to keep.
-        lr: a rate to keep, in standardized units.
-        momentum: a momentum to keep, 0 or more and below 1.
-        nesterov: whether the momentum is Nesterov's.
-        weight_decay: the optimizer's, 0 or more.
-    """
+    """Chooses what was not given (in standardized units) so that the optimum of the rows is expected soonest."""
     modes = HessianSpectrum(summary, weight_decay)
     momenta = [momentum] if momentum is not None else MOMENTA[bool(nesterov) :]
     smaller = [size for size in BATCH_SIZES if size < summary.num_rows] or [BATCH_SIZES[0]]
@@ -136,12 +127,7 @@ def make_cautious_plan(
 
 
 def plan_descent(model: Any, data: Any) -> DescentPlan:
-    """The plan for a LinearRegression that knows its training rows; the data are told of its batch size.
-
-    Args:
-        model: with an ``exact`` solution of its rows, unless there are too many columns for one.
-        data: what it is trained on, or None; a ``batch_size`` of None is left to the plan.
-    """
+    """The plan for a LinearRegression that knows its training rows; data that leave a batch size to it are told."""
     momentum = model.momentum if model.lr is None else model.momentum or 0.0
     batch_size = getattr(data, "batch_size", None)
     if model.exact is None:

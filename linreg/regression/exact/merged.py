@@ -17,12 +17,7 @@ THREADS = 4  # whatever the cores are, for the same bits on any machine
 
 
 def summary(rows: Iterable[tuple[Tensor, Tensor]], *columns: Any) -> LeastSquares:
-    """The summary of batches (x, y) of rows, in several threads: the first takes every fourth batch, and so on.
-
-    Args:
-        rows: the batches.
-        *columns: see LeastSquares.
-    """
+    """The LeastSquares of batches (x, y) of rows, in several threads: the first takes every fourth batch, and so on."""
     parts = [LeastSquares(*columns) for _ in range(THREADS)]
     with ThreadPoolExecutor(THREADS) as pool:
         for some in zip_longest(*[iter(rows)] * THREADS):
@@ -32,13 +27,10 @@ def summary(rows: Iterable[tuple[Tensor, Tensor]], *columns: Any) -> LeastSquare
 
 
 def merged(own: LeastSquares) -> LeastSquares:
-    """The summary of the rows of all processes, the same to the bit in each of them.
+    """The summary of the rows of all processes from that of this one's own, the same to the bit in each of them.
 
     Neighbours merge first, then pairs of neighbours and so on, in the order of their ranks, so that no process receives
     more than log2(world) summaries; the first one has the last, and tells it to all.
-
-    Args:
-        own: the summary of this process's rows, perhaps of none.
     """
     step = 1
     while step < world() and rank() % step == 0:

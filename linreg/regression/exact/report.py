@@ -20,12 +20,9 @@ Loss = Callable[[Tensor, Tensor, Tensor], Any]  # of x, y and predictions
 
 
 def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
-    """What a trained Regressor amounts to beside the exact solution of its training rows.
+    """What a trained Regressor amounts to beside the exact solution of its training rows, in evaluation mode.
 
-    Args:
-        model: trained; measured in evaluation mode, and left in the mode that it was in.
-        data: the RegressionData that it was trained on, with all of its rows.
-        confidence: of the intervals to add to the coefficients, between 0 and 1.
+    With a ``confidence``, between 0 and 1, the coefficients have intervals.
     """
     was_training = model.training
     model.eval()

@@ -19,12 +19,7 @@ EPOCHS = 2  # that are drawn, besides that of the report: each takes 0.06 s
 
 
 def draw(model: Any, data: Any) -> Iterator[Picture]:
-    """All pictures of a trained Regressor.
-
-    Args:
-        model: trained.
-        data: the RegressionData that it was trained on.
-    """
+    """All pictures of a trained Regressor and the RegressionData that it was trained on."""
     split = "test" if data.row_counts["test"] else "train"
     x, y = (part[:: -(-len(part) // figures.MAX_POINTS)] for part in data.splits[split])
     of = f"{len(x):,} of {data.row_counts[split]:,} {split} rows"

@@ -36,9 +36,6 @@ class Lesson:
     Args:
         model: a LinearRegression of one target; its ``lr``, if it has one, is the rate.
         data: RegressionData, whose training rows are cut down to the first 200, or 5 a feature.
-
-    Raises:
-        InputError: for several targets, no intercept, or data without splits.
     """
 
     def __init__(self, model: Any, data: Any) -> None:

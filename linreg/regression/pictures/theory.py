@@ -16,9 +16,7 @@ WAYS = 4  # eigenvectors that are drawn, from the largest curvature to the small
 def draw_theory(model: Any, history: Tensor) -> Any:
     """Two panels: the excess over the learning rate, with the limit and this run; the error along each eigenvector.
 
-    Args:
-        model: a LinearRegression with a plan.
-        history: of its epochs: steps are the second number of each, the excess the third.
+    Of each epoch in ``history`` the steps are the second number, the excess the third.
     """
     plan, spectrum = model.plan, HessianSpectrum(model.exact, model.penalty)
     figure, (pair,) = figures.panels(1, 2, width=9)
