@@ -18,6 +18,8 @@ class WarmupConstant(LambdaLR):
         warmup: share of the steps in which the rate rises, from 0 to below 1.
     """
 
+    end = 1.0  # share of the rate that is left after the last step
+
     def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1) -> None:
         if not 0 <= total_steps < math.inf:  # Lightning says -1 or infinity
             found = f"lr_scheduler {type(self).__name__}: the steps of this run cannot be counted beforehand"
@@ -36,27 +38,17 @@ class WarmupConstant(LambdaLR):
 
     def after(self, progress: float) -> float:
         """The same from the end of the rise (0) to that of the run (1)."""
-        return 1.0
+        return self.end + (1 - self.end) * (1 - progress)
 
 
 class WarmupLinear(WarmupConstant):
-    """A rate that rises in a straight line, and falls in another.
-
-    Args:
-        optimizer: see WarmupConstant.
-        total_steps: see WarmupConstant.
-        warmup: see WarmupConstant.
-        end: share of the rate that is left after the last step, from 0 to 1.
-    """
+    """A rate that rises in a straight line, and falls in another, to a share of it from 0 to 1 (``end``)."""
 
     def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1, end: float = 0.0) -> None:
         if not 0 <= end <= 1:
             raise InputError(f"lr_scheduler end={end}: a share of the rate from 0 to 1 is expected")
         self.end = end
         super().__init__(optimizer, total_steps, warmup)
-
-    def after(self, progress: float) -> float:
-        return self.end + (1 - self.end) * (1 - progress)
 
 
 class WarmupCosine(WarmupLinear):

@@ -28,15 +28,10 @@ Block = tuple[np.ndarray, TextRows]
 class CSVBlocks:
     """Iterates over the columns' values in blocks (n, C) of float64, NaN where a cell is missing or a column left out.
 
-    Beside each block come its rows as the file has them. Whole lines are parsed by pyarrow, on several threads, or
-    without it by numpy. Whatever these do not take for plain numbers, or might take for something else than ``cells``
-    says, goes through the csv module, which knows its place.
-
-    Args:
-        file: the file.
-        columns: the columns to read, C; what becomes known of them is noted there.
-        refuse_missing: whether a missing cell is an error.
-        keep: whether there is a use for the rows, which are none otherwise.
+    What becomes known of the columns is noted in them. Beside each block come its rows as the file has them, which are
+    none unless there is a use for them (``keep``). Whole lines are parsed by pyarrow, on several threads, or without it
+    by numpy. Whatever these do not take for plain numbers, or might take for something else than ``cells`` says, goes
+    through the csv module, which knows its place.
     """
 
     def __init__(self, file: CSVFile, columns: list[Column], refuse_missing: bool = False, keep: bool = False) -> None:

@@ -163,8 +163,7 @@ class LeastSquares:
     def weight(self, weight_decay: float = 0.0) -> Tensor:
         """The optimal weight (T, D) in standardized units: minimum norm where the features are collinear.
 
-        Args:
-            weight_decay: w of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, what SGD with that ``weight_decay`` minimizes.
+        With decay w it is that of ``mean((z_y - z_x W^T)^2) + w / 2 |W|^2``, as is that of SGD with ``weight_decay=w``.
         """
         u, _, v = self.svd
         return (v @ (self.inverse(weight_decay)[:, None] * (u.T @ self._standardized[1]))).T
@@ -175,11 +174,9 @@ class LeastSquares:
         return s / (s**2 + weight_decay * self.num_targets / 2)
 
     def mse(self, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-        """The mean squared error (T,) in standardized units of any linear model, without a look at the rows.
+        """The mean squared error (T,) of any linear model, a weight (T, D) and, with an intercept, a bias (T,).
 
-        Args:
-            weight: (T, D), in standardized units.
-            bias: (T,), in standardized units; only with an intercept.
+        All are in standardized units; the rows are not looked at.
         """
         x, y = self._standardized
         residual = x @ weight.to(x).T - y
