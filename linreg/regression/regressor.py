@@ -103,6 +103,7 @@ class Regressor(Module):
                     f"{type(self).__name__}.step: of a Regressor it is the evaluation only; define loss(y_hat, y), or "
                     "training_step(batch, batch_idx) as well, on standardized x and y; or make it a Module"
                 )
+            self.levels = {}  # unless the data have some
             self.feature_names, self.target_names, self.levels = columns_of(data, self)
             self.fit_standardizers(training_rows(self))
             self.chosen = self.choose_settings()

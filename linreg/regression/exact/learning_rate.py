@@ -49,8 +49,6 @@ class DescentPlan:
         A run that goes on longer does the same again from a quarter of the rate: noise that is larger than expected
         (a few rows far out, with large residuals) needs smaller rates.
         """
-        if not self.decay:
-            return 1.0
         cycle, within = divmod(step, self.steps)
         return max(min(1.0, 2.0 - 2.0 * within / self.steps), 0.01) / 4**cycle
 
