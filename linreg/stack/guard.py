@@ -12,7 +12,6 @@ from linreg.runs.record import values_of_epoch
 from linreg.system.errors import InputError, RunError
 from linreg.system.screen import say, wrapped
 
-NO_BATCH = "there was no batch to train on: train_dataloader gives none, or --limit_train_batches is 0"
 GPU_STEPS = 64  # between two looks at the loss there: asking for its value makes the GPU wait
 FIRST_STEPS = 8  # that are held against the validation's loss; in the very first a penalty for weights may be 0
 
@@ -67,13 +66,9 @@ class DivergenceGuard(Callback):
             remedy = "put it right, or give --limit_train_batches; if it changes, --reload_dataloaders_every_n_epochs"
             raise InputError(f"{found}: a validation behind the last one would be left out; {remedy}")
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.limit_train_batches == 0:  # then Lightning leaves out the training, and its end
-            raise InputError(NO_BATCH)
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.num_training_batches == 0:
-            raise InputError(NO_BATCH)
+            raise InputError("there was no batch to train on: train_dataloader gives none")
 
     def _check(self, trainer: Trainer, model: LightningModule, loss: float) -> None:
         if loss < self.loss_limit:

@@ -117,8 +117,8 @@ def check_flags(settings: dict[str, Any]) -> None:
     for name, remedy in INSTEAD.items():
         if re.search(rf"\b{name}\b", f"{settings['callbacks']} {profiler}"):  # objects, or what a config says of them
             raise InputError(f"{name} cannot be honoured: {remedy}")
-    if settings["val_check_interval"] == 0:
-        raise InputError("--val_check_interval 0: a number above 0 is expected")
+    for name in [name for name in ("val_check_interval", "limit_train_batches") if settings[name] == 0]:
+        raise InputError(f"--{name} {settings[name]}: a number above 0 is expected")
     if settings["default_root_dir"] not in (None, str(ROOT)):
         raise InputError("--default_root_dir: a run lies in runs/NAME/version_N of the current folder; leave it out")
     devices = settings["devices"]
