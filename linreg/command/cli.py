@@ -52,9 +52,9 @@ class CommandLine(LightningCLI):
             others = self.arguments.without("--logger", "--trainer.logger")
             self.arguments.flags = [("--trainer.logger", json.dumps(told)), *others]
         path = self.arguments.value("--ckpt_path")
-        self.checkpoint = None if path is None else read_checkpoint(path)
+        self.checkpoint = {} if path is None else read_checkpoint(path)
         self.own: list[str] = []  # the settings that are none of the Trainer's
-        saved = (self.checkpoint or {}).get("config")  # what is in the checkpoint
+        saved = self.checkpoint.get("config")
         self.recorded: dict[str, Any] = read_config(saved, f"the config in {path}") if saved else {}
         self.arguments.flags, notes = mend(self.arguments, flags_of(self.command, self.arguments, self.recorded))
         for note in notes if rank_at_start() == 0 else ():
@@ -80,13 +80,10 @@ class CommandLine(LightningCLI):
         where = f"the config in {typed.value('--ckpt_path')}"
         if self._predicts_a_file():
             return [recorded_spelling(recorded)] if recorded else []
-        implied = [self._default_classes()]
-        if self.checkpoint is None:
-            return implied
         if not recorded:
-            if not (typed.configs or typed.value("--data") or typed.value("--data.path")):
+            if self.checkpoint and not (typed.configs or typed.value("--data") or typed.value("--data.path")):
                 raise InputError("this checkpoint does not say what it was trained on; give --data or --data.path")
-            return implied
+            return [self._default_classes()]
         check_recorded(recorded, where, subcommand, lambda flag: bool(typed.configs) or typed.value(flag) is not None)
         if subcommand == "fit" and launcher():  # which says how many processes there are now
             recorded["trainer"] |= {"devices": "auto", "num_nodes": 1}
@@ -94,7 +91,7 @@ class CommandLine(LightningCLI):
 
     def _predicts_a_file(self) -> bool:
         """Whether it is the rows of a CSV file that are to be predicted, and not what a data module says."""
-        is_table = self.checkpoint is None or "columns" in self.checkpoint or not self.checkpoint.get("config")
+        is_table = "columns" in self.checkpoint or not self.checkpoint.get("config")
         return self.command == "predict" and (is_table or self.arguments.value("--data.path") is not None)
 
     def _asked_of_data(self) -> dict[str, Any]:
@@ -166,7 +163,7 @@ class CommandLine(LightningCLI):
             super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        if self.command != "fit" and self.checkpoint is None:
+        if self.command != "fit" and not self.checkpoint:
             raise InputError(f"{self.command} needs --ckpt_path, a checkpoint of the run to look at")
         loggers = to_be_made(self.config.trainer.logger)
         config = self.config.clone()

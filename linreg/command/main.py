@@ -68,8 +68,7 @@ def run_command(line: CommandLine) -> None:
     elif line.command == "predict":
         evaluation.predict(line.model, line.datamodule, **line.settings)
     else:
-        if line.checkpoint:
-            check_held_out(line.checkpoint, line.datamodule, line.arguments.keep_the_data(SPLIT))
+        check_held_out(line.checkpoint, line.datamodule, line.arguments.keep_the_data(SPLIT))
         evaluation.measure(line.command, line.model, line.datamodule, **line.settings)
 
 
