@@ -23,7 +23,7 @@ from linreg.processes.meeting import meet
 from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
 from linreg.system.errors import InputError, RunError, find_own, is_in_own_code, one_line, raised_in
-from linreg.system.messages import NO_BACKEND, NO_COMPILER
+from linreg.system.messages import NO_COMPILER
 from linreg.system.screen import hide_notes, open_streams, say, wrapped
 
 PARTS = [f"lightning/pytorch/{part}/" for part in ("callbacks", "loggers", "profilers", "strategies", "tuner")]
@@ -34,7 +34,7 @@ def find_mistake(error: BaseException) -> str | None:
     """What the user can put right about an error, as a message; None for any other error."""
     told = error if isinstance(error, MisconfigurationException) else find_own(error)
     if isinstance(told, InputError | MisconfigurationException):
-        return str(told) + ("; leave out --accelerator, or give cpu" if NO_BACKEND in str(told) else "")
+        return str(told)
     if NO_COMPILER in str(error):
         return "compile() needs a C++ compiler such as g++, and there is none; install one, or leave it out"
     files = [file.replace(os.sep, "/") for file in raised_in(error)]

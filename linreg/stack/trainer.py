@@ -34,7 +34,7 @@ from linreg.stack.guard import DivergenceGuard, SameLoss
 from linreg.stack.inside import Inside
 from linreg.stack.lean import Lean, PlateausInTime
 from linreg.stack.stopping import StopBetweenBatches
-from linreg.system.errors import InputError, did_you_mean, given
+from linreg.system.errors import InputError, did_you_mean, given, with_remedies
 from linreg.system.messages import EXPECTED
 from linreg.system.screen import hide_notes
 
@@ -79,7 +79,7 @@ def make_trainer(settings: dict[str, Any], callbacks: tuple[Callback, ...] = (),
         added.append(ProgressLine())
     if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
         settings["accelerator"] = "cpu"  # Apple's GPU has no float64, which standardization needs
-    with given("the flags of the Trainer"):
+    with given("the flags of the Trainer"), with_remedies():
         trainer = Trainer(**launched(settings) | {"callbacks": added})
     tell_everything(trainer.strategy)
     if trainer.num_devices * trainer.num_nodes > 1:

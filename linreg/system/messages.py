@@ -5,7 +5,6 @@
 
 import re
 
-NO_BACKEND = "backend found"  # Lightning, of a GPU that is not there
 LOST_PROCESS = (  # gloo, and torch; the last two after half an hour without a word
     *("Connection closed by peer", "Connection reset by peer", "DataLoader worker"),
     *("Timed out waiting", "timeout caused pair closure"),
@@ -20,7 +19,8 @@ UNKNOWN_NAME = re.compile(r"--([\w.]+)|(?:[Kk]ey|[Oo]ption) [\"']([\w.]+)[\"']")
 # How lines of jsonargparse's begin that are of no use:
 TRIED_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'lightning")
 
-REMEDIES = {  # of errors that torch and Lightning raise in a model of one's own
+REMEDIES = {  # of errors that torch and Lightning raise, in a model of one's own or before it
+    "backend found": "leave out --accelerator, or give cpu",  # of a GPU that is not there
     "Expected more than 1 value per channel": "batch norm cannot take a batch of one row; leave out the last, smaller "
     "batch with --data.drop_last true, or give another --data.batch_size",
     "does not require grad": "the loss does not depend on any weight; return it as it was computed, without .detach(), "
