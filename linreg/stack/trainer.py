@@ -97,7 +97,7 @@ def no_false_alarms() -> Iterator[None]:
 
 
 def check_flags(settings: dict[str, Any]) -> None:
-    """InputError for numbers that the Trainer takes and cannot work with."""
+    """InputError for flags that the Trainer takes, and that it, or a run here, cannot work with."""
     for name, value in settings.items():
         if isinstance(value, int) and abs(value) > LARGEST:
             raise InputError(f"--{name} {value}: at most {LARGEST:,} is expected")
