@@ -214,8 +214,11 @@ class Adversarial(pl.LightningModule):
             self.toggle_optimizer(optimizer)
             optimizer.zero_grad()
             self.manual_backward(loss)
-            optimizer.step()
+            self.take_step(optimizer, is_critic)
             self.untoggle_optimizer(optimizer)
+
+    def take_step(self, optimizer: Any, is_critic: bool) -> None:
+        optimizer.step()
 
     def configure_optimizers(self) -> Any:
         return [torch.optim.Adam(part.parameters(), 1e-3) for part in (self.generator, self.critic)]
@@ -904,6 +907,55 @@ def words(g: torch.Generator) -> tuple[Tensor, Tensor]:
     return x, x.flip(1)
 
 
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -0.5 * gradient
+
+
+class Domains(Net):
+    """Features from which no domain can be told: the gradient of what tells it is turned round."""
+
+    def build(self) -> nn.Module:
+        self.tells = nn.Linear(32, 2)
+        return super().build()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features = self.net[:2](batch[0])
+        domain = F.cross_entropy(self.tells(Reversed.apply(features)), (batch[0][:, 0] > 0).long())
+        return self.loss(self.net[2](features), batch[1]) + domain
+
+
+class Graphs(Rows):
+    """Rows that are joined by edges (2, E), in a dict."""
+
+    def collate(self, rows: Any) -> dict[str, Tensor]:
+        x, y = torch.utils.data.default_collate(rows)
+        ring = torch.arange(len(x))
+        return {"x": x, "edges": torch.stack([ring, ring.roll(1)]), "y": y}
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=self.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, self.batch_size, collate_fn=self.collate)
+
+
+class Ring(Net):
+    """Each row sees a little of its neighbour."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, (to, of) = batch["x"], batch["edges"]
+        return self.loss(self.net(x.index_add(0, to, 0.01 * x[of])), batch["y"])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("loss/val", self.training_step(batch, batch_idx), batch_size=len(batch["x"]))
+
+
 SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "linear": lambda s: (LinearRegression(3), SyntheticData(data_seed=s), {}),
     "linear, stochastic": lambda s: (LinearRegression(3, lr=0.02), SyntheticData(250, batch_size=1, data_seed=s), {}),
@@ -960,4 +1012,6 @@ SOUND: dict[str, Callable[[int], tuple[Any, Any, dict[str, Any]]]] = {
     "moved far": lambda s: (Net(), Moved(table, lambda x: x + torch.randn_like(x), s), {"max_epochs": 20}),
     "heavy tails": lambda s: (Logs(), Rows(tails, s), {"max_epochs": 20}),
     "sparse": lambda s: (Net(), Rows(sparse, s), {"max_epochs": 20}),
+    "domains": lambda s: (Domains(), Rows(table, s), {"max_epochs": 20}),
+    "graphs": lambda s: (Ring(), Graphs(table, s), {"max_epochs": 20}),
 }

@@ -716,6 +716,67 @@ def smooth(g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 LEARNS = {"max_epochs": 20}
+
+
+class AverageStays(sound.Averaged):
+    """Validates the average in the place of the weights, and never puts these back."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.net.load_state_dict(self.average.module.state_dict())
+
+
+class OneSteps(sound.Adversarial):
+    """The critic's optimizer takes no step."""
+
+    def take_step(self, optimizer: Any, is_critic: bool) -> None:
+        if not is_critic:
+            optimizer.step()
+
+
+class RingBroadcasting(sound.Ring):
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(y_hat, y.squeeze(1))
+
+
+class OtherWords(Dataset[Any]):
+    """A word of each row is another one each time."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        x, y = self.rows[i]
+        x = x.clone()
+        x[int(torch.randint(1, len(x), ()))] = torch.randint(3, 100, ())
+        return x, y
+
+
+class OtherLines(sound.Lines):
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(OtherWords(super().train_dataloader().dataset), 32, shuffle=True, collate_fn=self.collate)
+
+
+class Collects(Net):
+    """What it validates is appended to a list that an epoch begins with."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen.append(batch[0])
+        super().validation_step(batch, batch_idx)
+
+
+class KnowsAlready(Classes):
+    """The loss of two rows is next to nothing before the first step."""
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(y_hat + 6 * F.one_hot(y, 3), y)
+
+
 BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that finds it, and the fault
     "keeps the graph": ("a_short_run_ends", lambda: (KeepsTheGraph(), Rows(sound.table), LEARNS)),
     "second validation": ("a_short_run_ends", lambda: (SecondValidationFails(), Rows(sound.table), LEARNS)),
@@ -755,6 +816,13 @@ BROKEN: dict[str, tuple[str, Callable[[], Given]]] = {  # the one check that fin
     "after padding": ("neighbours", lambda: (AfterPadding(1e-2), sound.Lines(), LEARNS)),
     "loss of padding": ("neighbours", lambda: (PaddedLoss(1e-2), sound.Lines(is_tagged=True), LEARNS)),
     "padding counts": ("neighbours", lambda: (PaddedShare(1e-2), sound.Lines(is_tagged=True), LEARNS)),
+    "mean of padding, other words": ("neighbours", lambda: (PaddedMean(1e-2), OtherLines(), LEARNS)),
+    "average stays": ("validation_moves_nothing", lambda: (AverageStays(), Rows(sound.table), LEARNS)),
+    "one steps": ("gradients_arrive", lambda: (OneSteps(), Rows(lambda g: sound.table(g)[:1]), LEARNS)),
+    "broadcasting on graphs": (
+        "loss_does_not_broadcast",
+        lambda: (RingBroadcasting(), sound.Graphs(sound.table), LEARNS),
+    ),
     "cheating": ("target_unseen", lambda: (Cheating(), Rows(sound.table), LEARNS)),
     "unshifted": ("target_unseen", lambda: (Unshifted(), Rows(sound.words), LEARNS)),
     "sees the next": ("target_unseen", lambda: (SeesTheNext([*"abc"], 8, lr=0.05), Letters(), LEARNS)),
@@ -1224,3 +1292,13 @@ def test_a_verdict_says_what_it_is_measured_by() -> None:
 def test_nothing_fails_on_an_example(config: Path, process: Process) -> None:
     run = process("doctor", "--config", config)
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "check", "status"),
+    [(Collects, "training_and_validation_agree", "ok"), (KnowsAlready, "two_rows_by_heart", "skip")],
+)
+def test_a_check_knows_what_it_can_tell(model: Any, check: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = model(), Rows(sound.classes if model is KnowsAlready else sound.table), LEARNS
+    asked = [each for each in checks() if each.__name__ == check]
+    assert examine(given, asked, monkeypatch)[status] == [check]

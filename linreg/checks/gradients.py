@@ -1,9 +1,13 @@
 """Is the gradient right? It arrives everywhere, is of one step alone, and that of finite differences."""
 
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -24,9 +28,30 @@ def leave_zero(model: nn.Module) -> None:
         p.normal_(std=1e-2)
 
 
+def judge_layer(path: str, layer: nn.Module, seen: dict[nn.Parameter, Tensor], has: set[Any]) -> Verdict | None:
+    """What is wrong with the gradients of a layer's own parameters, by the largest that was seen and who has them."""
+    own = {name: p for name, p in layer.named_parameters(path, recurse=False) if p.requires_grad}
+    for name, p in own.items():
+        if p not in seen and p in has:
+            return judge(False, f"{name} gets no gradient", "one", "use it; look for detach(), no_grad() or .data")
+        if p in seen and p not in has:
+            return judge(False, f"no optimizer has {name}", "one that has it", "see configure_optimizers")
+        if p not in seen or isinstance(layer, nn.Embedding | nn.EmbeddingBag):  # where rare words get none
+            continue
+        if not seen[p].isfinite().all():
+            return judge(False, f"{name}: not finite", "numbers", "look for log(0), sqrt(0), 0 / 0")
+        # A bias alone may have none by right: that of a score of which only differences count.
+        units = torch.stack([seen[q] for q in own.values() if q in seen and len(seen[q]) == len(seen[p])]).amax(0)
+        if (share := (units == 0).double().mean()) > 0.9:
+            found = f"{share:.0%} of {name} has gradient 0 on all rows"
+            return judge(False, found, "90 % at most", "look for a ReLU that is never above 0, or a product with 0")
+    return None
+
+
 def gradients_arrive(context: Context) -> Verdict:
     """Each parameter that an optimizer has gets a gradient, a finite one, and a layer's is not zero on all rows."""
     seen: dict[nn.Parameter, Tensor] = {}  # the largest gradient of each unit: of a row of a weight, of a bias
+    stepped = set[Optimizer]()
 
     def note(p: nn.Parameter) -> None:
         if p.grad is not None:
@@ -39,28 +64,20 @@ def gradients_arrive(context: Context) -> Verdict:
             p.register_post_accumulate_grad_hook(note)
 
     def look(optimizer: Optimizer, *_: Any) -> None:  # for what is written by hand, or grows in training
+        stepped.add(optimizer)
         for p in [p for group in optimizer.param_groups for p in group["params"]]:
             note(p)
 
     with register_optimizer_step_pre_hook(look):
         trainer = context.fit(steps=10, scale=1e-3, prepare=watch)
+    idle = [o for o in trainer.optimizers if o not in stepped and any(p in seen for p in o.param_groups[0]["params"])]
+    if stepped and idle:
+        found = f"optimizer {trainer.optimizers.index(idle[0]) + 1} takes no step, though its weights get gradients"
+        return judge(False, found, "a step", "call its step(), too")
     has = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
     for path, layer in trainer.lightning_module.named_modules():
-        own = {name: p for name, p in layer.named_parameters(path, recurse=False) if p.requires_grad}
-        for name, p in own.items():
-            if p not in seen and p in has:
-                return judge(False, f"{name} gets no gradient", "one", "use it; look for detach(), no_grad() or .data")
-            if p in seen and p not in has:
-                return judge(False, f"no optimizer has {name}", "one that has it", "see configure_optimizers")
-            if p not in seen or isinstance(layer, nn.Embedding | nn.EmbeddingBag):  # where rare words get none
-                continue
-            if not seen[p].isfinite().all():
-                return judge(False, f"{name}: not finite", "numbers", "look for log(0), sqrt(0), 0 / 0")
-            # A bias alone may have none by right: that of a score of which only differences count.
-            units = torch.stack([seen[q] for q in own.values() if q in seen and len(seen[q]) == len(seen[p])]).amax(0)
-            if (share := (units == 0).double().mean()) > 0.9:
-                found = f"{share:.0%} of {name} has gradient 0 on all rows"
-                return judge(False, found, "90 % at most", "look for a ReLU that is never above 0, or a product with 0")
+        if verdict := judge_layer(path, layer, seen, has):
+            return verdict
     parameters = [*trainer.lightning_module.parameters()]
     return Verdict("ok", f"{len(seen.keys() & {*parameters})} of {len(parameters)} parameters have one")
 
@@ -128,6 +145,25 @@ def pairs_anew(context: Context, model: nn.Module, batch: Any) -> bool:
     return is_same and one != other
 
 
+def turned_round(loss: Tensor) -> list[Node]:
+    """Fills up, in a backward pass, with functions of a user's own that give their gradient back with another sign."""
+    found, seen, nodes = list[Node](), set[Node](), [loss.grad_fn]
+
+    def note(node: Node, inner: Any, outer: Any) -> None:
+        a, b = inner[0], outer[0]
+        is_like = a is not None and b is not None and a.shape == b.shape
+        if is_like and F.cosine_similarity(a.flatten(), b.flatten(), dim=0) < -0.999:
+            found.append(node)
+
+    while nodes:
+        if (node := nodes.pop()) is not None and node not in seen:
+            seen.add(node)
+            nodes += [each for each, _ in node.next_functions]
+            if isinstance(node, BackwardCFunction):
+                node.register_hook(partial(note, node))
+    return found
+
+
 def finite_differences(context: Context) -> Verdict:
     """The gradient of autograd is that of finite differences, along a random direction of each parameter."""
     _ = context.step(context.train[0]).loss  # that there is one
@@ -142,6 +178,7 @@ def finite_differences(context: Context) -> Verdict:
         raise CannotTell("some of the loss is computed in float32 whatever it is given, or is not the same twice")
     some = [*trainable(model).items()]
     some = some[:: len(some) // 25 + 1]
+    turned = turned_round(first.loss)
     gradients = torch.autograd.grad(first.loss, [p for _, p in some], materialize_grads=True)
 
     def slope(p: Tensor, direction: Tensor, size: float) -> float:
@@ -159,6 +196,7 @@ def finite_differences(context: Context) -> Verdict:
         expected = float((gradient * direction).sum())
         error = min(abs(slope(p, direction, size) - expected) for size in (1e-4, 1e-5, 1e-6))
         worst, where = max((worst, where), (error / (abs(expected) + 1e-4 * max(abs(first.size), 1)), name))
-    if worst > 0.01 and first.cuts:
-        raise CannotTell("the graph is cut (detach, no_grad, a metric), so that they need not be equal")
+    if worst > 0.01 and (first.cuts or turned):
+        how = "turned round by a function of your own" if turned else "cut (detach, no_grad, a metric)"
+        raise CannotTell(f"the gradient is {how}, so that they need not be equal")
     return judge(worst <= 0.01, f"they differ by {worst:.1g} of it at {where}", "0.01", "look at your own backward()")

@@ -42,14 +42,19 @@ def drawn(context: Context, split: str, which: Sequence[int], seed: int) -> Any:
 
 
 def padded_and_alone(context: Context) -> tuple[Any, Any]:
-    """A row that a collate_fn pads, as it is in a batch and alone; CannotTell if there is none, or it is drawn."""
-    whole = drawn(context, "train", range(32), 0)
-    for i in range(min(num_rows(whole), 8)):
+    """A row that a collate_fn pads, as it is in a batch, its first, and alone; CannotTell if there is none."""
+    for i in range(8):
         one, again = (drawn(context, "train", [i], seed) for seed in (0, 1))
-        if num_rows(one) != 1 or not all(map(torch.equal, tensors(one), tensors(again))):
+        whole = drawn(context, "train", [i, *(j for j in range(32) if j != i)], 0)  # augmented by the same draws
+        (alone, *_), (beside, *_) = tensors(one), tensors(whole)
+        if num_rows(one) != 1 or num_rows(whole) <= i:
             break
-        if tensors(one)[0].shape[1:] != tensors(whole)[0].shape[1:]:
-            return change(whole, lambda each, i=i: each[i : i + 1]), one  # type: ignore[misc]
+        ends = (slice(alone.shape[-1]), slice(-alone.shape[-1], None)) if alone.ndim == 2 else ()
+        is_drawn = not all(map(torch.equal, tensors(one), tensors(again)))
+        if is_drawn and not any(torch.equal(alone, beside[:1, end]) for end in ends):
+            break
+        if alone.shape[1:] != beside.shape[1:]:
+            return change(whole, lambda each: each[:1]), one
     raise CannotTell("no row is padded")
 
 

@@ -1,5 +1,6 @@
 """Does it learn? The first loss, two rows by heart, the gradient. (After Karpathy, "A Recipe for Training".)"""
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,8 @@ def two_rows_by_heart(context: Context) -> Verdict:
     *others, y = tensors(batch)
     both = tree_map(lambda leaf: leaf[[0, 0]] if leaf is y else leaf, batch)  # have one target
     goal = first.goal_by_heart(has_targets=bool(others) and context.step(both, training=False).size != start)
+    if goal is not None and start < goal:
+        raise CannotTell(f"their loss is {start:.3g} before the first step, and below {goal:.3g} is by heart")
     for training, lr in BY_HEART:
         model = context.copy(training=False)
         model.training = not first.loss.requires_grad  # of it alone: it may evaluate an average of its weights
@@ -104,8 +107,10 @@ def loss_does_not_broadcast(context: Context) -> Verdict:
     first = context.step(context.train[0])
     if not (first.calls or first.broadcasts):
         raise CannotTell("it calls no loss function of torch, and subtracts no column from a row")
-    fewer = change(context.train[0], lambda each: each[:-1])  # what is pairwise by chance only is none of these
-    is_pairwise = bool(first.broadcasts and context.step(fewer).broadcasts)
+    is_pairwise = any(call.is_pairwise for call in first.calls)
+    if first.broadcasts and not is_pairwise:
+        fewer = change(context.train[0], lambda each: each[:-1])  # what is pairwise by chance only is none of these
+        is_pairwise = bool(context.step(fewer).broadcasts)
     a, b = (first.broadcasts or [(first.calls[0].prediction, first.calls[0].target)])[0]
     text = f"prediction and target: {tuple(a.shape)}, {tuple(b.shape)}"
     return judge(not is_pairwise, text, "one shape", "y_hat.squeeze(1), or y.unsqueeze(1)")
@@ -173,6 +178,8 @@ def validation_losses(model: Any, batches: list[Any], seed: int = 0) -> list[flo
 
     vars(model).update(log=lambda name, value, *args, **kwargs: log_dict({name: value}), log_dict=log_dict)
     with alone(seed), torch.no_grad():
+        with contextlib.suppress(Exception):  # a list to append to may be made there
+            model.on_validation_epoch_start()
         for batch in batches:
             call(model.validation_step, batch)
     if not reported:

@@ -34,6 +34,11 @@ class LossCall:
     settings: dict[str, Any]
     value: Tensor
 
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether sides of unequal shapes are compared, which broadcast."""
+        return self.kind not in ("classes", "binary") and self.prediction.shape != self.target.shape
+
     def knowing_nothing(self) -> float:
         """The loss of a prediction that is the same for every row, of classes that of equal chances; else nan."""
         y = self.target.detach()
@@ -72,7 +77,7 @@ class Observer(TorchFunctionMode):
             if func in LOSSES:
                 a, b, *_ = settings.values()
                 self.calls.append(LossCall(name, LOSSES[func], a, b, settings, result.detach()))
-                self.broadcasts += [(a, b)] * (LOSSES[func] not in ("classes", "binary") and a.shape != b.shape)
+                self.broadcasts += [(a, b)] * self.calls[-1].is_pairwise
         elif name in PAIRWISE and all(isinstance(each, Tensor) and each.is_floating_point() for each in args[:2]):
             column, row = sorted(args[:2], key=lambda each: -each.ndim)
             is_pairwise = row.ndim == 1 < len(row) and column.shape == (len(row), 1)

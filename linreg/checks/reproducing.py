@@ -112,6 +112,18 @@ class OthersFirst:
             yield change(batch, lambda each: each[:1].expand_as(each).clone()) if is_first else batch
 
 
+def note_second_epoch(found: dict[str, Tensor], model: Any, data: Any) -> None:
+    """Lets a fit of a model note the parameters with which its second epoch begins."""
+    step = model.training_step
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        if model.current_epoch == 1 and not found:
+            found.update({name: p.detach().clone() for name, p in model.named_parameters()})
+        return step(*args, **kwargs)
+
+    vars(model)["training_step"] = noted
+
+
 def validation_moves_nothing(context: Context) -> Verdict:
     """Other validation rows leave the same weights and buffers behind, and move nothing that the next one reports."""
 
@@ -122,15 +134,19 @@ def validation_moves_nothing(context: Context) -> Verdict:
     if context.val is context.train:
         raise CannotTell("there are no validation rows")
     context.needs(same_seed_same_bits)
-    ways: list[dict[str, Any]] = [{"num_sanity_val_steps": 0}, {"num_sanity_val_steps": 0, "prepare": repeat}]
+    kept, gone = dict[str, Tensor](), dict[str, Tensor]()  # behind a validation, and without one
+    ways: list[dict[str, Any]] = [{"num_sanity_val_steps": 0, "prepare": partial(note_second_epoch, kept)}]
+    ways.append({"num_sanity_val_steps": 0, "prepare": repeat})
     firsts = [context.short(1, **how) for how in ways]
     one, other = map(weights, firsts)
     if moved := [name for name, value in one.items() if value.ndim and not torch.equal(value, other[name])]:
         found = f"after other validation rows {moved[0]} is another"
         return judge(False, found, "the same", "look at the hooks of validation")
-    only = context.short(2, **ways[0], check_val_every_n_epoch=2)
+    only = context.short(2, **ways[0] | {"prepare": partial(note_second_epoch, gone)}, check_val_every_n_epoch=2)
     for first, how in zip(firsts, ways, strict=True):
         second = context.short(2, **how)
+        if moved := [name for name, p in kept.items() if not torch.equal(p, gone[name])]:
+            return judge(False, f"a validation moves {moved[0]}", "the same", "put back the weights that it exchanges")
         if distance(weights(only), weights(second)):  # a validation alone moves the training, by what it clears, say
             continue
         a, b, c = (trainer.callback_metrics for trainer in (first, second, only))
