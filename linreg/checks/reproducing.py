@@ -114,14 +114,15 @@ class OthersFirst:
 
 def note_second_epoch(found: dict[str, Tensor], model: Any, data: Any) -> None:
     """Lets a fit of a model note the parameters with which its second epoch begins."""
-    step = model.training_step
+    begin = model.on_train_batch_start
 
-    def noted(*args: Any, **kwargs: Any) -> Any:
+    def begin_and_note(*args: Any, **kwargs: Any) -> Any:
+        result = begin(*args, **kwargs)
         if model.current_epoch == 1 and not found:
             found.update({name: p.detach().clone() for name, p in model.named_parameters()})
-        return step(*args, **kwargs)
+        return result
 
-    vars(model)["training_step"] = noted
+    vars(model)["on_train_batch_start"] = begin_and_note
 
 
 def validation_moves_nothing(context: Context) -> Verdict:
