@@ -53,6 +53,7 @@ class LinearRegression(Regressor):
             return super().choose_settings()
         data = getattr(self.trainer, "datamodule", None) or self.trainer.fit_loop._data_source.instance
         self.plan = plan_descent(self, data)
+        self.divergence_remedy = self.plan.divergence_remedy
         if self.lr is not None:
             return {}
         self.chosen_schedule = self.plan.lr_factor if self.plan.decay else None
@@ -69,15 +70,6 @@ class LinearRegression(Regressor):
         from linreg.regression.checks import gradient_is_the_formula
 
         return [*super().checks(), *([gradient_is_the_formula] if self.has_plain_loss else [])]
-
-    @property
-    def divergence_remedy(self) -> str:
-        """What to do where the loss has no bound."""
-        if self.plan is None:
-            return "try a tenth of it"
-        times, limit = self.plan.lr / self.plan.lr_limit, f"all rows at once diverge above {self.plan.lr_limit:.3g}"
-        where = f"that is {times:.3g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
-        return f"{where}; without --model.lr it is chosen"
 
     def lesson(self, data: Any) -> Any:
         """What ``python train.py lecture`` trains and draws; see ``pictures.lecture``."""

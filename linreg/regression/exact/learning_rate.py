@@ -57,6 +57,13 @@ class DescentPlan:
         """What a run may spend that ends by itself when it has reached the optimum."""
         return 4 * self.steps if self.decay else self.steps
 
+    @property
+    def divergence_remedy(self) -> str:
+        """What to do where the loss has no bound."""
+        times, limit = self.lr / self.lr_limit, f"all rows at once diverge above {self.lr_limit:.3g}"
+        where = f"that is {times:.3g} times the limit: {limit}" if times > 1 else f"{limit}, noisy batches sooner"
+        return f"{where}; without --model.lr it is chosen"
+
 
 def stability_limit(lmax: float, momentum: float = 0.0, nesterov: bool = False) -> float:
     """The full-batch rate above which SGD diverges, for a Hessian whose largest eigenvalue is lmax."""
