@@ -101,13 +101,7 @@ class Table:
 
     @classmethod
     def from_frame(cls, frame: Any, target: str | Sequence[str], **how: Any) -> "Table":
-        """The table in a frame of pandas, Polars or pyarrow, read as ``read_csv`` reads a file.
-
-        Args:
-            frame: the frame; the index of one of pandas is no column.
-            target: the column, or columns, to predict.
-            **how: see read_csv.
-        """
+        """The table in a frame of pandas (without its index), Polars or pyarrow, read as ``read_csv`` reads a file."""
         return read_csv(frame, target, **how)
 
     def _check_shapes(self) -> None:
@@ -117,14 +111,12 @@ class Table:
         ):
             if tensor.ndim != 2:
                 raise InputError(f"Table: {what}: the shape {shape} is expected, not {tuple(tensor.shape)}; {remedy}")
+            if not tensor.numel():
+                found = f"{what} has no {'column' if len(tensor) else 'row'}, its shape is {tuple(tensor.shape)}"
+                raise InputError(f"Table: {found}; give one or more")
         if len(self.x) != len(self.y):
             found = f"{len(self.x)} rows of x and {len(self.y)} of y"
             raise InputError(f"Table: {found}: y has to have as many rows as x, one for each")
-        for tensor, what in ((self.x, "x"), (self.y, "y")):
-            if not tensor.numel():
-                lacking = "column" if len(tensor) else "row"
-                found = f"{what} has no {lacking}, its shape is {tuple(tensor.shape)}"
-                raise InputError(f"Table: {found}; give one or more")
 
 
 def as_float64(values: Any, what: str) -> Tensor:
