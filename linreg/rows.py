@@ -11,11 +11,9 @@ from linreg.system.errors import InputError
 
 
 class Rows(Dataset[Any]):
-    """Columns of equal length, as a tuple, a dict or a lone one.
+    """Columns of equal length, as a tuple, a dict or a lone one, with the classes that the rows ``like`` them have.
 
-    Args:
-        columns: tensors as they are; arrays, frames and lists, of which float64 becomes float32 and text class numbers.
-        like: rows whose classes these have too.
+    Tensors stay as they are; of arrays, frames and lists float64 becomes float32, and text class numbers.
     """
 
     def __init__(self, columns: Any, like: "Rows | None" = None) -> None:

@@ -37,11 +37,9 @@ class TextCell(ValueError):
 
 
 class Spelling:
-    """How a file spells its cells.
+    """How a file spells its cells: its decimal sign, and what stands for a missing value besides ``MISSING``.
 
-    Args:
-        decimal: the decimal sign, "." or ",".
-        missing_values: what stands for a missing value besides ``MISSING``; a number does however it is written.
+    A number among these does so however it is written.
     """
 
     def __init__(self, decimal: str = ".", missing_values: str | Sequence[str | float] | None = None) -> None:

@@ -18,14 +18,7 @@ from linreg.system.errors import InputError
 
 
 class TableReader:
-    """The rows of one or several files, and what was left out of them.
-
-    Args:
-        path: a CSV file, which may be gzipped, a Parquet file, or a folder or pattern of such files; or a frame.
-        target: the column, or columns, to predict.
-        features: the columns to predict from; None takes every other named column that holds numbers.
-        missing: this, and all that follow: see CSVData.
-    """
+    """The rows of one or several files, or of a frame, and what was left out of them; for what is given see CSVData."""
 
     def __init__(
         self,

@@ -31,11 +31,9 @@ STEPS = 10  # with each of them
 
 
 class Lesson:
-    """Three trainings on the same few rows, from the same beginning and at the same rate.
+    """Three trainings on the same few rows, from the same beginning and at one rate, the model's if it has one.
 
-    Args:
-        model: a LinearRegression of one target; its ``lr``, if it has one, is the rate.
-        data: RegressionData, whose training rows are cut down to the first 200, or 5 a feature.
+    The training rows of its RegressionData are cut down to the first 200, or 5 a feature.
     """
 
     def __init__(self, model: Any, data: Any) -> None:
