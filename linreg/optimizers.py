@@ -22,7 +22,7 @@ Spec = str | dict[str, Any]  # a class name, or {class_path: name, init_args: {.
 
 
 def gather_settings(spec: Spec, beside: dict[str, Any]) -> tuple[Spec, dict[str, Any]]:
-    """An optimizer without those of its arguments that are settings of the model too, and these, if given alike."""
+    """An optimizer without those of its arguments that are the model's settings too, and these; given twice, alike."""
     args = spec.get("init_args") if isinstance(spec, dict) else None
     if not isinstance(args, dict):
         return spec, beside

@@ -159,11 +159,10 @@ class HessianSpectrum:
         targets, self.num_rows = summary.num_targets, summary.num_rows
         exact = summary.weight(weight_decay)
         constant = [1.0] if summary.intercept or not summary.rank else []  # the bias has a direction of its own
-        self.eigenvalues = np.append(summary.eigenvalues.numpy(), constant) * 2 / targets
+        self.eigenvalues = np.append(summary.eigenvalues.numpy(), constant) * 2 / targets + weight_decay
         start = (exact @ summary.svd[2]).square().sum(0).numpy() * summary.eigenvalues.numpy()
         self.excess = np.append(start, [0.0] * len(constant))
         self.excess /= max(float(summary.mse(exact).sum()), 1e-10 * targets)
-        self.eigenvalues = self.eigenvalues + weight_decay
         self.lmax, self.trace = float(self.eigenvalues.max()), float(self.eigenvalues.sum())
         (low, high), d = ((v - summary.mean) / summary.std for v in (summary.min, summary.max)), summary.num_features
         farthest = torch.maximum(low[:d].square(), high[:d].square()).sum()

@@ -70,8 +70,8 @@ def measure(
         totals = torch.tensor([total, num_rows], dtype=torch.float64)
         totals = summed(totals) if batches.world > 1 else totals
         values["loss"] = as_plain(float(totals[0] / totals[1]))
-    first = [name for name in ("loss", "mse", "rmse", "mae", "r2") if name in values]
-    return {name: values[name] for name in [*first, *(name for name in values if name not in first)]}
+    order = dict.fromkeys(("loss", "mse", "rmse", "mae", "r2", *values))
+    return {name: values[name] for name in order if name in values}
 
 
 def show(metrics: dict[str, Any], coefficients: list[Row], linear: bool) -> str:
