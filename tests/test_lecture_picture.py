@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from linreg import InputError, LinearRegression, SyntheticData
+from linreg import InputError, LinearRegression, RegressionData, SyntheticData, Table
 from tests.conftest import ROOT, Process, Train
 from tests.tools import events, ols
 
@@ -51,6 +51,12 @@ def test_the_picture_of_the_readme_is_of_that_size() -> None:
     assert imread(ROOT / ".github/lecture.png").shape[:2] == SHAPE
 
 
+class Rows(RegressionData):
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self.table = table
+
+
 def test_the_surface_and_the_ways_are_exact() -> None:
     """Of one feature, in the data's units: the MSE of every line over all rows; and the lecture's descent in numpy."""
     data = SyntheticData(num_rows=100, num_features=1, noise_std=1.0)
@@ -81,6 +87,16 @@ def test_the_axes_are_those_of_curvature() -> None:
     np.testing.assert_allclose(np.abs(lesson.place(way)), np.abs(expected), rtol=1e-6)
     one = lesson.surface(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
     assert one[0] / one[1] == pytest.approx(values[-1] / values[0])
+
+
+def test_the_surface_below_columns_that_repeat_each_other_is_a_valley() -> None:
+    """All ways lead along the one eigenvector, which is both axes: there the surface is the excess, across it flat."""
+    x = torch.randn(100, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = Rows(Table(torch.cat([x, 2 * x], 1), x[:, 0] + x[:, 0].roll(1)))
+    lesson = LinearRegression(2).lesson(data)
+    way = lesson.descent(lesson.lr)
+    np.testing.assert_allclose(lesson.surface(*lesson.place(way).T), lesson.excess(way), rtol=1e-6)
+    assert lesson.surface(np.array([1.0]), np.array([-1.0])) == pytest.approx([0.0])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Lesson:
         else:
             self.names, first = ("along the largest curvature", "along the smallest"), 0.0
             self.axes, self.at = torch.cat([v[:, [0, -1]], torch.zeros(1, 2)]), torch.zeros(2)
-            self.back = self.axes.T @ self.root
+            self.back = torch.linalg.pinv(self.axes) @ self.root  # of a single eigenvector both axes are that one
         self.start = torch.cat([0 * self.optimum[:-1], torch.tensor([first])])
         self.least = float(model.exact.mse(model.exact.weight()))
         self.spectrum.excess[-1] = float(self.start[-1]) ** 2 / self.least  # of the intercept, which begins elsewhere
