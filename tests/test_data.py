@@ -1,6 +1,7 @@
 """Splits and the rows that were made."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from linreg import CSVData, DataModule, InputError, SyntheticData
+from linreg import CSVData, DataModule, InputError, LinearRegression, SyntheticData
 from linreg.tables.batches import TensorBatches
 
 
@@ -86,3 +87,11 @@ def test_a_fingerprint_of_another_kind_is_none_of_these_rows(kind: torch.dtype, 
     assert data.is_same(data.fingerprint)
     assert not data.is_same(data.fingerprint[:2])
     assert not data.is_same(data.fingerprint.to(kind))
+
+
+def test_a_split_without_rows_is_in_no_other_unit(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(50)))
+    data: Any = CSVData(str(path), "y", test_fraction=0)
+    data.trainer = SimpleNamespace(lightning_module=LinearRegression(1))
+    data.setup("test")

@@ -56,7 +56,7 @@ class CSVData(RegressionData):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         split = {"validate": "val", "test": "test"}.get(stage)
-        if split and self.trainer is not None:
+        if split and self.trainer is not None and self.row_counts[split]:
             # Torch's own would make a copy of the whole table for a mean in float64.
             means = [mean for side in self.splits[split] for mean in side.numpy().mean(0, np.float64).tolist()]
             names = [*self.feature_names, *self.target_names]
