@@ -18,6 +18,7 @@ from linreg.split import SPLITS, check_split, same_rows, split_rows
 from linreg.system.errors import InputError
 
 GIVEN = (*SPLITS, "predict")  # the splits that ``load`` may give
+CHUNK = 4_096  # rows that are turned to float64 at once
 
 
 class DataModule(LightningDataModule):
@@ -171,19 +172,31 @@ class DataModule(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> Tensor:
-        """The rows of each split, and a weighted sum of what is in memory, in which other rows or an order show."""
+        """The rows of each split, a sum of what is in memory, and of each column one by place, and one of its holes."""
         found = []
         for name in SPLITS:
             rows: Any = self.datasets.get(name, ())
-            total = 0.0
-            if isinstance(whole(rows), Rows):
-                numbers = torch.tensor(getattr(rows, "indices", range(len(rows))))
-                weights = torch.arange(1, len(numbers) + 1, dtype=torch.float64).mul_(12.9898).cos_()
-                flat = (column[numbers].double().reshape(len(numbers), -1) for column in whole(rows).columns)
-                total = sum(float(weights @ column.sum(1)) for column in flat)
-            found.append([self.row_counts[name] or 0, total])
-        return torch.tensor(found, dtype=torch.float64)
+            columns = whole(rows).columns if isinstance(whole(rows), Rows) else ()
+            sums = [weighted_sums(column, getattr(rows, "indices", range(len(rows)))) for column in columns]
+            placed = [value for each in sums for value in (each @ spread(each.shape[1])).tolist()]
+            found.append([self.row_counts[name] or 0, sum(float(each[0].sum()) for each in sums), *placed])
+        most = max(map(len, found))
+        return torch.tensor([each + [0.0] * (most - len(each)) for each in found], dtype=torch.float64)
 
     def is_same(self, before: Tensor) -> bool:
         """Whether a fingerprint is that of these rows, but for rounding."""
-        return same_rows(before, self.fingerprint)
+        return same_rows(before, self.fingerprint) or same_rows(before, self.fingerprint[:, :2])  # of an older version
+
+
+def weighted_sums(column: Tensor, numbers: Any) -> Tensor:
+    """Of each number of a row (2, D), over the rows of these numbers: a weighted sum, and one of where it is finite."""
+    total, weights = torch.zeros(()), spread(len(numbers)).split(CHUNK)
+    for some, weight in zip(torch.tensor(numbers).split(CHUNK), weights, strict=True):
+        flat = column[some].double().reshape(len(some), -1)
+        total = total + torch.stack([weight @ flat.nan_to_num(0.0, 0.0, 0.0), weight @ flat.isfinite().double()])
+    return total
+
+
+def spread(number: int) -> Tensor:
+    """Weights by which an exchange of two values shows in their sum."""
+    return torch.arange(1, number + 1, dtype=torch.float64).mul_(12.9898).cos_()
