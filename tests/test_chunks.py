@@ -91,6 +91,7 @@ def test_divergence_is_caught_in_the_same_step(train: Train) -> None:
         ("--overfit_batches", 2),
         ("--precision", "bf16-mixed"),
         ("--val_check_interval", 0.5),
+        ("--val_check_interval", 1),  # a batch, where 1.0 is an epoch
         ("--devices", 2),
         ("--fast_dev_run", 2),
     ],

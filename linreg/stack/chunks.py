@@ -96,7 +96,8 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, c
     """InputError for what a chunk cannot honour: a flag, a hook, a checkpoint within an epoch."""
     if chunks.formula and not hasattr(model, "formula_step"):
         raise InputError("--formula is the gradient of a LinearRegression for plain SGD; leave it out")
-    flags = [flag for flag, value in FLAGS.items() if getattr(trainer, flag) != value]
+    single = [flag for flag in ("limit_train_batches", "val_check_interval") if type(getattr(trainer, flag)) is int]
+    flags = [flag for flag, value in FLAGS.items() if getattr(trainer, flag) != value or flag in single]  # 1 is not 1.0
     flags = [flag for flag in flags if not any(flag in SETS.get(other, ()) for other in flags)]
     wrong = [f"--{flag.replace('world_size', 'devices')}" for flag in flags]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
