@@ -169,7 +169,7 @@ def go_back_to_best(
     That is of ``before`` the run if it trained nothing.
     """
     best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
-    saved = {os.path.basename(each.best_model_path) for each in trainer.checkpoint_callbacks}  # type: ignore[attr-defined]
+    saved = {os.path.basename(getattr(each, "best_model_path", "")) for each in trainer.checkpoint_callbacks}
     values = plain(values_of_epoch(trainer)) | tables_of(model)
     if before and not values and trainer.global_step == before["global_step"]:  # there was nothing left to train
         values = plain(before.get("logged"))

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
@@ -419,3 +420,11 @@ def test_a_mistake_is_an_input_error(mistake: str, workplace: Path) -> None:
     with pytest.raises(InputError, match=words):
         call()
     assert not list(Path().rglob("*.ckpt"))
+
+
+def test_a_checkpoint_callback_of_ones_own_needs_no_path(workplace: Path) -> None:
+    class Mine(Checkpoint):
+        """Lightning's class has no best_model_path."""
+
+    found = linreg.run(LinearRegression(3, lr=0.05), SyntheticData(), max_epochs=1, callbacks=[Mine()])
+    assert found.metrics["run"]["epochs"] == 1
