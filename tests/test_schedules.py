@@ -1,6 +1,8 @@
 """Schedules in shares of a run's own steps, against their formulas and the rates that a run has logged."""
 
+import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,57 @@ def test_a_run_that_was_stopped_goes_on_exactly(name: str, train: Train) -> None
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_same(one[part], two[part])
     assert one["lr_schedulers"][0]["total_steps"] == 40
+
+
+SEEN = """
+from lightning.pytorch import Callback
+
+class Seen(Callback):
+    steps = []
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append([optimizer.param_groups[0][name] for name in ("lr", "momentum")])
+"""
+Stepped = Callable[..., torch.Tensor]
+
+
+@pytest.fixture
+def stepped(train: Train, workplace: Path) -> Stepped:
+    """Trains, and returns the rate and the momentum of each step."""
+    Path("seen.py").write_text(SEEN)
+
+    def run(*flags: object) -> torch.Tensor:
+        steps: list[list[float]] = importlib.import_module("seen").Seen.steps
+        steps.clear()
+        code, out = train(*flags, "--callbacks", "seen.Seen")
+        assert code == 0, out
+        return torch.tensor(steps)
+
+    return run
+
+
+EXPONENTIAL, LINEAR, CONSTANT, ONE_CYCLE = (
+    schedule(f"torch.optim.lr_scheduler.{name}", **settings)
+    for name, settings in [
+        ("ExponentialLR", {"gamma": 0.5}),
+        ("LinearLR", {}),
+        ("ConstantLR", {"factor": 0.1, "total_iters": 2}),
+        ("OneCycleLR", {"max_lr": 0.2}),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        *(("null", "WarmupCosine"), (EXPONENTIAL, LINEAR), (EXPONENTIAL, CONSTANT)),
+        *((EXPONENTIAL, ONE_CYCLE), (ONE_CYCLE, EXPONENTIAL)),
+    ],
+)
+def test_another_schedule_begins_as_in_a_new_run(before: str, after: str, stepped: Stepped) -> None:
+    stepped(*RUN, "--max_epochs", 2, "--model.lr_scheduler", before)
+    found = stepped("--ckpt_path", "last", "--max_epochs", 6, "--model.lr_scheduler", after)
+    fresh = stepped(*RUN, "--max_epochs", 6, "--model.lr_scheduler", after, "--name", "fresh")
+    assert_same(found, fresh[:40])
 
 
 def test_what_cannot_be_given_by_name(train: Train) -> None:

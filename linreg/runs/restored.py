@@ -78,7 +78,7 @@ class Restored(Callback):
         # With --max_steps Lightning takes a whole epoch for one that was left, and ends it again without a step.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
-            lines = keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began)
+            lines = keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began, trainer.optimizers)
         for line in lines:
             say(f"        {line}", trainer.is_global_zero)
         kinds: dict[str, list[Any]] = {"optimizer_states": trainer.optimizers}

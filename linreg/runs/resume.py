@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
+from torch.optim import Optimizer
 
 from linreg.runs.recorded import differences
 from linreg.runs.resumable import check_resumable
@@ -14,6 +15,7 @@ from linreg.system.screen import counted
 
 PROGRESS = {"base_lrs", "_last_lr", "lr_lambdas", "_schedulers", "last_epoch", "_step_count"}  # of a schedule
 LENGTH = {"total_steps", "_schedule_phases"}  # of a schedule, which goes on if only that is another
+SCHEDULED = {"lr", "momentum", "betas"}  # of a group, which schedules change
 Beginnings = dict[str, list[dict[str, Any]]]  # the optimizers and the schedules of a run: class and settings of each
 
 
@@ -60,7 +62,9 @@ def _settings(state: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> list[str]:
+def keep_what_was_typed(
+    checkpoint: dict[str, Any], hparams: dict[str, Any], now: Beginnings, optimizers: list[Optimizer]
+) -> list[str]:
     """Lets settings that differ from those of the first run beat the state that is about to be restored.
 
     It changes the checkpoint in place, and returns what differs besides the hyperparameters, a line each. InputError
@@ -71,7 +75,8 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
         raise InputError("another optimizer cannot go on from this one's state; start a new run without --ckpt_path")
     lines = _keep_schedules(checkpoint, then["schedules"], now["schedules"])
     anew = then["schedules"] != now["schedules"] and not checkpoint["lr_schedulers"]
-    for state, before, after in zip(checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], strict=True):
+    parts = (checkpoint["optimizer_states"], then["optimizers"], now["optimizers"], optimizers)
+    for state, before, after, optimizer in zip(*parts, strict=True):
         groups = state["param_groups"]
         if len(groups) != len(after["groups"]):
             found = "weight_decay was 0 or is now, which regroups the weights"
@@ -79,9 +84,11 @@ def keep_what_was_typed(checkpoint: dict[str, Any], hparams: dict[str, Any], now
         if not all(0 <= group.get("lr", 0) < math.inf for group in before["groups"]):
             raise InputError("the checkpoint's 'began' has no rate that a run can begin with; resume from another one")
         begun = before["groups"] + after["groups"][len(before["groups"]) :]  # a callback may have added some since
-        for group, old, new in zip(groups, begun, after["groups"], strict=True):
+        for group, old, new, fresh in zip(groups, begun, after["groups"], optimizer.param_groups, strict=True):
             changed = {name: value for name, value in new.items() if name in group and differs(value, old.get(name))}
-            group.update(changed | ({"lr": new["lr"]} if anew else {}))
+            group.update(changed)
+            if anew:  # a chained schedule multiplies the rate that it has begun with
+                group.update({name: fresh[name] for name in fresh if name in SCHEDULED or name not in group})
             typed = [name for name in changed if checkpoint["hyper_parameters"].get(name) != hparams.get(name)]
             lines += [f"{name}: {old[name]} -> {changed[name]}" for name in changed if name not in typed]
             if "lr" in changed:
