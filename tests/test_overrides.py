@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import linreg
 from linreg import LinearRegression, RegressionData, SyntheticData, Table
 from linreg.system.errors import InputError
 from tests.conftest import Train, read_metrics
@@ -231,3 +233,52 @@ def test_metrics_are_of_the_run_that_they_name(train: Train) -> None:
     for metrics in (before, after):
         metrics["run"].pop("seconds")
     assert after == before
+
+
+class Halved(LinearRegression):
+    """Halves its inputs: at a new place, in the batch, or in the batch from the second epoch on."""
+
+    how = "new"
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = self.standardize(batch)
+        is_inside = self.how == "inside" or (self.how == "late" and self.current_epoch > 0)
+        return self.loss(self.hypothesis(x.mul_(0.5) if is_inside else x * 0.5), y)
+
+
+@pytest.mark.parametrize("batch_size", [None, 100])
+def test_a_step_may_change_its_batch_in_place(batch_size: int | None, workplace: Path) -> None:
+    """All rows in one batch are the table itself, which another epoch has to find as it was."""
+    flags = {"max_epochs": 5, "figures": False}
+    weights = []
+    for how in ("new", "inside"):
+        torch.manual_seed(0)
+        model = Halved(3, lr=0.1)
+        model.how = how
+        linreg.run(model, SyntheticData(200, batch_size=batch_size), **flags)
+        weights.append(model.hypothesis.weight.detach())
+    assert torch.equal(*weights)
+    if batch_size is None:
+        model.how = "late"
+        with pytest.raises(InputError, match="changes its batch in place"):
+            linreg.run(model, SyntheticData(200), **flags)
+
+
+@pytest.mark.parametrize("how", [{}, {"chunk": 4}, {"formula": True}])
+def test_what_is_frozen_stays_and_what_is_not_moves(how: dict[str, Any], workplace: Path) -> None:
+    model = LinearRegression(3, lr=0.1, momentum=0.5)
+    model.hypothesis.bias.data.fill_(0.5)
+    model.hypothesis.bias.requires_grad_(False)
+    linreg.run(model, SyntheticData(200, batch_size=50), max_epochs=5, figures=False, **how)
+    assert float(model.hypothesis.bias) == 0.5
+    assert model.hypothesis.weight.abs().sum() > 1
+    other = Turned(3)
+    linreg.run(other, SyntheticData(200, batch_size=50), max_epochs=5, figures=False, **how)
+    assert other.coef.flatten().tolist() == pytest.approx([2.54, -1.29, -3.18], abs=0.1)
+
+
+class Turned(LinearRegression):
+    """Its optimizer has the bias before the weight."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([self.hypothesis.bias, self.hypothesis.weight], lr=0.3)

@@ -403,3 +403,25 @@ def test_a_check_names_what_it_has_checked(train: Train) -> None:
     code, out = train("--data.num_rows", 100, "--model.weight_decay", 0.1, "--check", 0.01)
     share = read_metrics("runs/default/version_0")["excess_loss"]
     assert (code, f"check   passed: excess_loss {share:.2g} is within 0.01" in out) == (0, True), out
+
+
+def test_targets_of_unequal_units_count_alike(train: Train) -> None:
+    """One of millions, and one of units, whose slope hangs on the difference of two columns."""
+    rng = np.random.default_rng(0)
+    a, b, far, near = rng.normal(size=(4, 2_000))
+    x = np.column_stack([a, a + 0.1 * b])
+    y = np.column_stack([1e6 * x @ [1, 1] + 1e5 * far, 2 * b + 0.1 * near])
+    header, rows = "a,b,y1,y2", np.column_stack([x, y])
+    np.savetxt("t.csv", rows, "%.17g", ",", header=header, comments="")
+    data = ("--data.path", "t.csv", "--data.target", "[y1, y2]", "--data.val_fraction", 0, "--data.test_fraction", 0)
+    code, out = train(*data, "--check", 0.01)
+    assert code == 0, out
+    learned = [float(row["learned"]) for row in read_rows("runs/default/version_0/coefficients.csv")]
+    weights = np.array(learned).reshape(2, 3)
+    design = np.column_stack([x, np.ones(len(x))])
+    best = np.linalg.lstsq(design, y, rcond=None)[0]
+    found, exact = (np.mean((design @ w - y) ** 2 / y.var(0)) for w in (weights.T, best))
+    assert found / exact - 1 < 0.01
+    share = read_metrics("runs/default/version_0")["excess_loss"]
+    assert share == pytest.approx(found / exact - 1, rel=0.01)
+    assert f"check   passed: excess_loss {share:.2g} is within 0.01" in out

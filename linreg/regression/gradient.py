@@ -27,15 +27,19 @@ def mse_gradient(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = Non
 def formula_step(hypothesis: nn.Linear, optimizer: torch.optim.Optimizer) -> Step:
     """A step down ``mse_gradient``, with the settings and the momentum buffers of a torch.optim.SGD."""
     groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
-    for parameter in (parameter for parameter, group in groups.items() if group["momentum"]):
-        if optimizer.state[parameter].get("momentum_buffer") is None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     weight, bias = hypothesis.weight.detach(), None if hypothesis.bias is None else hypothesis.bias.detach()
-    updates = [(p.detach(), optimizer.state.get(p, {}).get("momentum_buffer"), groups[p]) for p in groups]
+    updates = []  # of what is trained, in the order of the gradients
+    for i, parameter in enumerate((hypothesis.weight, hypothesis.bias)):
+        if parameter in groups and parameter.requires_grad:
+            state, group = optimizer.state[parameter], groups[parameter]
+            if group["momentum"] and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            updates.append((i, parameter.detach(), state.get("momentum_buffer"), group))
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss, *gradients = mse_gradient(x, y, weight, bias)
-        for (parameter, velocity, group), gradient in zip(updates, gradients, strict=False):
+        for i, parameter, velocity, group in updates:
+            gradient = gradients[i]
             if group["weight_decay"]:
                 gradient.add_(parameter, alpha=group["weight_decay"])
             if velocity is not None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linreg.system.errors import InputError
 from linreg.system.ranks import own_part, rank, weight, world
 
 NEAR, MIXED = 4_096, 16  # rows read together, and how many such blocks are mixed; 100 times as fast as rows at random
@@ -54,6 +55,8 @@ class TensorBatches:
         self.rank, self.world = (rank(), world()) if is_shared else (0, 1)
         self.least = 1 if training else self.world  # rows of the last batch
         self.epoch = 0
+        self.last, self.versions = list[Tensor](), list[int]()  # of the one batch of an epoch
+        self.is_lent: bool | None = None  # whether that is the table; None in the first
 
     @property
     def sampler(self) -> "TensorBatches":
@@ -76,8 +79,7 @@ class TensorBatches:
         first, self.seen = self.seen, 0
         if not last and self.seed is not None and num_rows == len(self.x):
             part = own_part(num_rows) if self.world > 1 else slice(None)
-            part = part if len(self.x[part]) else slice(1)
-            yield self.kind((self.x[part], self.y[part]))  # the same rows in any order: nothing is gathered
+            yield self.kind(self._whole(part if len(self.x[part]) else slice(1)))  # in any order: nothing is gathered
             return
         drawn = self._drawn(len(self.x))
         order, at = torch.empty(0) if self.seed is None else next(drawn), 0  # the epoch's rows from this one on
@@ -93,6 +95,18 @@ class TensorBatches:
                 order, at = torch.cat([order[passed:], next(drawn)]), at + passed
             rows = order[own.start - at : own.stop - at : own.step]
             yield self.kind((self.x.index_select(0, rows), self.y.index_select(0, rows)))
+
+    def _whole(self, part: slice) -> tuple[Tensor, Tensor]:
+        """The table's own rows, or a copy if steps change their batch in place: the first epoch's, a copy, tells."""
+        if self.last:
+            is_changed = [side._version for side in self.last] != self.versions
+            if is_changed and self.is_lent:
+                found = "a step changes its batch in place, though the first did not, and with it the table"
+                raise InputError(f"{found}; write x = x * 2, and not x.mul_(2)")
+            self.is_lent = not (is_changed or self.mapped) and self.is_lent is not False
+        self.last = [self.x[part], self.y[part]] if self.is_lent else [self.x[part].clone(), self.y[part].clone()]
+        self.versions = [side._version for side in self.last]  # which torch counts up with each change in place
+        return self.last[0], self.last[1]
 
     def _drawn(self, num_rows: int) -> Iterator[Tensor]:
         """The rows of an epoch in their order, some at a time: all of a mapped table's would not fit memory either."""

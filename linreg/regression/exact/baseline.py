@@ -41,11 +41,14 @@ def excess_mse(model: Any) -> float | None:
     return excess(found, exact, float(variance.sum()))
 
 
-def excess_loss(model: Any) -> float:
-    """As ``excess_mse``, of the mean squared error and the penalty for large weights together, which is minimized.
+def excess_loss(model: Any) -> float | None:
+    """As ``excess_mse``, of what is minimized, where that is not the error in the data's units; None elsewhere.
 
-    The error alone is no measure then: on the way to its value at the optimum it may come to lie below it.
+    With weight decay it is the mean squared error and the penalty together: the error alone may come to lie below its
+    value at the optimum on the way there. Of several targets it is the mean in standardized units: each counts alike.
     """
+    if not (model.penalty or (model.knows_optimum and len(model.target_names) > 1)):
+        return None
     found, exact = (
         float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
         for weight, bias in learned_and_exact(model)
@@ -139,8 +142,8 @@ class ExactBaseline(Callback):
         if share is None:
             return
         pl_module.log("excess_mse/train", share, prog_bar=True, sync_dist=True)
-        if pl_module.penalty:
-            pl_module.log("excess_loss/train", excess_loss(pl_module), sync_dist=True)
+        if (of_loss := excess_loss(pl_module)) is not None:
+            pl_module.log("excess_loss/train", of_loss, sync_dist=True)
         self._log_details(trainer, pl_module, share)
         self._end_if_reached(trainer, pl_module, trainer.global_step)
 
@@ -171,7 +174,8 @@ class ExactBaseline(Callback):
     def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
         if not self.may_stop or (share := excess_mse(model)) is None:
             return
-        plan, share = getattr(model, "plan", None), excess_loss(model) if model.penalty else share
+        plan, of_loss = getattr(model, "plan", None), excess_loss(model)
+        share = share if of_loss is None else of_loss
         tolerance = OVERTIME_TOLERANCE if plan is not None and steps >= plan.steps else TOLERANCE
         if from_first(abs(share) < tolerance):
             trainer.should_stop, self.ended_at = True, tolerance

@@ -31,7 +31,8 @@ def verdict(metrics: Metrics, model: Any, rows: list[Row]) -> str:
 
 def beside_optimum(metrics: Metrics, model: Any, rows: list[Row]) -> Iterator[str]:
     """How far a linear model is from its optimum, and what to do where it missed that."""
-    loss, share = ("loss with weight decay", "excess_loss") if model.penalty else ("loss", "excess_mse")
+    loss = "loss with weight decay" if model.penalty else "loss"
+    share = "excess_loss" if "excess_loss" in metrics else "excess_mse"
     if model.exact is None or model.exact.degrees_of_freedom or model.penalty:
         yield f"training {loss} is {_difference(metrics[share])} the optimum"
     else:

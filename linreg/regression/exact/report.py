@@ -38,8 +38,8 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
         if "train" in metrics and "mse" in metrics["train"]:
             share = excess(metrics["train"]["mse"], metrics["exact"]["train"]["mse"], variance)
             metrics["excess_mse"] = share
-        if model.penalty:
-            share = metrics["excess_loss"] = excess_loss(model)
+        if (of_loss := excess_loss(model)) is not None:
+            share = metrics["excess_loss"] = of_loss
     metrics["rows"] = data.row_counts
     rows = coefficient_rows(model, data.table, confidence)
     model.train(was_training)
