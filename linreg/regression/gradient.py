@@ -31,10 +31,10 @@ def formula_step(hypothesis: nn.Linear, optimizer: torch.optim.Optimizer) -> Ste
     updates = []  # of what is trained, in the order of the gradients
     for i, parameter in enumerate((hypothesis.weight, hypothesis.bias)):
         if parameter in groups and parameter.requires_grad:
-            state, group = optimizer.state[parameter], groups[parameter]
-            if group["momentum"] and state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            updates.append((i, parameter.detach(), state.get("momentum_buffer"), group))
+            group, velocity = groups[parameter], optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if group["momentum"] and velocity is None:
+                velocity = optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            updates.append((i, parameter.detach(), velocity, group))
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss, *gradients = mse_gradient(x, y, weight, bias)
