@@ -187,3 +187,18 @@ def test_large_chunks_go_a_faster_way_to_the_same_place() -> None:
     x[40_000:] *= 1e9  # other rows than before: the short way is not safe there
     fast, slow = in_chunks(x, y, 5_000), in_chunks(x, y, 4_000)
     np.testing.assert_allclose(fast.solve().coef, slow.solve().coef, rtol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e14, 4e15])
+def test_a_column_that_is_far_off_blurs_no_other(offset: float) -> None:
+    """Account numbers, beside two columns of which the target is all but the difference."""
+    rng = np.random.default_rng(0)
+    a, b, noise = rng.normal(size=(3, 1_000))
+    x = np.column_stack([a, a + 2e-3 * b, offset + rng.permutation(1_000)])
+    y = 500 * (x[:, 1] - x[:, 0]) + 0.01 * noise
+    summary = LeastSquares(3, 1).update(torch.from_numpy(x), torch.from_numpy(y)[:, None])
+    design = np.column_stack([np.ones(1_000), (x - x[0]) / x.std(0)])
+    least = np.mean((design @ np.linalg.lstsq(design, y, rcond=None)[0] - y) ** 2)
+    assert summary.rank == 3
+    residual = summary.predict(torch.from_numpy(x))[:, 0].numpy() - y
+    assert np.mean(residual**2) == pytest.approx(least, rel=1e-6)

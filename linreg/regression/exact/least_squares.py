@@ -130,9 +130,9 @@ class LeastSquares:
         """U, S, V of the standardized features, without the directions in which they do not vary."""
         u, s, vh = torch.linalg.svd(self._standardized[0], full_matrices=False)
         reach = torch.maximum(self.min.abs(), self.max.abs()) / self.std  # a column's own rounding, per spread
-        noise = 4 * torch.finfo(s.dtype).eps * max(self.num_features * s.max(), reach[: self.num_features].max())
-        rank = int((s > noise).sum())
-        return u[:, :rank], s[:rank], vh[:rank].T
+        reach = (vh * reach[: self.num_features]).norm(dim=1)  # of a direction: that of the columns which it is made of
+        is_certain = s > 4 * torch.finfo(s.dtype).eps * reach.clamp(min=self.num_features * s.max())
+        return u[:, is_certain], s[is_certain], vh[is_certain].T
 
     @property
     def rank(self) -> int:
