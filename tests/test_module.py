@@ -197,6 +197,11 @@ WRONG = {
         "class Wrong(Net):\n    def validation_step(self, b, i): self.log('loss/val', b[0])",
         ["loss/val", "log one number"],
     ),
+    "an expanded buffer": (
+        "class Wrong(Net):\n    def __init__(self, **training):\n        super().__init__(**training)\n"
+        "        self.register_buffer('scale', torch.ones(1).expand(4))",
+        ["scale", "expanded", ".clone()", "persistent=False"],
+    ),
     "nan by hand": (
         "class Wrong(Net):\n    automatic_optimization = False\n"
         "    def training_step(self, b, i): return {'critic': torch.tensor(float('nan'))}",
@@ -214,7 +219,7 @@ def test_what_a_model_lacks_is_one_line(case: str, mine: Train) -> None:
     assert code == (1 if case == "nan by hand" else 2), out
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line
-    if case not in ("one row", "no number", "nan by hand"):  # which show at a later step
+    if case not in ("one row", "no number", "nan by hand", "an expanded buffer"):  # which show at a later step
         assert mine("doctor", "--model", "mine.Wrong", *QUICK, 0.1) == (2, f"{line}\n".replace("3 batch", "1 batch"))
 
 
@@ -223,6 +228,26 @@ def test_a_batch_that_is_no_pair_is_told_so(kind: str, mine: Train) -> None:
     code, out = mine("--model", "mine.Net", "--data.kind", kind, *QUICK, 0.1)
     assert code == 2, out
     assert "step(batch)" in out
+
+
+KEPT = {
+    "a sparse buffer": "        self.register_buffer('neighbours', torch.eye(4).to_sparse())",
+    "a state of its own": "    get_extra_state, set_extra_state = lambda self: {'seen': 1}, lambda self, _: None",
+    "a buffer of nan": "        self.register_buffer('lowest', torch.full((3,), torch.nan))",
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_state_of_any_kind_goes_on_and_is_measured(kind: str, mine: Train) -> None:
+    with Path("mine.py").open("a") as file:
+        file.write("\nclass Kept(Net):\n    def __init__(self, **training):\n        super().__init__(**training)\n")
+        file.write(f"{KEPT[kind]}\n")
+    code, out = mine("--model", "mine.Kept", *QUICK, 0.1)
+    assert code == 0, out
+    assert read_metrics(FOLDER)["run"]["checkpoint"] == "best.ckpt"
+    for typed in (["fit", "--max_epochs", 3], ["test"]):
+        code, out = mine(*typed, "--ckpt_path", f"{CKPT}/last.ckpt")
+        assert code == 0, out
 
 
 LOSSES = """

@@ -481,6 +481,40 @@ MALFORMED = {  # how a checkpoint is changed, and by which subcommands it is the
         ),
         "fit test",
     ),
+    "an index that leads anywhere": (
+        lambda content: (
+            content
+            | {
+                "state_dict": content["state_dict"]
+                | {"x_standardizer.mean": torch.sparse_coo_tensor([[10**9]], [1.0], (3,), check_invariants=False)}
+            }
+        ),
+        "fit test",
+    ),
+    "a sparse weight": (
+        lambda content: (
+            content
+            | {
+                "state_dict": content["state_dict"]
+                | {"hypothesis.weight": content["state_dict"]["hypothesis.weight"].to_sparse()}
+            }
+        ),
+        "fit test",
+    ),
+    "a sparse unit": (
+        lambda content: (
+            content
+            | {
+                "state_dict": content["state_dict"]
+                | {"x_standardizer.std": content["state_dict"]["x_standardizer.std"].to_sparse()}
+            }
+        ),
+        "fit test",
+    ),
+    "a unit of its own kind": (
+        lambda content: content | {"state_dict": content["state_dict"] | {"x_standardizer._extra_state": 5}},
+        "fit test",
+    ),
     "a wrong epoch": (lambda content: content | {"epoch": 7}, "fit"),
     "a rate of text": (
         lambda content: (

@@ -14,7 +14,7 @@ from linreg.runs.folder import own_checkpoint
 from linreg.runs.resumable import check_kind, check_optimizer_state
 from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
 from linreg.safety.allowed import class_path_of, public_path
-from linreg.safety.checkpoint_file import CheckpointFile, check_numbers
+from linreg.safety.checkpoint_file import CheckpointFile, check_numbers, is_stored
 from linreg.system.errors import InputError, given
 from linreg.system.screen import say
 
@@ -56,9 +56,7 @@ class Restored(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Here the optimizers are made, and not yet restored."""
-        if not any(optimizer.param_groups for optimizer in trainer.optimizers):
-            name = f"{type(pl_module).__name__}.configure_optimizers"
-            raise InputError(f"{name} has returned no optimizer; return one, or a list of them")
+        check_trainable(trainer, pl_module)
         self.began = beginnings(trainer)
         is_double = any(parameter.dtype == torch.float64 for parameter in pl_module.parameters())
         averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
@@ -113,6 +111,18 @@ class Restored(Callback):
         if hasattr(data, "feature_names"):  # of a table, for predictions beside the rows of another
             names = {"features": list(data.feature_names), "targets": list(data.target_names)}
             checkpoint["columns"] = names | ({"levels": levels} if (levels := getattr(data, "levels", {})) else {})
+
+
+def check_trainable(trainer: Trainer, model: LightningModule) -> None:
+    """InputError for no optimizer, or a buffer that no checkpoint brings back: torch copies into none that repeats."""
+    if not any(optimizer.param_groups for optimizer in trainer.optimizers):
+        name = f"{type(model).__name__}.configure_optimizers"
+        raise InputError(f"{name} has returned no optimizer; return one, or a list of them")
+    wrong = {name: each for name, each in model.named_buffers() if not is_stored(each)}
+    for name in wrong.keys() & model.state_dict().keys() if wrong and trainer.checkpoint_callbacks else ():
+        kind = "expanded" if wrong[name].layout == torch.strided else str(wrong[name].layout)
+        remedy = "register it as .clone(), as .to_sparse(), or with persistent=False"
+        raise InputError(f"the buffer {name!r} is {kind}, and no checkpoint could bring it back; {remedy}")
 
 
 def is_known(made: Any) -> bool:

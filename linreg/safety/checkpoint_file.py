@@ -41,7 +41,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise InputError(f"{path} is no checkpoint of this template: it is packed")  # gigabytes, perhaps
             if broken := archive.testzip():
                 raise InputError(f"{path} is damaged (at {broken}); take another checkpoint of the run")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # or an index may lead anywhere
             warnings.simplefilter("ignore")  # of a damaged pickle; what matters of it is an error
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
@@ -68,14 +68,17 @@ def _check_content(path: str | os.PathLike[str], checkpoint: Any) -> None:
     weights, settings = checkpoint["state_dict"], checkpoint.setdefault("hyper_parameters", {})
     is_whole = re.fullmatch(r"2\.\d+[\w.+]*", version) is not None
     is_whole &= all(isinstance(checkpoint.get(name, ""), str) for name in ("config", "run", "file"))
-    is_whole &= all(isinstance(value, Tensor) and _is_stored(value) for value in weights.values())
+    tensors = (value for name, value in weights.items() if not str(name).endswith("_extra_state"))
+    is_whole &= all(isinstance(value, Tensor) and is_stored(value) for value in tensors)
     is_whole &= isinstance(settings, dict) and _count(settings, MAX_VALUES) >= 0
     if not is_whole or not all(isinstance(name, str) for name in (*weights, *settings)):
         raise InputError(f"{path} is a checkpoint of this template with parts that are missing or of another kind")
 
 
-def _is_stored(value: Tensor) -> bool:
+def is_stored(value: Tensor) -> bool:
     """Whether a file holds as many numbers as a tensor has: one that is repeated takes memory once it is copied."""
+    if value.layout == torch.sparse_coo:
+        return is_stored(value._indices()) and is_stored(value._values())
     size = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
     return size >= value.numel() * value.element_size()
 
@@ -130,7 +133,7 @@ def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
         return
     may_grow = {name for name, value in made.named_buffers() if value.numel() < MAX_VALUES}
     expected, saved = (
-        {name: name in may_grow or value.shape for name, value in state.items()}
+        {name: name in may_grow or getattr(value, "shape", None) for name, value in state.items()}
         for state in (made.state_dict(), checkpoint["state_dict"])
     )
     if expected != saved:
@@ -144,12 +147,13 @@ def check_numbers(model: LightningModule, state: dict[str, Tensor]) -> None:
         InputError: for complex weights where the model has real ones, since torch drops the imaginary part.
         RunError: for weights that are no numbers, of a training that has diverged.
     """
+    weights = dict(model.named_parameters())
     for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or name not in state:
+        if not isinstance(value, Tensor) or not isinstance(state.get(name), Tensor):
             continue
         if value.is_complex() != state[name].is_complex():
             raise InputError(f"the checkpoint's {name} is of another kind of numbers; take another checkpoint")
-        if state[name].isnan().any():
+        if name in weights and state[name].isnan().any():  # a buffer may be NaN from its beginning
             raise RunError(f"the checkpoint's {name} is nan: its training had diverged; take an earlier checkpoint")
 
 
