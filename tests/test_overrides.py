@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import linreg
 from linreg import LinearRegression, RegressionData, SyntheticData, Table
-from linreg.system.errors import InputError
+from linreg.system.errors import InputError, RunError
 from tests.conftest import Train, read_metrics
 from tests.tools import CKPT, scalars
 
@@ -282,3 +282,46 @@ class Turned(LinearRegression):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD([self.hypothesis.bias, self.hypothesis.weight], lr=0.3)
+
+
+class Line(RegressionData):
+    """A line through rows about some value; one target may be far from all others."""
+
+    def __init__(self, about: float = 0.0, outlier: float = 0.0, num_rows: int = 200, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.about, self.outlier, self.num_rows = about, outlier, num_rows
+
+    def load(self) -> Table:
+        x = torch.randn(self.num_rows, 1, generator=torch.Generator().manual_seed(0)) + self.about
+        y = 3 * x + 1
+        y[7] += self.outlier
+        return Table(x, y)
+
+
+def test_a_trained_model_in_the_units_of_other_rows_is_told_so(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = linreg.run(LinearRegression(1), Line(), max_epochs=2, figures=False)
+    for about, is_told in ((0.0, False), (10.0, True)):
+        capsys.readouterr()
+        model = LinearRegression.load_from_checkpoint(found.folder / "checkpoints/best.ckpt").train()
+        linreg.run(model, Line(about), max_epochs=1, figures=False)
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("its weights were learned in the units of other rows" in said) == is_told, about
+
+
+def test_a_batch_size_that_was_planned_for_one_model_is_not_that_of_the_next(workplace: Path) -> None:
+    data = SyntheticData(4_000)
+    linreg.run(LinearRegression(3), data, max_epochs=1, figures=False)
+    assert data.planned_batch_size != 1_024
+    found = linreg.run(LinearRegression(3, lr=0.1, optimizer="Adam"), data, max_epochs=1, figures=False)
+    assert found.metrics["run"]["batch_size"] == 1_024
+
+
+def test_an_outlier_is_no_divergence(workplace: Path) -> None:
+    """A row of 12,000 can be 110 spreads off, and its squared error 12,000 times that of all."""
+    data = Line(outlier=1e6, num_rows=12_000, batch_size=1, val_fraction=0.0, test_fraction=0.0)
+    found = linreg.run(LinearRegression(1, lr=1e-6), data, max_epochs=1, chunk=100, figures=False)
+    assert found.metrics["run"]["steps"] == 12_000
+    with pytest.raises(RunError, match="diverged"):
+        linreg.run(LinearRegression(1, lr=10.0), data, max_epochs=1, chunk=100, figures=False)

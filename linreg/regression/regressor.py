@@ -21,7 +21,15 @@ from linreg.regression.standardizer import Standardized, Standardizer
 from linreg.regression.units import SameUnits
 from linreg.report.findings import Findings
 from linreg.system.errors import InputError
-from linreg.tables.columns import check_same_columns, columns_of, read_columns, same_units, training_rows
+from linreg.tables.columns import (
+    check_same_columns,
+    columns_of,
+    note_other_units,
+    read_columns,
+    same_units,
+    training_rows,
+    units_of,
+)
 
 
 class Regressor(Module):
@@ -105,7 +113,12 @@ class Regressor(Module):
                 )
             self.levels = {}  # unless the data have some
             self.feature_names, self.target_names, self.levels = columns_of(data, self)
+            before = units_of(self)
             self.fit_standardizers(training_rows(self))
+            note_other_units(before, units_of(self))
+            if self.exact is not None:  # an outlier alone is no divergence
+                ends = torch.stack([self.exact.min, self.exact.max])[:, len(self.feature_names) :]
+                self.loss_limit = Regressor.loss_limit * max(1.0, float(self.y_standardizer(ends).abs().max()) ** 2)
             self.chosen = self.choose_settings()
         else:
             check_same_columns(columns_of(self, self), columns_of(data, self), "name them")

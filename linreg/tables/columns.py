@@ -54,6 +54,19 @@ def check_widths(model: Any, num_features: int, num_targets: int) -> None:
         raise InputError(f"{made}; the data have {found}")
 
 
+def units_of(model: Any) -> Tensor:
+    """The means (0) and standard deviations (1) of a Regressor's columns, (2, D + T)."""
+    sides = model.x_standardizer, model.y_standardizer
+    return torch.stack([torch.cat([getattr(side, name).cpu() for side in sides]) for name in ("mean", "std")])
+
+
+def note_other_units(before: Tensor, now: Tensor) -> None:
+    """Says that the weights of a model were learned in other units than it has now, and mean something else in them."""
+    if (before[0].any() or (before[1] != 1).any()) and not torch.allclose(before, now, 1e-6, 1e-12):
+        found = "its weights were learned in the units of other rows; in those of these they are another model"
+        say(wrapped(f"        {found}: this is no fine-tuning, but a new beginning"), not rank())
+
+
 def read_columns(checkpoint: dict[str, Any]) -> Columns:
     """The columns in a checkpoint, which may be a stranger's; InputError if there are none, or no units for them."""
     columns = checkpoint.get("columns")

@@ -18,6 +18,7 @@ from linreg.system.screen import counted
 from linreg.tables.batches import TensorBatches
 from linreg.tables.table import Table
 
+PLANNED = 1_024  # rows of a batch, where neither user nor model says how many
 PART = 8_192  # rows that are standardized at a time: fresh memory for all of them is dear
 MOST_UNSEEN = 3  # levels of a column that are named one by one
 SAMPLED = 4_096  # rows of a mapped split whose bits are looked at when it is met again
@@ -51,7 +52,7 @@ class RegressionData(LightningDataModule):
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1 row is expected")
         check_split(val_fraction, test_fraction, split, split_seed)
-        self.planned_batch_size = 1_024  # where the first is None; a model may know better
+        self.planned_batch_size = PLANNED  # where the first is None; a model may know better
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.batch_size, self.split_seed, self.split, self.drop_last = batch_size, split_seed, split, drop_last
 
@@ -112,6 +113,8 @@ class RegressionData(LightningDataModule):
         return {"read": read, "dropped": read - kept} | {name: len(x) for name, (x, _) in self.splits.items()}
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.planned_batch_size = PLANNED  # and not that of an earlier model
         if stage == "fit" and not self.row_counts["train"]:
             raise InputError(f"{self.origin}: no row is left to train on; lower val_fraction or test_fraction")
         check_agreement("the table's columns and rows", (self.feature_names, self.target_names, self.row_counts))
