@@ -110,7 +110,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, series: Any, length: int, horizon: int = 1) -> None:
-        self.series, self.length, self.horizon = torch.as_tensor(series), length, horizon
+        self.series, self.length, self.horizon = as_column(series)[0], length, horizon
         if length < 1 or horizon < 1 or len(self) < 1:
             sizes = f"length={length}, horizon={horizon}, a series of {len(self.series):,}"
             raise InputError(f"Windows: {sizes}: at least 1 is expected of each, and a series of both together")

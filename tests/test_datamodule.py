@@ -120,6 +120,12 @@ def test_windows_share_no_value_between_splits(length: int, horizon: int) -> Non
         _ = Given(Windows(torch.arange(200), length, horizon)).datasets
 
 
+@pytest.mark.parametrize("series", [np.arange(30.0), [*np.arange(30.0)], Column(np.arange(30.0))])
+def test_windows_of_numbers_of_any_kind_are_float32(series: Any) -> None:
+    x, y = Windows(series, 4)[3]
+    assert (x.dtype, y.dtype, x.tolist(), y.tolist()) == (torch.float32, torch.float32, [3, 4, 5, 6], [7])
+
+
 class Stream(IterableDataset):
     def __iter__(self) -> Any:
         return iter(torch.arange(9.0))
