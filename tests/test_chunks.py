@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import LambdaCallback
 
+import linreg
+from linreg import InputError, LinearRegression, SyntheticData
 from tests.conftest import Train, read_metrics
 from tests.tools import assert_same, load, scalars
 
@@ -116,6 +119,14 @@ def test_an_override_that_a_chunk_would_skip_is_refused(train: Train, workplace:
     assert code == 2
     assert "--chunk cannot honour Net.on_before_optimizer_step" in text
     assert "at least 1" in train(*RUN, "--chunk", 0)[1]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step"])
+def test_a_lambda_that_a_chunk_would_skip_is_refused(hook: str, workplace: Path) -> None:
+    callback: Any = LambdaCallback(**{hook: lambda *_: None})
+    with pytest.raises(InputError, match=f"--chunk cannot honour LambdaCallback.{hook};"):
+        linreg.run(LinearRegression(3, lr=0.1), SyntheticData(), chunk=4, max_epochs=1, callbacks=[callback])
+    linreg.run(LinearRegression(3, lr=0.1), SyntheticData(), max_epochs=1, callbacks=[callback], figures=False)
 
 
 def test_a_formula_alone_is_one_of_each_mini_batch(train: Train) -> None:

@@ -102,11 +102,14 @@ def refuse_what_needs_single_batches(trainer: Trainer, model: LightningModule, c
     wrong = [f"--{flag.replace('world_size', 'devices')}" for flag in flags]
     watched: list[tuple[Any, type, list[str]]] = [(model, LightningModule, [*HOOKS, *METHODS])]
     for callback in getattr(trainer, "callbacks", []):
-        is_own = not type(callback).__module__.startswith(("linreg.", "lightning."))
+        is_own = {*BETWEEN} & vars(callback).keys() or not type(callback).__module__.startswith(
+            ("linreg.", "lightning.")
+        )
         watched.append((callback, Callback, [*HOOKS, *(BETWEEN if is_own else [])]))
         wrong += [type(callback).__name__] * (type(callback).__name__ in UNFIT)
     for owner, plain, names in watched:
-        wrong += [f"{type(owner).__name__}.{n}" for n in names if getattr(type(owner), n) is not getattr(plain, n)]
+        changed = [n for n in names if n in vars(owner) or getattr(type(owner), n) is not getattr(plain, n)]
+        wrong += [f"{type(owner).__name__}.{name}" for name in changed]
     wrong += ["every_n_train_steps" for c in trainer.checkpoint_callbacks if getattr(c, "_every_n_train_steps", 0)]
     wrong += ["manual optimization"] * (not model.automatic_optimization)
     if wrong:
