@@ -91,6 +91,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {  # what is given, and what th
     "nothing": ({"x": None}, r"x: numbers are expected"),
     "sparse": ({"x": torch.tensor(X).to_sparse()}, r"x: numbers are expected in a dense"),
     "on no device": ({"x": torch.empty(3, 2, device="meta")}, r"x: numbers are expected"),
+    "a spread that float64 cannot square": (
+        {"x": np.c_[np.arange(3), [0, 1e-170, 2e-170]]},
+        r"x\[1, 1\] \('x2'\) is 1e-170: 0, or between 1e-150 and 1e\+150 in size, is expected",
+    ),
     "masked": ({"x": np.ma.masked_equal(np.array(X), 4)}, r"x\[1, 1\] \('x2'\) is nan"),
     "too few names": ({"feature_names": ["a"]}, r"feature_names=\['a'\]: 2 different names"),
     "too many names": ({"target_names": ["a", "b"]}, r"target_names=\['a', 'b'\]: 1 name"),

@@ -161,12 +161,14 @@ def _names(names: Any, what: str, letter: str, number: int) -> list[str]:
 
 def _check_values(values: Tensor, what: str, names: list[str]) -> None:
     """InputError for the first value that is not finite, or that float64 cannot square."""
-    low, high = values.numpy().min(), values.numpy().max()  # NaN if there is one; torch would copy part of a table
-    if -low < LARGEST and high < LARGEST:
+    size = torch.maximum(-values.amin(0), values.amax(0))  # NaN if there is one; of .abs() it would copy a table
+    is_tiny = (size > 0) & (size <= 1 / LARGEST)
+    if (size < LARGEST).all() and not is_tiny.any():
         return
-    row, i = (~(values.abs() < LARGEST)).nonzero()[0].tolist()
+    row, i = (~(values.abs() < LARGEST) | is_tiny & (values != 0)).nonzero()[0].tolist()
     value = values[row, i].item()
-    remedy = "leave out the rows with a missing value" if value != value else f"values below {LARGEST:g} are expected"
+    expected = f"0, or between {1 / LARGEST:g} and {LARGEST:g} in size, is expected: float64 cannot square it"
+    remedy = "leave out the rows with a missing value" if value != value else expected
     raise InputError(f"Table: {what}[{row}, {i}] ({names[i]!r}) is {value:g}: {remedy}")
 
 
