@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from linreg.metrics import LOADER
 from linreg.module import Module, inputs_of
 from linreg.report.findings import classes_of, show_table, stage_of
-from linreg.stack.draws import SEED
+from linreg.stack.draws import SEED, seed_draws
 from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.atomic import atomic_write
 from linreg.system.errors import InputError, given, with_remedies
@@ -38,8 +38,10 @@ def check_objects(model: Any, data: Any) -> None:
         raise InputError(f"{type(model).__name__}.train_dataloader: the loaders are those of the data; {remedy}")
 
 
-def measure(stage: str, model: LightningModule, data: LightningDataModule, **flags: Any) -> dict[str, float]:
-    """What a trained model logs on the rows of a stage, "validate" or "test"."""
+def measure(
+    stage: str, model: LightningModule, data: LightningDataModule, seed: int | None = None, **flags: Any
+) -> dict[str, float]:
+    """What a trained model logs on the rows of a stage, "validate" or "test", and draws by the seed of its run."""
     trainer = make_trainer(flags_for(model, flags), logger=False, enable_checkpointing=False)
     split = "val" if stage == "validate" else stage
     announce(data, trainer)
@@ -50,6 +52,7 @@ def measure(stage: str, model: LightningModule, data: LightningDataModule, **fla
     if not has_step(model, split):
         name = f"{type(model).__name__}.{'validation' if split == 'val' else split}_step(batch, batch_idx)"
         raise InputError(f"there is no {name}; define it, and log there what is to be measured")
+    seed_draws(seed, 0, trainer.global_rank)
     measured = getattr(trainer, stage)(model, datamodule=data, verbose=False)  # by each loader
     values = {tag: value for of_loader in measured for tag, value in of_loader.items()}
     if not values:

@@ -26,7 +26,7 @@ from linreg.runs.resume import describe_resume
 from linreg.safety.allowed import describe_objects, plain_only
 from linreg.safety.checkpoint_file import read_checkpoint
 from linreg.split import SEEDS
-from linreg.stack.draws import SEED
+from linreg.stack.draws import SEED, Draws, seed_draws
 from linreg.stack.lean import put_back
 from linreg.stack.stopping import explain_interruption
 from linreg.stack.trainer import all_flags, make_fitter, no_false_alarms
@@ -113,6 +113,8 @@ def run(
 def test(trainer: Trainer, model: Any, data: Any, values: dict[str, Any], confidence: float | None) -> Findings:
     """Measures the weights on the test rows; what they amount to, as far as that is known, or else what was logged."""
     if has_rows(data, "test") and has_step(model, "test"):
+        seed = next(each.seed for each in trainer.callbacks if isinstance(each, Draws))  # type: ignore[attr-defined]
+        seed_draws(seed, 0, trainer.global_rank)  # else a finished run that is asked again would draw otherwise
         trainer.test(model, datamodule=data, verbose=False)
         values = values | plain(trainer.callback_metrics) | tables_of(model, "test")
     if not (hasattr(model, "report") and hasattr(data, "splits")):

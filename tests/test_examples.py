@@ -85,6 +85,21 @@ def test_an_example_learns(name: str, train: Train) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_measured_by_draws_is_the_same_when_it_is_asked_again(train: Train) -> None:
+    """Of a variational autoencoder: where a run that has finished is resumed, and by its checkpoint alone."""
+    fit = ("--config", EXAMPLES / "autoencoder.yaml", "--max_epochs", 2, "--seed_everything", 5)
+    assert train(*fit)[0] == 0
+    first = read_metrics("runs/autoencoder/version_0")["test"]
+    assert train(*fit, "--ckpt_path", "last")[0] == 0
+    assert read_metrics("runs/autoencoder/version_0")["test"] == first
+    best = "runs/autoencoder/version_0/checkpoints/best.ckpt"
+    said = [train("test", "--ckpt_path", best, *seed)[1] for seed in ([], ["--seed_everything", 6])]
+    found = [re.search(r"^loss/test +(\S+)$", out, re.MULTILINE)[1] for out in said]  # type: ignore[index]
+    assert float(found[0]) == pytest.approx(first["loss"], rel=1e-6)
+    assert found[1] != found[0]  # which was drawn by another seed
+
+
+@pytest.mark.slow
 def test_counts_are_fit_as_by_iteratively_reweighted_least_squares(train: Train) -> None:
     assert train("--config", EXAMPLES / "poisson.yaml")[0] == 0
     x, y = (side.numpy() for side in Visits().splits["train"])

@@ -22,6 +22,7 @@ from linreg.processes.launchers import rank_at_start
 from linreg.processes.meeting import meet
 from linreg.report.card import differences
 from linreg.runs.recorded import SPLIT, check_held_out
+from linreg.stack.draws import SEED
 from linreg.system.errors import InputError, RunError, find_own, is_in_own_code, one_line, raised_in
 from linreg.system.messages import NO_COMPILER
 from linreg.system.screen import hide_notes, open_streams, say, wrapped
@@ -69,7 +70,10 @@ def run_command(line: CommandLine) -> None:
         evaluation.predict(line.model, line.datamodule, **line.settings)
     else:
         check_held_out(line.checkpoint, line.datamodule, line.arguments.keep_the_data(SPLIT))
-        evaluation.measure(line.command, line.model, line.datamodule, **line.settings)
+        is_typed = line.arguments.value("--seed_everything") is not None
+        seed = str(os.environ.get(SEED) if is_typed else line.checkpoint.get("seed"))
+        seed_of_run = int(seed) if seed.isdecimal() else None
+        evaluation.measure(line.command, line.model, line.datamodule, seed_of_run, **line.settings)
 
 
 def main(typed: list[str]) -> int:

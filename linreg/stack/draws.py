@@ -120,12 +120,7 @@ class Draws(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = 0 if vars(trainer)["overfit_batches"] else trainer.current_epoch  # the same draws are the same batches
-        seed = ((self.seed or 0) * 1_000_003 + epoch + (trainer.global_rank << 20)) % (1 << 63)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+        seed_draws(self.seed, epoch, trainer.global_rank)
         is_news = not self.own_seeds
         reseed_generators(loaders_of(trainer), epoch, self.own_seeds)
         if is_news and self.own_seeds:
@@ -137,6 +132,16 @@ class Draws(Callback):
         for name in [name for name in now if now[name] != before[name]]:
             text = f"{name} began anew: what it keeps is in no state_dict, and may be what decides the order"
             say(wrapped(f"        {text}"), trainer.is_global_zero)
+
+
+def seed_draws(seed: int | None, epoch: int, rank: int) -> None:
+    """Seeds every generator as at the beginning of an epoch; of what is measured behind a run, as of the first."""
+    seed = ((seed or 0) * 1_000_003 + epoch + (rank << 20)) % (1 << 63)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a list for GPUs that are not in use
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def loaders_of(trainer: Trainer) -> list[Any]:
