@@ -156,6 +156,69 @@ def test_another_schedule_begins_as_in_a_new_run(before: str, after: str, steppe
     assert_same(found, fresh[:40])
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "settings"),
+    [
+        *(("WarmupCosine", 5, ["--lr", 0.05]), (EXPONENTIAL, 5, ["--lr", 0.05]), (ONE_CYCLE, 5, [])),
+        *((ONE_CYCLE, 6, ["--batch_size", 80]), ("WarmupLinear", 8, ["--batch_size", 80])),  # longer, and as long
+    ],
+)
+def test_a_schedule_goes_on_as_if_the_run_had_begun_so(
+    name: str, epochs: int, settings: list[object], stepped: Stepped
+) -> None:
+    stepped(*RUN, "--max_epochs", 4, "--model.lr_scheduler", name)
+    found = stepped("--ckpt_path", "last", "--max_epochs", epochs, *settings)
+    fresh = stepped(*RUN, "--max_epochs", epochs, "--model.lr_scheduler", name, *settings, "--name", "fresh")
+    assert_same(found, fresh[-len(found) :], 1e-8)
+    assert len(fresh) * (epochs - 4) == len(found) * epochs
+
+
+TWO = """
+import torch
+from linreg import Module, WarmupCosine
+
+class Net(Module):
+    def __init__(self, rate: float = 0.5) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.one, self.two = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+
+    def step(self, batch):
+        return (self.one(batch[0].float()) + self.two(batch[0].float()) - batch[1].float()).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.step(batch)
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+        self.lr_schedulers()[0].step()
+        return loss
+
+    def on_train_epoch_end(self):
+        super().on_train_epoch_end()
+        self.lr_schedulers()[1].step()
+
+    def configure_optimizers(self):
+        one = torch.optim.SGD(self.one.parameters(), lr=0.1)
+        two = torch.optim.SGD(self.two.parameters(), lr=self.hparams.rate)
+        cosine = WarmupCosine(one, self.trainer.estimated_stepping_batches)
+        return [one, two], [{"scheduler": cosine, "interval": "step"}, torch.optim.lr_scheduler.StepLR(two, 1)]
+"""
+
+
+def test_each_of_two_schedules_goes_on_with_its_own_rate(train: Train, workplace: Path) -> None:
+    Path("mine.py").write_text(TWO)
+    typed = ["--model", "mine.Net", *RUN[:4]]
+    assert (found := train(*typed, "--max_epochs", 2))[0] == 0, found[1]
+    code, out = train("--ckpt_path", LAST.format("default"), "--max_epochs", 4, "--model.rate", 0.25)
+    assert code == 0, out
+    assert "the schedule of the rate spans 40 steps, no longer 20" in out
+    one, two = (load(LAST.format("default"))["optimizer_states"][i]["param_groups"][0]["lr"] for i in range(2))
+    assert (one, two) == (0.0, pytest.approx(0.25e-4))
+    assert [each["base_lrs"] for each in load(LAST.format("default"))["lr_schedulers"]] == [[0.1], [0.25]]
+
+
 def test_what_cannot_be_given_by_name(train: Train) -> None:
     code, out = train(*RUN, "--model.lr_scheduler", "SequentialLR", "--max_epochs", 2)
     assert (code, "WarmupCosine" in out) == (2, True)

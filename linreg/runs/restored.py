@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import own_checkpoint
 from linreg.runs.resumable import check_kind, check_optimizer_state
-from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed
+from linreg.runs.resume import Beginnings, beginnings, keep_what_was_typed, settle_schedules
 from linreg.safety.allowed import class_path_of, public_path
 from linreg.safety.checkpoint_file import CheckpointFile, check_numbers, is_stored
 from linreg.system.errors import InputError, given
@@ -77,6 +77,7 @@ class Restored(Callback):
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         with given("the checkpoint"):
             lines = keep_what_was_typed(self.checkpoint, dict(pl_module.hparams), self.began, trainer.optimizers)
+            self.is_other = self.began != self.checkpoint.get("began")
         for line in lines:
             say(f"        {line}", trainer.is_global_zero)
         kinds: dict[str, list[Any]] = {"optimizer_states": trainer.optimizers}
@@ -99,6 +100,8 @@ class Restored(Callback):
             saved = self.checkpoint["global_step"]
             if saved != trainer.global_step:
                 raise InputError(f"the checkpoint says both step {saved} and {trainer.global_step}; take another one")
+            epochs = 0 if "inside" in self.checkpoint else self.checkpoint["epoch"] + 1
+            settle_schedules(trainer, epochs, self.is_other)
             del self.checkpoint
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from linreg.runs.recorded import differences
 from linreg.runs.resumable import check_resumable
@@ -86,16 +88,39 @@ def keep_what_was_typed(
         begun = before["groups"] + after["groups"][len(before["groups"]) :]  # a callback may have added some since
         for group, old, new, fresh in zip(groups, begun, after["groups"], optimizer.param_groups, strict=True):
             changed = {name: value for name, value in new.items() if name in group and differs(value, old.get(name))}
+            share = group["lr"] / old["lr"] if "lr" in changed and old["lr"] else 1.0  # that a schedule has left of it
             group.update(changed)
+            if "lr" in changed:
+                group |= {"initial_lr": new["lr"], "lr": new["lr"] * share}
             if anew:  # a chained schedule multiplies the rate that it has begun with
                 group.update({name: fresh[name] for name in fresh if name in SCHEDULED or name not in group})
             typed = [name for name in changed if checkpoint["hyper_parameters"].get(name) != hparams.get(name)]
             lines += [f"{name}: {old[name]} -> {changed[name]}" for name in changed if name not in typed]
-            if "lr" in changed:
-                group["initial_lr"] = changed["lr"]
-                for schedule in checkpoint["lr_schedulers"]:
-                    schedule["base_lrs"] = [each.get("initial_lr", each["lr"]) for each in groups]
     return lines
+
+
+def settle_schedules(trainer: Trainer, epochs: int, is_other: bool) -> None:
+    """Lets restored schedules go on, after so many epochs, by the rates and the steps of now if these are others."""
+    for config in trainer.lr_scheduler_configs:
+        schedule: Any = config.scheduler
+        stands, place = getattr(schedule, "last_epoch", 0), _place(trainer, config, epochs)
+        if not stands or not (is_other or place < stands):
+            continue
+        if hasattr(schedule, "base_lrs"):
+            schedule.base_lrs = [each.get("initial_lr", each["lr"]) for each in schedule.optimizer.param_groups]
+        if isinstance(schedule, LambdaLR | OneCycleLR):  # whose rate follows from the step alone
+            schedule.last_epoch = place - 1
+            schedule.step()
+
+
+def _place(trainer: Trainer, config: LRSchedulerConfig, epochs: int) -> int:
+    """The step of a schedule: with larger batches than before, one over all steps stands at the share of the epochs."""
+    stands, total = (getattr(config.scheduler, name, 0) for name in ("last_epoch", "total_steps"))
+    an_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+    is_counted = trainer.lightning_module.automatic_optimization and config.interval == "step" and config.frequency == 1
+    if is_counted and epochs and total not in (0, trainer.max_steps) and total == an_epoch * (trainer.max_epochs or 0):
+        return int(min(stands, an_epoch * epochs))  # it may have begun later than the run
+    return int(stands)
 
 
 def differs(value: Any, old: Any) -> bool:
@@ -114,7 +139,7 @@ def _keep_schedules(checkpoint: dict[str, Any], then: list[dict[str, Any]], now:
         return ["the schedule of the rate is another, and begins anew"]
     for schedule, new in zip(checkpoint["lr_schedulers"], now, strict=True):
         schedule.update({name: new[name] for name in LENGTH & new.keys()})
-    lengths = zip((each["total_steps"] for each in now), (each["total_steps"] for each in then), strict=True)
+    lengths = [(new["total_steps"], old["total_steps"]) for new, old in zip(now, then, strict=True) if new != old]
     return [f"the schedule of the rate spans {new:,} steps, no longer {old:,}" for new, old in lengths]
 
 
