@@ -425,3 +425,10 @@ def test_targets_of_unequal_units_count_alike(train: Train) -> None:
     share = read_metrics("runs/default/version_0")["excess_loss"]
     assert share == pytest.approx(found / exact - 1, rel=0.01)
     assert f"check   passed: excess_loss {share:.2g} is within 0.01" in out
+
+
+def test_weights_that_are_not_reported_end_no_run(train: Train) -> None:
+    """An average of the weights is far from the optimum yet where these come to it."""
+    pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    code, out = train("--trainer.callbacks", "EMAWeightAveraging", "--lr", 0.1, "--data.num_rows", 200)
+    assert (code, "the most that a run takes by itself" in out) == (0, True), out

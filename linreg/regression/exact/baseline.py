@@ -172,7 +172,9 @@ class ExactBaseline(Callback):
         self._log_beside(trainer, "by_epoch", {"excess_mse/log10_by_epoch": details["excess_mse/log10"]}, epoch)
 
     def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
-        if not self.may_stop or (share := excess_mse(model)) is None:
+        callbacks: list[Callback] = vars(trainer)["callbacks"]
+        averages = any("Averaging" in type(each).__name__ for each in callbacks)  # which are reported
+        if not self.may_stop or averages or (share := excess_mse(model)) is None:
             return
         plan, of_loss = getattr(model, "plan", None), excess_loss(model)
         share = share if of_loss is None else of_loss
