@@ -195,3 +195,11 @@ def test_a_script_that_a_font_lacks() -> None:
     figure.subplots().set_xlabel("ᚠ" + chr(0x1F9EE))
     with pytest.warns(UserWarning, match=messages.MISSING_GLYPH):
         FigureCanvasAgg(figure).draw()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--overfit_batches", "--limit_val_batches"])
+def test_a_share_that_makes_no_batch_has_a_remedy(flag: str, train: Train) -> None:
+    code, out = train(flag, 0.5, "--data.batch_size", 32, "--max_epochs", 2)
+    assert (code, "give a whole number" in out) == (2, True), out
+    assert train(flag, 2, "--data.batch_size", 32, "--max_epochs", 2)[0] == 0

@@ -67,7 +67,8 @@ def with_remedies() -> Iterator[None]:
     except Exception as error:
         for words, remedy in REMEDIES.items():
             if words in str(error):
-                raise InputError(f"{one_line(error)}: {remedy}") from error
+                said = one_line(error).removeprefix("MisconfigurationException: ").rstrip("!")
+                raise InputError(f"{said}: {remedy}") from error
         raise
 
 
