@@ -42,7 +42,14 @@ class WarmupConstant(LambdaLR):
 
 
 class WarmupLinear(WarmupConstant):
-    """A rate that rises in a straight line, and falls in another, to a share of it from 0 to 1 (``end``)."""
+    """A rate that rises in a straight line, and falls in another.
+
+    Args:
+        optimizer: see WarmupConstant.
+        total_steps: see WarmupConstant.
+        warmup: see WarmupConstant.
+        end: share of the rate that is left after the last step, from 0 to 1.
+    """
 
     def __init__(self, optimizer: Optimizer, total_steps: float, warmup: float = 0.1, end: float = 0.0) -> None:
         if not 0 <= end <= 1:

@@ -23,10 +23,13 @@ class Standardized(_Pair):
 
 
 class Standardizer(nn.Module):
-    """Maps columns (N, C) to mean 0 and standard deviation 1, and back.
+    """Maps columns to mean 0 and standard deviation 1, and back; ``forward`` and ``inverse`` take and give (N, C).
 
     The arithmetic is float64 whatever the model's precision: a column of years or of Unix times keeps 3e-7 of its
     spread when it is standardized in float64 and cast afterwards, and 9e-4 the other way round.
+
+    Args:
+        num_columns: the number of columns, C.
     """
 
     mean: Tensor
