@@ -237,6 +237,19 @@ def test_a_plain_trainer_with_loaders_has_units() -> None:
     np.testing.assert_allclose(model.coef.numpy(), [[2.0, -3e-4]], rtol=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but")
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+def test_a_loader_that_drops_other_rows_each_epoch_is_measured_on_all() -> None:
+    x = torch.randn(100, 2, dtype=torch.float64)
+    rows = torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True) + torch.randn(100, 1))
+    model = LinearRegression(2, lr=0.1)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(max_epochs=1, limit_val_batches=0, enable_model_summary=False, accelerator="cpu", **options)
+    trainer.fit(model, torch.utils.data.DataLoader(rows, 64, shuffle=True, drop_last=True))
+    assert (trainer.global_step, model.exact.num_rows) == (1, 100)
+    np.testing.assert_allclose(model.x_standardizer.mean, x.mean(0), atol=1e-12)
+
+
 def test_a_run_in_python_is_that_of_the_command(train: Train) -> None:
     assert (found := train("--max_epochs", 5, "--data.num_rows", 300))[0] == 0, found[1]
     found = run(LinearRegression(3), SyntheticData(num_rows=300), name="python", max_epochs=5)

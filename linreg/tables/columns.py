@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from linreg.system.errors import InputError
 from linreg.system.ranks import rank
@@ -29,8 +30,11 @@ def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
         return data.evaluation_batches("train", apart=True)
     if rank():
         return []  # the first process sums them up for all: a shuffling loader may show each another order
+    loader = model.trainer.fit_loop._data_source.dataloader()
+    if getattr(loader, "drop_last", False) and type(loader.sampler) in (RandomSampler, SequentialSampler):
+        loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)  # else others each time
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
-        batches = list(model.trainer.fit_loop._data_source.dataloader())
+        batches = list(loader)
     if not batches:
         raise InputError("the training data have no batch; are there fewer rows than batch_size, with drop_last?")
     for batch in batches:
