@@ -103,6 +103,25 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], train: Train) -> 
     assert fitted(scalars("runs/four/version_0")) == fitted(scalars("runs/default/version_0"))
 
 
+@pytest.mark.parametrize("more", [[], ["--save_every_n_steps", 5, "--max_steps", 150]])
+def test_the_best_so_far_is_the_best_of_a_run_that_goes_on(more: list[object], train: Train) -> None:
+    typed = ["--batch_size", 17, "--lr", 0.002, "--val_check_interval", 0.4]
+    assert train(*typed, "--max_epochs", 4, "--name", "whole")[0] == 0
+    assert train(*typed, "--max_epochs", 4 if more else 3, *more)[0] == 0
+    code, out = train("--ckpt_path", f"{CKPT}/last.ckpt", "--max_epochs", 4, "--max_steps", -1)
+    assert code == 0, out
+    for name in ("best", "last"):
+        one, two = (load(f"runs/{run}/version_0/checkpoints/{name}.ckpt") for run in ("whole", "default"))
+        assert one["global_step"] == two["global_step"]
+        ranks = [
+            {n: state.get(n) for n in ("rank", "near", "best_model_score")}
+            for each in (one, two)
+            for key, state in each["callbacks"].items()
+            if key.startswith("BestCheckpoint")
+        ]
+        assert ranks[0] == ranks[1]
+
+
 def fitted(curves: dict[str, Any]) -> dict[str, Any]:
     """Without what each run is measured by at its end, which one that was resumed has twice."""
     return {tag: points for tag, points in curves.items() if "/test" not in tag}

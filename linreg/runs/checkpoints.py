@@ -81,7 +81,7 @@ class BestCheckpoint(ModelCheckpoint):
         when: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         super().__init__(filename="best", monitor=monitor or USUAL[0], mode=mode, **when)
         self.is_named, self.key = monitor is not None, super().state_key
-        self.rank = -1  # how near to the optimum the best one is; below 0 where none is known
+        self.rank = self.near = -1  # how near to the optimum the best and the newest epoch are; below 0 if unknown
         self.validated = -1  # the step of the newest validation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -95,6 +95,11 @@ class BestCheckpoint(ModelCheckpoint):
         return self.key  # Lightning's own changes with the metric
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        known = trainer.callback_metrics
+        excess = known.get("excess_loss/train", known.get("excess_mse/train"))
+        is_average = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        # Of an average it is other weights that are near.
+        self.near = -1 if excess is None or is_average else sum(abs(float(excess)) < goal for goal in NEAR)
         is_new = not trainer.enable_validation or self.validated == trainer.global_step or "train" in str(self.monitor)
         if is_new and self.monitor not in trainer.callback_metrics:
             self._find_metric(trainer)
@@ -129,23 +134,21 @@ class BestCheckpoint(ModelCheckpoint):
             say(f"        no validation loss is logged: best.ckpt goes by {self.monitor}; see --monitor")
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        known = trainer.callback_metrics
-        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
-            known = {}  # it is other weights that are near
-        excess = known.get("excess_loss/train", known.get("excess_mse/train"))
-        rank = -1 if excess is None else sum(abs(float(excess)) < goal for goal in NEAR)
-        self.rank = -1 if excess is None else self.rank
-        if rank == self.rank:
+        if self.near < 0 or self.near == self.rank:
+            self.rank = self.near
             return super().check_monitor_top_k(trainer, current)
-        self.rank = max(rank, self.rank)
-        return rank == self.rank
+        self.rank = max(self.near, self.rank)
+        return self.near == self.rank
 
     def state_dict(self) -> dict[str, Any]:
-        found = {} if self.key == super().state_key else {"by": self.monitor}  # which nobody has named
+        found: dict[str, Any] = {"near": self.near} if self.near >= 0 else {}
+        found |= {} if self.key == super().state_key else {"by": self.monitor}  # which nobody has named
         return super().state_dict() | {"rank": self.rank} | found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rank = max(min(state_dict.get("rank", 0), len(NEAR)), -1)
+        rank = state_dict.get("rank", 0)
+        ranks = (rank, near if isinstance(near := state_dict.get("near"), int) else rank)
+        self.rank, self.near = (max(min(each, len(NEAR)), -1) for each in ranks)
         if state_dict.get("by") in (*USUAL, *TRAINING):
             self.monitor = state_dict["by"]
         super().load_state_dict(state_dict)
