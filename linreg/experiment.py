@@ -101,7 +101,7 @@ def run(
         path = ckpt_path and os.path.realpath(ckpt_path)  # "last" or "best" alone would be words of Lightning's
         with failure_recorded(trainer, start):
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-        before = checkpoint["epoch"] + ("inside" not in checkpoint) if checkpoint else 0  # perhaps all there are
+        before = checkpoint["epoch"] + 1 if checkpoint else 0  # perhaps all there are
         trained = how_trained(trainer, max(before, trainer.current_epoch), time.perf_counter() - start)
         reported, values = go_back_to_best(trainer, model, trained["epochs"], checkpoint)
         found = test(trainer, model, data, values, confidence)

@@ -174,6 +174,11 @@ def test_a_limit_that_still_holds_is_told(train: Train) -> None:
     assert load(LAST.format("default"))["global_step"] == 26
 
 
+def test_a_finished_run_is_reported_again_as_it_was(train: Train) -> None:
+    said = [train(*flags)[1] for flags in ([*LINEAR, "--max_steps", 13], ["--ckpt_path", "last"])]
+    assert ["epoch 2 of 2," in out for out in said] == [True, True], said
+
+
 def test_what_is_replaced_by_a_run_that_goes_back_is_told(train: Train) -> None:
     assert train(*LINEAR, "--max_epochs", 3)[0] == 0
     code, out = train("--ckpt_path", "last", "--max_epochs", 4)
