@@ -14,8 +14,9 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_leaves
 
 from linreg.metrics import LOADER
-from linreg.module import Module, inputs_of
+from linreg.module import Module
 from linreg.report.findings import classes_of, show_table, stage_of
+from linreg.rows import inputs_of
 from linreg.stack.draws import SEED, seed_draws
 from linreg.stack.trainer import all_flags, make_trainer
 from linreg.system.atomic import atomic_write

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
+from linreg.system.errors import InputError
+
 LOADER = "/dataloader_idx_"  # Lightning's mark of one of several loaders, at the end of a tag
 
 
@@ -43,6 +45,16 @@ def about(center: Tensor, metrics: MetricCollection) -> MetricCollection:
         if isinstance(metric, ShiftedR2):
             metric.center = center
     return metrics
+
+
+def apart(values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The metrics that are one number, and as nested lists those that are tables; InputError for what is neither."""
+    for tag, value in values.items():
+        if not isinstance(value, Tensor):
+            found = f"the metric {tag} is a {type(value).__name__}, where a tensor is expected"
+            raise InputError(f"{found}; take one of a number, such as the area of a curve, or a table")
+    tables = {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
+    return {tag: value for tag, value in values.items() if value.numel() == 1}, tables
 
 
 def as_plain(value: Any) -> Any:

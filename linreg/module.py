@@ -14,9 +14,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from linreg.metrics import LOADER, as_plain
+from linreg.metrics import LOADER, apart
 from linreg.optimizers import gather_settings, make_optimizer, make_scheduler, try_settings
-from linreg.rows import lengths_of
+from linreg.rows import inputs_of, lengths_of
+from linreg.safety.checkpoint_file import in_saved_precision
 from linreg.system.errors import InputError
 from linreg.system.ranks import gathered, summed
 from linreg.system.screen import say
@@ -48,6 +49,7 @@ class Module(LightningModule):
     metrics: MetricCollection
     loss_weight = 1.0  # of several processes' batches: what the rows of this one count, 0 if it has none
     is_ambiguous = False  # whether it was said that a batch has tensors of several lengths
+    left_still: list[str] | None = None  # the parts of a loaded model that its constructor left in evaluation mode
     chosen_schedule: Callable[[int], float] | None = None  # the share of lr at a step, where that is left to the data
 
     def __init__(
@@ -181,10 +183,9 @@ class Module(LightningModule):
         # As numbers, once: handing the metric objects to self.log at each step costs four times as much.
         for which, metrics in cast(dict[str, MetricCollection], self.stage_metrics).items():
             if which.startswith(str(self.stage)) and any(m.update_called for m in metrics.values(copy_state=False)):
-                values = metrics.compute()
-                numbers = {tag: value for tag, value in values.items() if value.numel() == 1}
+                numbers, tables = apart(metrics.compute())
                 self.log_dict(numbers, sync_dist=True, add_dataloader_idx=False)  # their tags have it
-                self.tables |= {tag: as_plain(value) for tag, value in values.items() if value.numel() > 1}
+                self.tables |= tables
                 metrics.reset()
 
     on_test_epoch_end = on_validation_epoch_end
@@ -192,14 +193,17 @@ class Module(LightningModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
         """As in Lightning, but on the CPU, ready to predict, and without running code from the file."""
-        return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True}).eval()
+        model: Any = super().load_from_checkpoint(checkpoint_path, map_location, **kwargs | {"weights_only": True})
+        model.left_still = [name for name, part in model.named_modules() if not part.training]
+        return in_saved_precision(model, checkpoint_path).eval()
+
+    def on_fit_start(self) -> None:
+        if self.left_still is not None and not self.training:  # as it was loaded: what was still by itself stays so
+            self.train()
+            for name in self.left_still:
+                self.get_submodule(name).training = False
 
 
 def by_name(losses: Any) -> dict[str, Any]:
     """What a step has returned, by name."""
     return losses if isinstance(losses, dict) else {"loss": losses}
-
-
-def inputs_of(batch: Any) -> Any:
-    """What ``forward`` predicts from: x of a pair, or the batch itself."""
-    return batch[0] if isinstance(batch, tuple | list) else batch

@@ -100,6 +100,11 @@ def lengths_of(batch: Any) -> list[int]:
     return list(dict.fromkeys(length for part in parts for length in lengths_of(part)))
 
 
+def inputs_of(batch: Any) -> Any:
+    """What ``forward`` predicts from: x of a pair, or the batch itself."""
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
 class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Overlapping windows (x) of a series, each with the values that follow it (y).
 

@@ -319,6 +319,9 @@ def test_precision(precision: str, kind: str, run: Run) -> None:
     run("--name", "plain")
     run("--precision", precision)
     assert {value.dtype for value in weights(last())} == {PRECISIONS[precision]}
+    if kind == "linear" and precision in ("32-true", "64-true"):
+        loaded = LinearRegression.load_from_checkpoint(FOLDER / "checkpoints/last.ckpt").state_dict()
+        assert_same(loaded, last()["state_dict"])
     exact = precision == "32-true"
     for one, two in zip(weights(last()), weights(last("plain")), strict=True):
         torch.testing.assert_close(one.float(), two.float(), rtol=0 if exact else 0.05, atol=0 if exact else 0.02)

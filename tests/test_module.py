@@ -26,7 +26,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn.functional import cross_entropy, l1_loss
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassROC
 from linreg import Module
 
 class Rows(torch.utils.data.Dataset):
@@ -202,6 +202,11 @@ WRONG = {
         "        self.register_buffer('scale', torch.ones(1).expand(4))",
         ["scale", "expanded", ".clone()", "persistent=False"],
     ),
+    "a curve": (
+        "class Wrong(Net):\n    def __init__(self, **training):\n        super().__init__(**training)\n"
+        "        self.metrics.add_metrics({'curve': MulticlassROC(3, thresholds=5)})",
+        ["curve/val", "tuple", "number"],
+    ),
     "nan by hand": (
         "class Wrong(Net):\n    automatic_optimization = False\n"
         "    def training_step(self, b, i): return {'critic': torch.tensor(float('nan'))}",
@@ -219,7 +224,13 @@ def test_what_a_model_lacks_is_one_line(case: str, mine: Train) -> None:
     assert code == (1 if case == "nan by hand" else 2), out
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line
-    if case not in ("one row", "no number", "nan by hand", "an expanded buffer"):  # which show at a later step
+    if case not in (
+        "one row",
+        "no number",
+        "nan by hand",
+        "an expanded buffer",
+        "a curve",
+    ):  # which show at a later step
         assert mine("doctor", "--model", "mine.Wrong", *QUICK, 0.1) == (2, f"{line}\n".replace("3 batch", "1 batch"))
 
 

@@ -22,6 +22,13 @@ class Net(Regressor):
         layers = nn.Linear(num_features, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, num_targets)
         super().__init__(nn.Sequential(*layers), num_features, num_targets, **training)
 """,
+    "still": """
+class Net(Regressor):
+    def __init__(self, num_features: int, num_targets: int = 1, **training):
+        layers = nn.BatchNorm1d(num_features), nn.Dropout(0.5), nn.BatchNorm1d(num_features).eval()
+        net = nn.Sequential(*layers, nn.Linear(num_features, num_targets))
+        super().__init__(net, num_features, num_targets, **training)
+""",
     "defaults": """
 class Net(Regressor):
     def __init__(self, num_features: int, num_targets: int = 1, optimizer: str = "AdamW", weight_decay: float = 0.01,
@@ -103,6 +110,28 @@ def test_a_report_is_taken_in_evaluation_mode(net: list[str], train: Train) -> N
     assert torch.equal(model.hypothesis[1].running_mean, before)
     x = torch.randn(20, 3, dtype=torch.float64)
     assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:Found . module.* in eval mode at the start of training")
+@pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
+@pytest.mark.parametrize("kind", ["run", "stock"])
+@pytest.mark.parametrize("net", ["still"], indirect=True)
+def test_what_was_loaded_trains_in_training_mode(net: list[str], kind: str, train: Train, tmp_path: Path) -> None:
+    assert train(*net, *QUICK, "--model.lr", 0.05)[0] == 0
+    from mine import Net
+
+    model = Net.load_from_checkpoint("runs/default/version_0/checkpoints/best.ckpt")
+    first, dropout, still, _ = model.hypothesis
+    before, seen, data = first.running_mean.clone(), [], SyntheticData(num_rows=200, batch_size=32)
+    dropout.register_forward_hook(lambda *_: seen.append(dropout.training) if torch.is_grad_enabled() else None)
+    if kind == "run":
+        run(model, data, max_epochs=1)
+    else:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        pl.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(model, data)
+    assert {*seen} == {True}
+    assert not torch.equal(first.running_mean, before)
+    assert not still.training
 
 
 @pytest.mark.parametrize("net", ["defaults"], indirect=True)

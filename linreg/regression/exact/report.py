@@ -1,6 +1,7 @@
 """The report of a regression: learned beside exact beside true, and the metrics of each split beside those of exact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,28 +25,36 @@ def report(model: Any, data: Any, confidence: float | None = None) -> Findings:
 
     With a ``confidence``, between 0 and 1, the coefficients have intervals.
     """
-    was_training = model.training
-    model.eval()
-    exact = model.exact
-    splits = [name for name, split in data.splits.items() if len(split[0])]
-    loss = (lambda x, y, y_hat: by_name(model.step((x, y)))["loss"]) if model.has_own_loss else None
-    metrics: dict[str, Any] = {name: measure(model, model, data, name, loss) for name in splits}
-    share = None
-    if exact is not None:
-        predict, loss = partial(exact.predict, weight_decay=model.penalty), comparable_loss(model, data)
-        metrics["exact"] = {name: measure(model, predict, data, name, loss) for name in splits}
-        variance = float((model.y_standardizer.std**2).mean())
-        if "train" in metrics and "mse" in metrics["train"]:
-            share = excess(metrics["train"]["mse"], metrics["exact"]["train"]["mse"], variance)
-            metrics["excess_mse"] = share
-        if (of_loss := excess_loss(model)) is not None:
-            share = metrics["excess_loss"] = of_loss
-    metrics["rows"] = data.row_counts
-    rows = coefficient_rows(model, data.table, confidence)
-    model.train(was_training)
+    with in_evaluation(model):
+        exact = model.exact
+        splits = [name for name, split in data.splits.items() if len(split[0])]
+        loss = (lambda x, y, y_hat: by_name(model.step((x, y)))["loss"]) if model.has_own_loss else None
+        metrics: dict[str, Any] = {name: measure(model, model, data, name, loss) for name in splits}
+        share = None
+        if exact is not None:
+            predict, loss = partial(exact.predict, weight_decay=model.penalty), comparable_loss(model, data)
+            metrics["exact"] = {name: measure(model, predict, data, name, loss) for name in splits}
+            variance = float((model.y_standardizer.std**2).mean())
+            if "train" in metrics and "mse" in metrics["train"]:
+                share = excess(metrics["train"]["mse"], metrics["exact"]["train"]["mse"], variance)
+                metrics["excess_mse"] = share
+            if (of_loss := excess_loss(model)) is not None:
+                share = metrics["excess_loss"] = of_loss
+        metrics["rows"] = data.row_counts
+        rows = coefficient_rows(model, data.table, confidence)
     text, known = show(metrics, rows, model.knows_optimum), None if model.has_own_loss else share
     files = {"coefficients.csv": as_csv(rows)}
     return Findings(metrics, text, verdict(metrics, model, rows), known, model.knows_optimum, rows, files)
+
+
+@contextmanager
+def in_evaluation(model: Any) -> Iterator[None]:
+    """A model in evaluation mode; afterwards each of its parts is in its own again."""
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    yield
+    for part, mode in modes.items():
+        part.training = mode
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from linreg.regression.exact.least_squares import LeastSquares
+from linreg.regression.exact.report import in_evaluation
 from linreg.regression.pictures.theory import draw_theory
 from linreg.report import figures
 from linreg.report.findings import Picture
@@ -40,10 +41,8 @@ def draw(model: Any, data: Any) -> Iterator[Picture]:
 def _of_weights(model: Any, x: Tensor, y: Tensor, split: str, of: str, last: bool) -> Iterator[tuple[str, Any]]:
     """What can be drawn of the weights that a model has now, by tag."""
     exact, several = model.exact, len(model.target_names) > 1
-    was_training = model.training
-    with torch.inference_mode():
-        y_hat = model.eval()(x.to(model.device)).cpu()
-    model.train(was_training)
+    with torch.inference_mode(), in_evaluation(model):
+        y_hat = model(x.to(model.device)).cpu()
     for t, target in enumerate(model.target_names):
         end = f"/{target}" if several else ""
         predicted, actual = y_hat[:, t].numpy(), y[:, t].numpy()
