@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from linreg.metrics import LOADER
@@ -131,7 +131,7 @@ def announce(data: LightningDataModule, trainer: Trainer, model: LightningModule
     where = f"device  {trainer.num_devices} x {trainer.strategy.root_device.type}"
     seed = f", seed {os.environ[SEED]}" if SEED in os.environ else ""
     weights = model.parameters() if model else ()
-    if not seed and any(each.any() for each in weights if not isinstance(each, UninitializedParameter)):
+    if not seed and any(each.any() for each in weights if not is_lazy(each)):
         remedy = "call it right before each model, with a number of its own"
         seed = f"; lightning.seed_everything was not called for this model: config.yaml may give it others; {remedy}"
     told = [wrapped(f"{'        ' if i else 'data    '}{line}") for i, line in enumerate(lines)]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from linreg.safety.allowed import import_allowed
 from linreg.schedules import WarmupConstant, WarmupCosine, WarmupLinear
@@ -142,9 +143,11 @@ def try_settings(spec: Spec, settings: dict[str, Any], part: nn.Module | None, l
 
 def describe_training(model: nn.Module, how: Any, steps_per_epoch: float, max_epochs: int | None) -> str:
     """What is trained, how (by which optimizers, or in words), and how long at most."""
-    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
-    size = counted(sum(parameter.numel() for parameter in model.parameters()), "parameter")
-    size += f" ({frozen:,} frozen)" * bool(frozen)
+    weights = [each for each in model.parameters() if not is_lazy(each)]
+    has_more = len(weights) < len([*model.parameters()])
+    frozen = sum(parameter.numel() for parameter in weights if not parameter.requires_grad)
+    size = counted(sum(parameter.numel() for parameter in weights), "parameter")
+    size += f" ({frozen:,} frozen)" * bool(frozen) + " and those that the first batch will size" * has_more
     rates = [describe_rates(each) for each in how if not isinstance(how, str)]
     steps = counted(int(steps_per_epoch), "step") if math.isfinite(steps_per_epoch) else "unknown length"
     has_end = max_epochs is not None and max_epochs >= 0

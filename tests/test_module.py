@@ -244,6 +244,7 @@ def test_a_batch_that_is_no_pair_is_told_so(kind: str, mine: Train) -> None:
 KEPT = {
     "a sparse buffer": "        self.register_buffer('neighbours', torch.eye(4).to_sparse())",
     "a state of its own": "    get_extra_state, set_extra_state = lambda self: {'seen': 1}, lambda self, _: None",
+    "layers that the first batch sizes": "        self.hypothesis = nn.Sequential(nn.LazyLinear(5), nn.LazyLinear(3))",
     "a buffer of nan": "        self.register_buffer('lowest', torch.full((3,), torch.nan))",
 }
 

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from linreg.runs.checkpoints import BestCheckpoint
 from linreg.runs.folder import own_checkpoint
@@ -121,7 +122,7 @@ def check_trainable(trainer: Trainer, model: LightningModule) -> None:
     if not any(optimizer.param_groups for optimizer in trainer.optimizers):
         name = f"{type(model).__name__}.configure_optimizers"
         raise InputError(f"{name} has returned no optimizer; return one, or a list of them")
-    wrong = {name: each for name, each in model.named_buffers() if not is_stored(each)}
+    wrong = {name: each for name, each in model.named_buffers() if not (is_lazy(each) or is_stored(each))}
     for name in wrong.keys() & model.state_dict().keys() if wrong and trainer.checkpoint_callbacks else ():
         kind = "expanded" if wrong[name].layout == torch.strided else str(wrong[name].layout)
         remedy = "register it as .clone(), as .to_sparse(), or with persistent=False"

@@ -120,8 +120,7 @@ def in_saved_precision(model: Any, path: Any) -> Any:
     """The model of a checkpoint, in float64 where its weights there are: of a run with --precision 64-true."""
     is_file = isinstance(path, str | os.PathLike) and os.path.isfile(path)
     saved = torch.load(path, "cpu", weights_only=True, mmap=True)["state_dict"] if is_file else {}
-    kinds = ((getattr(saved.get(name), "dtype", None), each.dtype) for name, each in model.named_parameters())
-    if any(then == torch.float64 != now for then, now in kinds):
+    if any(getattr(saved.get(k), "dtype", None) == torch.float64 != v.dtype for k, v in model.named_parameters()):
         model.double().load_state_dict(saved, strict=False)
     return model
 
@@ -138,10 +137,11 @@ def check_sizes(cls: type, checkpoint: dict[str, Any]) -> None:
             made = cls(**settings)
     except Exception:  # a constructor that looks at its numbers, or one that only fails; the real one will say
         return
-    may_grow = {name for name, value in made.named_buffers() if value.numel() < MAX_VALUES}
+    state, buffers, lazy = made.state_dict(), dict(made.named_buffers()), torch.nn.parameter.is_lazy
+    may_grow = {k for k, v in state.items() if lazy(v) or (k in buffers and v.numel() < MAX_VALUES)}
     expected, saved = (
         {name: name in may_grow or getattr(value, "shape", None) for name, value in state.items()}
-        for state in (made.state_dict(), checkpoint["state_dict"])
+        for state in (state, checkpoint["state_dict"])
     )
     if expected != saved:
         raise InputError(f"the weights of the checkpoint are not those of a {cls.__name__} with its hyperparameters")
