@@ -18,6 +18,7 @@ from linreg.metrics import LOADER, apart
 from linreg.optimizers import gather_settings, make_optimizer, make_scheduler, try_settings
 from linreg.rows import inputs_of, lengths_of
 from linreg.safety.checkpoint_file import in_saved_precision
+from linreg.schedules import count_all
 from linreg.system.errors import InputError
 from linreg.system.ranks import gathered, summed
 from linreg.system.screen import say
@@ -120,7 +121,7 @@ class Module(LightningModule):
         schedule = self.lr_scheduler or self.chosen_schedule
         if schedule is None:
             return optimizer
-        counted = make_scheduler(schedule, optimizer, lambda: self.trainer.estimated_stepping_batches)
+        counted = make_scheduler(schedule, optimizer, lambda interval: count_all(self.trainer, interval))
         return {"optimizer": optimizer, "lr_scheduler": counted}
 
     def make_optimizer(self, part: nn.Module | None = None, **chosen: Any) -> torch.optim.Optimizer:

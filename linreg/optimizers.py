@@ -90,12 +90,12 @@ def try_step(cls: type[torch.optim.Optimizer], args: dict[str, Any]) -> None:
 def make_scheduler(
     spec: Spec | Callable[[int], float],
     optimizer: torch.optim.Optimizer,
-    total_steps: Callable[[], float] = lambda: TRIAL_STEPS,
+    total_steps: Callable[[str], float] = lambda interval: TRIAL_STEPS,
 ) -> Any:
     """Builds what Lightning expects of a scheduler: the object, its interval, its frequency and what it monitors.
 
-    It is of a class of torch.optim.lr_scheduler, one of ``schedules``, or the share of the rate at each step;
-    ``total_steps`` counts those of the run for a class that has to know them. InputError for what that refuses.
+    It is of a class of torch.optim.lr_scheduler, one of ``schedules``, or the share of the rate at each step. For one
+    that has to know the run's length ``total_steps`` counts it by the interval. InputError for what that refuses.
     """
     module = torch.optim.lr_scheduler
     if callable(spec):
@@ -104,8 +104,6 @@ def make_scheduler(
     if cls is module.SequentialLR:  # of objects, which no config holds
         raise InputError("lr_scheduler SequentialLR cannot be given by name; use WarmupLinear or WarmupCosine")
     in_steps = "total_steps" in inspect.signature(cls).parameters
-    if in_steps and not {"total_steps", "epochs"} & args.keys():
-        args["total_steps"] = total_steps()
     when = {"interval": "step" if in_steps else "epoch", "frequency": 1, "monitor": "loss/val"}
     given = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k not in ("class_path", "init_args")}
     for name in given:
@@ -117,6 +115,8 @@ def make_scheduler(
         raise InputError(f"lr_scheduler interval={given['interval']!r}: 'epoch' or 'step' is expected")
     if cls is module.ReduceLROnPlateau and given.get("interval", "epoch") != "epoch":
         raise InputError("lr_scheduler ReduceLROnPlateau: interval 'epoch' is expected; a step has no metric")
+    if in_steps and not {"total_steps", "epochs"} & args.keys():
+        args["total_steps"] = total_steps(given.get("interval", "step"))
     try:
         return {"scheduler": cls(optimizer, **args)} | when | given
     except (TypeError, ValueError) as error:

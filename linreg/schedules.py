@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -63,6 +64,12 @@ class WarmupCosine(WarmupLinear):
 
     def after(self, progress: float) -> float:
         return super().after((1 - math.cos(math.pi * progress)) / 2)
+
+
+def count_all(trainer: Trainer, interval: str) -> float:
+    """The steps of a run, or its epochs where that is the interval of a schedule."""
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches or 1
+    return steps if interval == "step" else -(-steps // -(-batches // trainer.accumulate_grad_batches))
 
 
 def check_intervals(configs: list[Any]) -> None:

@@ -142,6 +142,9 @@ EXPONENTIAL, LINEAR, CONSTANT, ONE_CYCLE = (
 )
 
 
+IN_EPOCHS = ONE_CYCLE.replace("}}", "}, 'interval': 'epoch'}")
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -156,13 +159,26 @@ def test_another_schedule_begins_as_in_a_new_run(before: str, after: str, steppe
     assert_same(found, fresh[:40])
 
 
+@pytest.mark.filterwarnings("ignore:A .OneCycleLR. scheduler is using 'interval'")
+def test_a_cycle_in_epochs_spans_the_epochs(stepped: Stepped) -> None:
+    for more in (["--max_epochs", 10], ["--max_epochs", 99, "--max_steps", 95]):
+        rates = stepped(*RUN, *more, "--model.lr_scheduler", IN_EPOCHS)[:, 0]
+        assert (float(rates.max()), float(rates[-1])) == pytest.approx((0.2, 0.2 / 25e4))
+
+
 @pytest.mark.parametrize(
     ("name", "epochs", "settings"),
     [
-        *(("WarmupCosine", 5, ["--lr", 0.05]), (EXPONENTIAL, 5, ["--lr", 0.05]), (ONE_CYCLE, 5, [])),
+        *(
+            ("WarmupCosine", 5, ["--lr", 0.05]),
+            (EXPONENTIAL, 5, ["--lr", 0.05]),
+            (ONE_CYCLE, 5, []),
+            (IN_EPOCHS, 5, []),
+        ),
         *((ONE_CYCLE, 6, ["--batch_size", 80]), ("WarmupLinear", 8, ["--batch_size", 80])),  # longer, and as long
     ],
 )
+@pytest.mark.filterwarnings("ignore:A .OneCycleLR. scheduler is using 'interval'")
 def test_a_schedule_goes_on_as_if_the_run_had_begun_so(
     name: str, epochs: int, settings: list[object], stepped: Stepped
 ) -> None:

@@ -139,8 +139,9 @@ def _keep_schedules(checkpoint: dict[str, Any], then: list[dict[str, Any]], now:
         return ["the schedule of the rate is another, and begins anew"]
     for schedule, new in zip(checkpoint["lr_schedulers"], now, strict=True):
         schedule.update({name: new[name] for name in LENGTH & new.keys()})
-    lengths = [(new["total_steps"], old["total_steps"]) for new, old in zip(now, then, strict=True) if new != old]
-    return [f"the schedule of the rate spans {new:,} steps, no longer {old:,}" for new, old in lengths]
+    pairs = [(new, old) for new, old in zip(now, then, strict=True) if new != old]
+    spans = [(new["total_steps"], f"{new['when']}s", old["total_steps"]) for new, old in pairs]
+    return [f"the schedule of the rate spans {new:,} {of}, no longer {old:,}" for new, of, old in spans]
 
 
 def _older_beginnings(before: dict[str, Any], hparams: dict[str, Any], now: Beginnings) -> Beginnings:
