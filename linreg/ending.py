@@ -19,7 +19,7 @@ from linreg.runs.loggers import RunLogger
 from linreg.runs.record import mini_batch_size, values_of_epoch
 from linreg.runs.restored import Restored
 from linreg.system.atomic import atomic_write
-from linreg.system.errors import RunError
+from linreg.system.errors import find_own, one_line
 from linreg.system.screen import say
 
 
@@ -36,14 +36,14 @@ def failure_recorded(trainer: Trainer, start: float) -> Iterator[None]:
     """Leaves metrics.json of a training that has failed, too: what it had logged, how long it was, and why it ended."""
     try:
         yield
-    except RunError as error:
+    except Exception as error:
         folder = folder_of(trainer)
         has_begun = any(getattr(each, "is_written", False) for each in trainer.callbacks)  # type: ignore[attr-defined]
         if folder is not None and trainer.is_global_zero and has_begun:  # else the record of a run that went well stays
             values = values_of_epoch(trainer) if trainer.world_size == 1 else {}  # else it would wait for the others
             found, seconds = logged(plain(values)), time.perf_counter() - start
             trained = how_trained(trainer, trainer.current_epoch, seconds)
-            found.metrics["run"] = {"checkpoint": None, "failed": str(error), **trained}
+            found.metrics["run"] = {"checkpoint": None, "failed": str(find_own(error) or one_line(error)), **trained}
             atomic_write(folder.path / "metrics.json", found.to_json())
             log_reported(found.metrics, trainer)
         raise

@@ -155,6 +155,20 @@ def test_a_diverged_run_has_its_record_too(train: Train, workplace: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_run_that_an_error_ends_has_its_record_and_a_remedy(train: Train, workplace: Path) -> None:
+    """A schedule that is over before the run is."""
+    cycle = "{class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.1, total_steps: 10}}"
+    typed = ("--lr", 0.05, "--batch_size", 200, "--name", "cycle", "--model.lr_scheduler", cycle)
+    assert train(*typed, "--max_epochs", 2)[0] == 0
+    assert "failed" not in read_metrics("runs/cycle/version_0")["run"]
+    code, out = train("--ckpt_path", "last", "--name", "cycle", "--max_epochs", 9)
+    assert (code, "leave total_steps out" in out) == (2, True), out
+    run = read_metrics("runs/cycle/version_0")["run"]
+    assert (run["checkpoint"], run["epochs"]) == (None, 2)
+    assert "total steps" in run["failed"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 64, 800])
 def test_a_config_repeats_its_run_to_the_bit(batch_size: int, train: Train, workplace: Path) -> None:
     assert train("--data.batch_size", batch_size, "--max_epochs", 2)[0] == 0

@@ -33,11 +33,12 @@ def make_card(found: Findings, model: Any, data: Any, device: str) -> bytes:
     names = feature_names(data)
     told = data.describe() if hasattr(data, "describe") else [type(data).__name__]
     trained = f"{type(model).__name__}, {', '.join(settings)}; {of['steps']:,} steps, {of['seconds']:g} s"
+    is_one = len(getattr(model, "target_names", ("y",))) == 1
     parts = {
         "Command": [shlex.join(["python", *sys.argv])],
         "Data": [*told, *[f"features: {names}"] * bool(names), *getattr(data, "fingerprints", ())],
         "Training": [trained, f"reported: {of['checkpoint']}, epoch {of['epoch']:,} of {of['epochs']:,}"],
-        "Result": [*found.text.splitlines(), *equation(found.rows), found.verdict],
+        "Result": [*found.text.splitlines(), *(equation(found.rows) if is_one else []), found.verdict],
         "Made with": [*made_with(), device],
     }
     bodies = {title: printable("\n".join(lines)).strip("\n") for title, lines in parts.items()}
@@ -51,7 +52,7 @@ def feature_names(data: Any) -> str:
 
 def equation(rows: list[dict[str, Any]]) -> list[str]:
     """The learned coefficients of a single target as a formula."""
-    if not rows or any(row.get("learned") is None for row in rows) or sum(r["name"] == "(intercept)" for r in rows) > 1:
+    if not rows or any(row.get("learned") is None for row in rows):
         return []
     terms = [f"{row['learned']:+.10g}" + f" * [{row['name']}]" * (row["name"] != "(intercept)") for row in rows]
     return ["", f"prediction = {' '.join(terms)}"]

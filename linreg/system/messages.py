@@ -40,6 +40,7 @@ REMEDIES = {  # of errors that torch and Lightning raise, in a model of one's ow
     "does not have a deterministic implementation": "give --deterministic warn, and it will do without",
     "You requested to check": "a share has to make a batch of each split, and --overfit_batches is of each; of a table "
     "validation is one batch: give a whole number",
+    "The specified number of total steps is": "leave total_steps out, and the run's own are counted; or give more",
     "EADDRINUSE": "a program listens at that port, MASTER_PORT; leave it out, or give another one",
     "more than one `__init__` argument can be passed": "name its arguments: DataLoader(rows, batch_size=32)",
 }

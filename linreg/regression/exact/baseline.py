@@ -45,15 +45,21 @@ def excess_loss(model: Any) -> float | None:
     """As ``excess_mse``, of what is minimized, where that is not the error in the data's units; None elsewhere.
 
     With weight decay it is the mean squared error and the penalty together: the error alone may come to lie below its
-    value at the optimum on the way there. Of several targets it is the mean in standardized units: each counts alike.
+    value at the optimum on the way there. Of several targets it is that of the farthest.
     """
-    if not (model.penalty or (model.knows_optimum and len(model.target_names) > 1)):
-        return None
-    found, exact = (
-        float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
-        for weight, bias in learned_and_exact(model)
-    )
-    return excess(found, exact, 1.0)
+    if model.penalty:
+        found, exact = (
+            float(model.exact.mse(weight, bias).mean() + model.penalty / 2 * weight.square().sum())
+            for weight, bias in learned_and_exact(model)
+        )
+        return excess(found, exact, 1.0)
+    return farthest_target(model)[0] if model.knows_optimum and len(model.target_names) > 1 else None
+
+
+def farthest_target(model: Any) -> tuple[float, str]:
+    """The share by which the loss of one target alone is above its optimum, of all the largest, and its name."""
+    found, exact = (model.exact.mse(*each).tolist() for each in learned_and_exact(model))
+    return max((excess(a, b, 1.0), name) for a, b, name in zip(found, exact, model.target_names, strict=True))
 
 
 def learned_and_exact(model: Any) -> list[tuple[Tensor, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from linreg.regression.exact.baseline import OVERTIME_TOLERANCE, TOLERANCE
+from linreg.regression.exact.baseline import OVERTIME_TOLERANCE, TOLERANCE, farthest_target
 from linreg.regression.exact.coefficients import Row
 from linreg.regression.exact.learning_rate import GOAL, MAX_CELLS, MAX_STEPS, MOMENTA, HessianSpectrum, make_plan
 from linreg.system.screen import counted, told_from, wrapped
@@ -31,8 +31,11 @@ def verdict(metrics: Metrics, model: Any, rows: list[Row]) -> str:
 
 def beside_optimum(metrics: Metrics, model: Any, rows: list[Row]) -> Iterator[str]:
     """How far a linear model is from its optimum, and what to do where it missed that."""
-    loss = "loss with weight decay" if model.penalty else "loss"
-    share = "excess_loss" if "excess_loss" in metrics else "excess_mse"
+    loss, share = "loss", "excess_loss" if "excess_loss" in metrics else "excess_mse"
+    if share == "excess_loss":
+        loss = (
+            "loss with weight decay" if model.penalty else f"loss of {farthest_target(model)[1]}, the farthest target,"
+        )
     if model.exact is None or model.exact.degrees_of_freedom or model.penalty:
         yield f"training {loss} is {_difference(metrics[share])} the optimum"
     else:
