@@ -35,6 +35,8 @@ def test_without_a_seed_the_order_is_kept() -> None:
     assert rows(TensorBatches(X, X, 4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_a_full_batch_is_not_copied() -> None:
-    ((x, _),) = TensorBatches(X, X, 10, seed=0)
-    assert x.data_ptr() == X.data_ptr()
+def test_a_full_batch_is_copied_once_only() -> None:
+    """The first copy shows whether steps change their batch."""
+    loader = TensorBatches(X, X, 10, seed=0)
+    ((first, _),), ((x, _),), ((again, _),) = loader, loader, loader
+    assert first.data_ptr() != X.data_ptr() == x.data_ptr() == again.data_ptr()

@@ -118,7 +118,7 @@ class Regressor(Module):
             note_other_units(before, units_of(self))
             if self.exact is not None:  # an outlier alone is no divergence
                 ends = torch.stack([self.exact.min, self.exact.max])[:, len(self.feature_names) :]
-                self.loss_limit = Regressor.loss_limit * max(1.0, float(self.y_standardizer(ends).abs().max()) ** 2)
+                self.loss_limit = max(Regressor.loss_limit, 10 * float(self.y_standardizer(ends).abs().max()) ** 2)
             self.chosen = self.choose_settings()
         else:
             check_same_columns(columns_of(self, self), columns_of(data, self), "name them")
