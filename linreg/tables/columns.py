@@ -31,7 +31,8 @@ def training_rows(model: Any) -> Iterable[tuple[Tensor, Tensor]]:
     if rank():
         return []  # the first process sums them up for all: a shuffling loader may show each another order
     loader = model.trainer.fit_loop._data_source.dataloader()
-    if getattr(loader, "drop_last", False) and type(loader.sampler) in (RandomSampler, SequentialSampler):
+    is_plain = type(getattr(loader, "sampler", None)) in (RandomSampler, SequentialSampler)
+    if is_plain and loader.drop_last and len(loader):
         loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)  # else others each time
     with torch.random.fork_rng([]):  # a shuffling loader shall not shuffle otherwise for having been looked at
         batches = list(loader)
