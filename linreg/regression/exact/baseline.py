@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -179,8 +180,8 @@ class ExactBaseline(Callback):
 
     def _end_if_reached(self, trainer: Trainer, model: Any, steps: int) -> None:
         callbacks: list[Callback] = vars(trainer)["callbacks"]
-        averages = any("Averaging" in type(each).__name__ for each in callbacks)  # which are reported
-        if not self.may_stop or averages or (share := excess_mse(model)) is None:
+        is_average = any(isinstance(each, WeightAveraging) for each in callbacks)  # whose weights are reported
+        if not self.may_stop or is_average or (share := excess_mse(model)) is None:
             return
         plan, of_loss = getattr(model, "plan", None), excess_loss(model)
         share = share if of_loss is None else of_loss

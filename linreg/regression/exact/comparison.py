@@ -32,10 +32,10 @@ def verdict(metrics: Metrics, model: Any, rows: list[Row]) -> str:
 def beside_optimum(metrics: Metrics, model: Any, rows: list[Row]) -> Iterator[str]:
     """How far a linear model is from its optimum, and what to do where it missed that."""
     loss, share = "loss", "excess_loss" if "excess_loss" in metrics else "excess_mse"
-    if share == "excess_loss":
-        loss = (
-            "loss with weight decay" if model.penalty else f"loss of {farthest_target(model)[1]}, the farthest target,"
-        )
+    if model.penalty:
+        loss = "loss with weight decay"
+    elif share == "excess_loss":
+        loss = f"loss of {farthest_target(model)[1]}, the farthest target,"
     if model.exact is None or model.exact.degrees_of_freedom or model.penalty:
         yield f"training {loss} is {_difference(metrics[share])} the optimum"
     else:
