@@ -45,7 +45,7 @@ MOST_LINES_OF_A_FILE = 210
 MOST_LINES_OF_A_FUNCTION = 40  # without its docstring
 MOST_LINES_OF_A_ROOM = 1_730
 MOST_LINES_OF = {"core regression": 1_416}  # of several rooms together; 600 is aimed at
-MOST_LINES_OF_ALL = 13_391  # 4,500 is aimed at; 1,600 of them are the doctor
+MOST_LINES_OF_ALL = 13_392  # 4,500 is aimed at; 1,600 of them are the doctor
 UNCOUNTED_IN_ALL = "examples"
 
 
